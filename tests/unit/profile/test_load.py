@@ -136,7 +136,8 @@ def test_good() -> None:
         (
             'label = "NF4"\n',
             "",
-            "p.toml:11: variants[2].label: is missing (Name of the column, different for each variant)",
+            "p.toml:11: variants[2].label: is missing"
+            " (Name of the column, different for each variant)",
         ),
         (
             'label = "NF4"',
@@ -146,7 +147,8 @@ def test_good() -> None:
         (
             'label = "NF4"',
             'label = "NF4"\ndevice = "gpu"',
-            'p.toml:13: variants[2].device: "gpu" does not have the required form (such as auto, cpu, cuda:0)',
+            'p.toml:13: variants[2].device: "gpu" does not have the required form'
+            " (such as auto, cpu, cuda:0)",
         ),
         (
             '"org/model@main"',

@@ -26,7 +26,7 @@ from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs.job_env import settle, template_variables
 from quantchat.worker.loaders import loader_of
 from quantchat.worker.model.loaded import Loaded
-from quantchat.worker.model.tokenizer import fetch_lent, load_tokenizer
+from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import DECODE, load_or_refuse
 from quantchat.worker.servers.opening import Opener
@@ -178,7 +178,7 @@ def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], R
             "a server is evaluated with the tokenizer of the reference, which was not loaded",
             "see why the reference failed",
         )
-    lent = fetch_lent(replace(job.load, options={"tokenizer": job.tokenizer}))
+    lent = fetch_named(replace(job.load, options={"tokenizer": job.tokenizer}))
     tokenizer = load_tokenizer(lent)
     opener = Opener(lambda stage, detail: report(0, 0, detail or stage), lambda _: None)
     client = opener.open(job.load, loader_of(job.load)).decoder.client
