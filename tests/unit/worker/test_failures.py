@@ -108,7 +108,7 @@ def test_a_gpu_that_fails_ends_more_than_an_answer(words: str, by: str) -> None:
     failure = describe(RuntimeError(f"{by}: {words}{ADVICE}"), turn=3, loading="/models/m")
     assert (failure.kind, failure.turn) == ("device_failed", -1)
     assert failure.reason == f"the GPU no longer works for this process: {words}"
-    assert "anew" in failure.hint
+    assert "reload the variant" in failure.hint
 
 
 def test_a_variant_whose_gpu_failed_is_not_asked_again() -> None:
