@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -23,6 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pyte
+
 COLUMNS, ROWS = 120, 40
 LIMIT_S = 1800.0
 """Time limit for each step: the first start makes the checkpoints."""
@@ -31,7 +34,7 @@ PAUSE_S = 2.0
 
 
 class Step(NamedTuple):
-    """Wait until the program has written `shows` so often, then type `keys`."""
+    """Wait until the screen shows `shows` so often, then type `keys`."""
 
     shows: str
     times: int
@@ -40,7 +43,7 @@ class Step(NamedTuple):
 
 DEMO = (
     Step("● ready", 2, "What is the capital of France? Name three sights there.\r"),
-    Step("faster", 1, "\x11"),
+    Step(" tokens · ", 2, "\x11"),  # the figures under both answers: they are over
     Step("", 0, "\x11"),  # a second ^Q quits without saving
 )
 
@@ -70,19 +73,20 @@ def record(
     os.close(theirs)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     started = step_began = time.monotonic()
-    seen, waiting = "", list(steps)
+    screen = pyte.Screen(columns, rows)
+    stream, waiting = pyte.Stream(screen), list(steps)
     try:
         while True:
-            if waiting and seen.count(waiting[0].shows) >= waiting[0].times:
-                _read_on(ours, PAUSE_S, decoder, lines, started)
+            if waiting and _text(screen).count(waiting[0].shows) >= waiting[0].times:
+                stream.feed(_cleaned(_read_on(ours, PAUSE_S, decoder, lines, started)))
                 os.write(ours, waiting.pop(0).keys.encode())
-                seen, step_began = "", time.monotonic()
+                step_began = time.monotonic()
             if waiting and time.monotonic() - step_began > LIMIT_S:
                 raise RuntimeError(f"never shown: {waiting[0].shows}")
             text = _read(ours, decoder)
             if text is None:
                 return lines
-            seen += text
+            stream.feed(_cleaned(text))
             _add(lines, started, text)
     finally:
         os.close(ours)  # hangs up: the program ends
@@ -91,11 +95,14 @@ def record(
 
 def _read_on(
     fd: int, seconds: float, decoder: codecs.IncrementalDecoder, lines: list[str], started: float
-) -> None:
-    """Record for so many seconds."""
-    end = time.monotonic() + seconds
+) -> str:
+    """Record for so many seconds; return what the program has written meanwhile."""
+    end, written = time.monotonic() + seconds, ""
     while time.monotonic() < end:
-        _add(lines, started, _read(fd, decoder) or "")
+        text = _read(fd, decoder) or ""
+        written += text
+        _add(lines, started, text)
+    return written
 
 
 def _read(fd: int, decoder: codecs.IncrementalDecoder) -> str | None:
@@ -108,6 +115,21 @@ def _read(fd: int, decoder: codecs.IncrementalDecoder) -> str | None:
     except OSError:  # EIO: the other end is closed
         return None
     return decoder.decode(data) if data else None
+
+
+_UNKNOWN = re.compile(r"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b_[^\x1b]*\x1b\\\\")
+"""Questions to a terminal that pyte's parser does not know: it would draw their letters."""
+
+
+def _cleaned(text: str) -> str:
+    return _UNKNOWN.sub("", text)
+
+
+def _text(screen: pyte.Screen) -> str:
+    columns = range(screen.columns)
+    return "\n".join(
+        "".join(screen.buffer[y][x].data for x in columns) for y in range(screen.lines)
+    )
 
 
 def _add(lines: list[str], started: float, text: str) -> None:
