@@ -93,6 +93,37 @@ def short_base(demo_base: Path, tmp_path: Path) -> Path:
     return copy
 
 
+async def test_what_ends_an_answer_and_what_is_inserted(demo_base: Path) -> None:
+    """Stop strings, a logit bias and a limit of thoughts; each prompt opens the thoughts."""
+    async with running() as worker:
+        load = nf4(demo_base)
+        worker.send(replace(load, options={**load.options, "thought_marks": ["", "(done)"]}))
+        await wait_for(worker, Ready)
+        question = "Write the numbers from one to twenty in words."
+        worker.send(ask(1, question, most=48))
+        whole, _ = await wait_for(worker, Finished)
+        words = whole.thoughts.split()
+        stop = words[len(words) // 2]
+        worker.send(ask(2, question, most=800, sampling=Sampling(stop=["never", stop])))
+        stopped, before = await wait_for(worker, Finished)
+        assert stopped.reason == "stop_string"
+        streamed = [one for one in before if isinstance(one, Tokens)]
+        shown = "".join("".join(one.thoughts) for one in streamed)
+        assert shown == whole.thoughts[: whole.thoughts.index(stop)]
+
+        ids = [token for one in streamed for token in one.ids]
+        worker.send(ask(3, question, most=8, sampling=Sampling(logit_bias={str(ids[0]): -100.0})))
+        _, before = await wait_for(worker, Finished)
+        said = [token for one in before if isinstance(one, Tokens) for token in one.ids]
+        assert said and ids[0] not in said
+
+        short = ask(4, question, most=24, sampling=Sampling(max_thinking_tokens=8))
+        worker.send(replace(short, ignore_eos=True))
+        limited, _ = await wait_for(worker, Finished)
+        assert whole.thoughts.startswith(limited.thoughts)
+        assert limited.raw.startswith(f"{limited.thoughts}(done)") and limited.text
+
+
 async def test_answers_again_and_again(short_base: Path) -> None:
     """One worker through the life of a chat: loading it is the dear part."""
     async with running() as worker:
