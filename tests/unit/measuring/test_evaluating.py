@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,46 @@ async def test_what_was_done_before_a_stop_is_kept(
     assert [model.label for model in found.models] == ["base"]
     assert found.undone == ["far"]
     assert report.evaluation_warnings(found) == ["stopped before the end, not asked: far"]
+
+
+async def test_the_reference_is_asked_twice_for_the_noise_floor(models: Path, task: Path) -> None:
+    _, found = await done(models, task_named(str(task)), floor="attention")
+    assert [one.role for one in found.models] == ["reference", "floor", "variant"]
+    reference, floor, _ = found.models
+    assert floor.resolved is not None and reference.resolved is not None
+    assert floor.resolved.attention != reference.resolved.attention
+    (its,) = floor.tasks
+    seen = flips(its, its.figures[0], found.reference)
+    assert seen is not None and seen.lost + seen.gained <= 1
+    rows = [row[0] for table in report.tables(found) for row in table.rows]
+    assert "noise floor" in [cell.aside for cell in rows]
+
+
+@pytest.fixture
+def ending(models: Path, tmp_path: Path) -> Path:
+    """Return copies of the models whose tokenizer has an end-of-sequence token, to write with."""
+    home = tmp_path / "ending"
+    shutil.copytree(models, home)
+    its = tokenizer()
+    its.eos_token = its.bos_token
+    for folder in home.iterdir():
+        its.save_pretrained(folder)
+    return home
+
+
+@pytest.fixture
+def written(task: Path) -> Path:
+    """Return a task whose answers are written."""
+    body = TASK.replace("multiple_choice", "generate_until").replace("acc,", "exact_match,")
+    body = body.replace('doc_to_choice: "{{choices}}"\n', "").replace("{{answer}}", "old")
+    task.write_text(body + 'generation_kwargs: {until: ["\\n\\n"], max_gen_toks: 5}\n')
+    return task
+
+
+async def test_written_answers_have_lengths(ending: Path, written: Path) -> None:
+    _, found = await done(ending, task_named(str(written)), limit=3)
+    for model in found.models:
+        (its,) = model.tasks
+        assert len(its.answer_tokens) == 3 and max(its.answer_tokens) > 0
+        assert its.thought_tokens == [0, 0, 0]
+    assert any("mean length" in table.title for table in report.tables(found))

@@ -15,6 +15,7 @@ from quantchat.errors import UserError
 from quantchat.files import is_file
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
+from quantchat.measuring.score_plan import Floor, floor_of
 from quantchat.paths import temporary_dir
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.model_jobs import (
@@ -36,6 +37,7 @@ from quantchat.system.sampler import DeviceSampler
 from quantchat.text import one_line
 from quantchat.wire.jobs import EvaluateJob, Workspace
 from quantchat.wire.messages import Load
+from quantchat.wire.variant import Resolved
 
 OWN = "own"
 """The built-in task, which needs no hub."""
@@ -54,6 +56,8 @@ class EvaluationPlan:
     """Examples before each question; -1: the task's own number."""
     batch: int = 1
     chat_template: bool = False
+    floor: Floor = "none"
+    """How the reference is asked a second time, to see which answers change by rounding alone."""
 
 
 async def evaluate(
@@ -127,6 +131,15 @@ class Evaluating:
                 done.failure and done.failure.kind == "bad_task"
             ):  # every model would fail in the same way
                 return
+            if role == "reference" and done.resolved is not None:
+                await self._ask_again(done.resolved)
+
+    async def _ask_again(self, ran: Resolved) -> None:
+        """Evaluate the noise floor, if the plan asks for it. `ran` is what the reference ran as."""
+        floor = floor_of(self._plan.reference, ran, self._plan.floor)
+        if floor is not None:
+            self.models.append(await self.evaluate(floor, "floor"))
+            self._jobs.on_model(floor.label, None)
 
     async def evaluate(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
         """Return the results of one model, or why it failed."""

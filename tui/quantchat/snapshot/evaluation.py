@@ -18,7 +18,7 @@ from quantchat.statistics.intervals import Pair, Ratio, ratio_of
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
 
-Role = Literal["reference", "variant"]
+Role = Literal["reference", "floor", "variant"]
 
 
 class FigureRecord(Record):
@@ -63,7 +63,8 @@ class EvaluatedRecord(Record):
     label: Text
     """Name of the variant in the profile."""
     role: Role
-    """`reference`: the model that the others are compared with."""
+    """`reference`: the model that the others are compared with. `floor`: the noise floor, the
+    reference once more with another attention implementation or dtype."""
     resolved: AsObject[Resolved] | None
     """What really ran; None if the model failed."""
     note: Text
@@ -88,7 +89,7 @@ class EvaluationRecord(Record):
     batch: int
     """Documents per batch."""
     models: list[EvaluatedRecord]
-    """The reference first, then the variants in the profile's order."""
+    """The reference first, then its noise floor, then the variants in the profile's order."""
     undone: list[Text]
     """Labels of the models that were not asked, because the run was stopped."""
 

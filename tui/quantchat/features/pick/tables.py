@@ -131,7 +131,7 @@ def interval_text(measured: MeasuredRecord) -> str:
 
 
 def _digits(value: float) -> str:
-    return number(value) if abs(value) >= 0.995 else f"{value:.2g}"
+    return number(value) if abs(value) >= 0.995 else f"{value:.3g}"
 
 
 def limits_text(limits: LimitsRecord) -> str:

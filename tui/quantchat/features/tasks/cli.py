@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.options import reference_option
 from quantchat.console.running import judged, output_options
+
+if TYPE_CHECKING:
+    from quantchat.measuring.score_plan import Floor
 
 OWN = "own"
 """Name of the built-in task. `measuring.evaluating` defines it too, but is imported late."""
@@ -44,6 +48,14 @@ OWN = "own"
     show_default=True,
     help="Documents per batch.",
 )
+@click.option(
+    "--floor",
+    type=click.Choice(["attention", "dtype", "none"]),
+    default="none",
+    show_default=True,
+    help="Ask the reference a second time with another attention or dtype: the answers that change "
+    "are noise.",
+)
 @click.option("--chat-template", is_flag=True, help="Apply the model's chat template.")
 @gate_options
 @output_options
@@ -56,6 +68,7 @@ def evaluate(
     limit: int | None,
     few_shot: int | None,
     batch: int,
+    floor: str,
     chat_template: bool,
     gates: GateOptions,
     folder: Path | None,
@@ -90,6 +103,7 @@ def evaluate(
         few_shot=-1 if few_shot is None else few_shot,
         batch=batch,
         chat_template=chat_template,
+        floor=cast("Floor", floor),
     )
     evaluating.require_harness([plan.reference, *asked.variants])
     return judged(

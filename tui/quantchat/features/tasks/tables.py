@@ -36,6 +36,8 @@ from quantchat.statistics.quality import Quantity
 
 LEVEL = 1 - CONFIDENCE
 
+_ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
+
 FLIPS = ("Δ, %", "detectable, %", "lost", "gained", "p")
 
 MEANING = (
@@ -143,7 +145,7 @@ def pooled_table(found: EvaluationRecord) -> Table:
     The p-values are corrected for the number of models (Holm).
     """
     done = [(model, pooled(model, _against(found, model))) for model in found.models]
-    tested = [its.flips.p for _, its in done if its and its.flips]
+    tested = [its.flips.p for model, its in done if its and its.flips and model.role == "variant"]
     corrected = iter(holm(tested))
     rows = []
     for model, its in done:
@@ -151,7 +153,8 @@ def pooled_table(found: EvaluationRecord) -> Table:
             accuracy = f"{its.right / its.documents:.1%}" if its else UNKNOWN
             rows.append(cells((_named(model), accuracy, *[UNKNOWN] * 6)))
             continue
-        seen, p = its.flips, next(corrected)
+        seen = its.flips  # the noise floor is no variant to decide about
+        p = next(corrected) if model.role == "variant" else seen.p
         low, high = seen.interval
         texts = (
             f"{its.right / its.documents:.1%}",
@@ -181,7 +184,7 @@ def decision(seen: Flips, p: float) -> str:
 
 
 def _named(model: EvaluatedRecord) -> Cell:
-    return Cell(model.label, "reference" if model.role == "reference" else "")
+    return Cell(model.label, _ROLES[model.role])
 
 
 def _texts(found: EvaluationRecord, model: EvaluatedRecord, key: tuple[str, str, str]) -> list[str]:
