@@ -96,7 +96,29 @@ def compressed_tensors_int4(folder: Path) -> str:
     return "compressed-tensors"
 
 
-@pytest.mark.parametrize("write", [torchao_int4, compressed_tensors_int4])
+def auto_round_int4(folder: Path) -> str:
+    """Write a checkpoint that AutoRound quantized, without its optimization."""
+    auto_round = pytest.importorskip("auto_round", reason="auto-round is not installed")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = tiny_folder(folder / "source", hidden_size=128, intermediate_size=256)
+    rounding = auto_round.AutoRound(
+        AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16),
+        AutoTokenizer.from_pretrained(source),
+        bits=4,
+        group_size=GROUP,
+        iters=0,
+        disable_opt_rtn=True,
+        device_map="cpu",
+    )
+    rounding.quantize_and_save(str(folder / "made"), format="auto_round")
+    (made,) = (folder / "made").rglob("config.json")
+    for file in made.parent.iterdir():
+        file.rename(folder / file.name)
+    return "auto-round"
+
+
+@pytest.mark.parametrize("write", [torchao_int4, compressed_tensors_int4, auto_round_int4])
 async def test_both_loops_decode_it_alike(tmp_path: Path, write: Any) -> None:
     kernel = write(tmp_path)
     ready, answer = await loaded(tmp_path, "auto")

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[3]
         ("intervals.py", "docs/explanation/statistics.md"),
         ("tasks.py", "docs/how-to/tasks.md"),
         ("servers.py", "docs/how-to/servers.md"),
+        ("load_against_aiperf.py", "docs/how-to/load.md"),
         ("llama_perplexity.py", "docs/explanation/scoring.md"),
         ("screen.py", "docs/explanation/screen-benchmarks.md"),
         ("peer.py", "docs/explanation/screen-benchmarks.md"),

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.messages import FETCHING, IMPORTING, Load, Progress
 from quantchat.worker.failures import Refused
+from quantchat.worker.import_pruning import show_needed
 from quantchat.worker.model.devices import make_current
-from quantchat.worker.model.files_check import check_files, check_kind
+from quantchat.worker.model.files_check import check_files, check_kind, quantization_method
 from quantchat.worker.model.hub import checkpoint, described
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fetch_named
@@ -103,6 +104,7 @@ def load(
     import torch
 
     check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
+    show_needed("" if gguf else quantization_method(command.model))
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))
