@@ -108,7 +108,7 @@ def test_what_nobody_saved_is_kept_and_offered(start: Start, number: signal.Sign
     session.terminal.process.send_signal(number)  # in the middle of an answer
     session.end()
     (kept,) = session.kept()
-    assert f"was saved to {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
+    assert f"was kept in {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
     (turn,) = store.load(kept).turns
     assert turn.prompt == "Where?"
     assert turn.answers[0].text == "The capital of France is Paris."
@@ -131,7 +131,7 @@ def test_a_loop_that_is_stuck_is_ended_and_loses_nothing(
     (kept,) = session.kept()
     assert store.load(kept).turns[0].prompt == "Where?"
     assert LEFT_ALTERNATE_SCREEN in session.terminal.received
-    assert f"was saved to {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
+    assert f"was kept in {kept}".encode() in session.terminal.received.replace(b"\r\n", b"")
 
 
 @pytest.mark.parametrize("last", ["hangs", "fails", "is done", "has nothing to do"])

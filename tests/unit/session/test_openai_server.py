@@ -374,7 +374,7 @@ def test_a_login_has_no_place_in_the_address() -> None:
 
 @pytest.mark.parametrize(
     ("query", "word"),
-    [("?api-key=sk-123", "key_env"), ("?a=b&access_token=x", "key_env"), ("#top", "for browsers")],
+    [("?api-key=sk-123", "key_env"), ("?a=b&access_token=x", "key_env"), ("#top", "only browsers")],
 )
 def test_a_query_with_a_secret_or_a_fragment_is_refused(query: str, word: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -336,7 +336,7 @@ def test_a_gpu_needs_a_build_for_it(folder: Path) -> None:
 
     if gpus():
         pytest.skip("this build has a GPU")
-    with pytest.raises(Refused, match="built here without CUDA") as refused:
+    with pytest.raises(Refused, match="is built without CUDA") as refused:
         gguf.load(replace(command(folder), device="cuda:0"), lambda stage: None)
     assert "GGML_CUDA=on" in refused.value.failure.hint
     assert numpy.isfinite(logits_of(made(folder), [1, 2, 3])).all()

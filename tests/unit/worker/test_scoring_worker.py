@@ -172,7 +172,7 @@ def test_a_model_that_says_what_is_no_number_is_refused() -> None:
     broken = tiny_llama()
     broken.lm_head.weight.data[3] = math.nan
     loaded: Any = type("Loaded", (), {"model": broken, "input_device": torch.device("cpu")})
-    with pytest.raises(Refused, match="no numbers"):
+    with pytest.raises(Refused, match="not numbers"):
         list(Forecast(loaded, [1, 2, 3]).logits([1, 2, 3], 0))
 
 

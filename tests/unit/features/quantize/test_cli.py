@@ -350,7 +350,7 @@ def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> Non
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("0.35 tokens for each of the 14336 inputs of its widest module: GPTQ") == 1
     assert said.count("for each of") == 1
-    assert "give more samples, or more sample_tokens" in said
+    assert "set more samples, or more sample_tokens" in said
 
 
 def test_the_group_size_is_one_that_divides_each_layer(
