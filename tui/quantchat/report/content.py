@@ -144,10 +144,10 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
 
 def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
     """Yield the parts of a section; the names of its plots' files begin with `stem`."""
-    if found := conclusion(snapshot):
-        yield paragraph((found, "heading"))
-    if snapshot.pick:
+    if snapshot.pick:  # it decides; a conclusion about two of its variants would say less
         yield from pick.verdict(snapshot.pick)
+    elif found := conclusion(snapshot):
+        yield paragraph((found, "heading"))
     yield Facts((file, *_facts(snapshot)))
     if snapshot.pick:
         yield pick.candidates_table(snapshot.pick)

@@ -12,6 +12,7 @@ from fakes.scripted_pick import PickWorkers
 from fakes.scripted_worker import Script
 from fakes.waiting import until
 from quantchat import corpus
+from quantchat.document.document import Paragraph
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.pick import run, state
 from quantchat.features.pick.plan import PickPlan, Reading, score_plan
@@ -101,6 +102,8 @@ async def test_from_profile_to_recommendation(tmp_path: Path) -> None:
     assert len(blocks(snapshot)) > 5
     document = content([("it.json", snapshot)])
     assert "frontier" in [plot.name for plot in document.plots()]
+    first = document.sections[0].parts[0]  # the recommendation, and no verdict on two variants
+    assert isinstance(first, Paragraph) and first.spans[0].text.startswith("Take int8")
 
 
 async def test_a_variant_that_fails_is_dropped_with_its_reason(tmp_path: Path) -> None:

@@ -20,10 +20,14 @@ _WIDE, _HIGH = 56, 10
 _FLOOR = 1e-4
 """Smallest KLD on the logarithmic axis. The reference itself, whose KLD is 0, is drawn here."""
 
+_NEAR, _NEAR_DECADES = 0.15, 0.5
+"""Marks closer than this share in speed and these decades in KLD have their names apart."""
+
 NOTE = (
     "Lower and further right is better. The area of a mark grows with the memory. Filled: on the"
     " frontier, which means that no other variant is at least as good in all three and better in"
-    " one. Hollow: another variant is. Lines are 95 % intervals."
+    " one. Hollow: another variant is. Lines are 95 % intervals. A KLD below 0.0001, such as the"
+    " reference's, which is 0, is drawn at 0.0001."
 )
 
 
@@ -95,9 +99,10 @@ def plots(pick: PickRecord) -> list[Plot]:
                 facecolors=colour if one.frontier else PAPER,
             )  # fmt: skip
             text = f"{one_line(one.label)}\n{size(one.memory)}"
+            below = any(_close(point, other) and point.kld < other.kld for other in points)
             axes.annotate(
-                text, (point.speed, point.kld), xytext=(12, 4), textcoords="offset points",
-                fontsize=7, zorder=4,
+                text, (point.speed, point.kld), xytext=(12, -22 if below else 4),
+                textcoords="offset points", fontsize=7, zorder=4,
             )  # fmt: skip
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no markup: it is text
@@ -107,6 +112,12 @@ def plots(pick: PickRecord) -> list[Plot]:
         axes.set_ylabel("mean KLD from the reference, nats")
 
     return [Plot("frontier", "Memory, speed and distance from the original", NOTE, draw, 1.2)]
+
+
+def _close(one: _Point, other: _Point) -> bool:
+    """Return whether the names of two marks would overlap if both stood beside them."""
+    near = abs(one.speed - other.speed) < _NEAR * max(one.speed, other.speed)
+    return near and abs(math.log10(one.kld / other.kld)) < _NEAR_DECADES
 
 
 def _error_bars(axes: object, point: _Point, colour: str) -> None:
