@@ -18,6 +18,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Sequence
@@ -139,6 +140,9 @@ def _add(lines: list[str], started: float, text: str) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else "demo.cast")
-    cast = record([sys.executable, "-m", "quantchat", "demo"], DEMO)
+    with tempfile.TemporaryDirectory() as folder:
+        # Without the user's preferences, prompts and recovered conversations.
+        os.environ |= {"QUANTCHAT_CONFIG": folder, "QUANTCHAT_SNAPSHOTS": folder}
+        cast = record([sys.executable, "-m", "quantchat", "demo"], DEMO)
     target.write_text("\n".join(cast) + "\n", encoding="utf-8")
     print(f"wrote {target}")
