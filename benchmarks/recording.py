@@ -143,6 +143,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         # Without the user's preferences, prompts and recovered conversations.
         os.environ |= {"QUANTCHAT_CONFIG": folder, "QUANTCHAT_SNAPSHOTS": folder}
-        cast = record([sys.executable, "-m", "quantchat", "demo"], DEMO)
+        # One draw a second: a small file.
+        cast = record([sys.executable, "-m", "quantchat", "--low-bandwidth", "demo"], DEMO)
     target.write_text("\n".join(cast) + "\n", encoding="utf-8")
     print(f"wrote {target}")
