@@ -124,6 +124,8 @@ async def test_swap_lets_the_sides_change_places_in_the_middle_of_an_answer(setu
 
 
 async def test_another_pair_can_be_chosen(setup: Setup) -> None:
+    pair_alone = setup.profile.run.model_copy(update={"keep_loaded": 2})
+    setup.profile = setup.profile.model_copy(update={"run": pair_alone})
     async with setup.running() as run:
         await run.ready()
         await run.answered()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -142,7 +143,7 @@ class Capped(torch.nn.Module):  # type: ignore[misc]  # torch is not analysed
         super().__init__()
         self.inner = tiny_llama()
         self.inner.lm_head.weight.data *= 8
-        self.base_model = self.inner.base_model
+        self.base_model, self.config = self.inner.base_model, self.inner.config
 
     def get_output_embeddings(self) -> Any:
         return self.inner.get_output_embeddings()
@@ -153,6 +154,11 @@ class Capped(torch.nn.Module):  # type: ignore[misc]  # torch is not analysed
         return output
 
 
+def in_worker(model: Any) -> Any:
+    command = Load("transformers", "a folder", {}, device="cpu")
+    return SimpleNamespace(model=model, input_device=torch.device("cpu"), command=command)
+
+
 @pytest.mark.parametrize("model", [tiny_llama, Capped])
 def test_logits_in_blocks_are_the_models_own(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasting, "NUMBERS", 7 * VOCABULARY)
@@ -160,8 +166,7 @@ def test_logits_in_blocks_are_the_models_own(model: Any, monkeypatch: pytest.Mon
     one = model()
     with torch.no_grad():
         whole = one(input_ids=torch.tensor([ids])).logits[0]
-    loaded: Any = type("Loaded", (), {"model": one, "input_device": torch.device("cpu")})
-    forecast = Forecast(loaded, ids)
+    forecast = Forecast(in_worker(one), ids)
     blocks = list(forecast.logits(ids, 20))
     assert [len(block) for block in blocks] == [7, 7, 7, 7, 2]
     assert torch.allclose(torch.cat(blocks), whole[20:], atol=1e-5)
@@ -171,9 +176,8 @@ def test_logits_in_blocks_are_the_models_own(model: Any, monkeypatch: pytest.Mon
 def test_a_model_that_says_what_is_no_number_is_refused() -> None:
     broken = tiny_llama()
     broken.lm_head.weight.data[3] = math.nan
-    loaded: Any = type("Loaded", (), {"model": broken, "input_device": torch.device("cpu")})
     with pytest.raises(Refused, match="not numbers"):
-        list(Forecast(loaded, [1, 2, 3]).logits([1, 2, 3], 0))
+        list(Forecast(in_worker(broken), [1, 2, 3]).logits([1, 2, 3], 0))
 
 
 # ------------------------------------------------------------ the jobs, on a tiny real model
