@@ -21,6 +21,7 @@ ALLOWED = {
     ("checkpoints/calibration_stages.py", "transformers"): _VERSIONS,
     ("checkpoints/gptq_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/merge_stage.py", "transformers"): _VERSIONS,
+    ("common/kv_cache.py", "hqq"): "the package hqq, with which transformers packs KV caches",
     ("common/model_folder.py", "gguf"): _PACKAGE,
     ("features/doctor/system_info.py", "gguf"): _PACKAGE,
     **{
