@@ -169,6 +169,16 @@ async def test_short_answers_stand_at_the_top(setup: Setup) -> None:
         await wait_until(run.pilot, lambda: "loaded in" in lines(run.app)[3])
 
 
+async def test_a_load_time_of_minutes_stands_on_one_line(setup: Setup) -> None:
+    setup.left.load_times_s = (85.7, 75.1, 174.2)
+    async with setup.running((120, 40)) as run:
+        await run.ready()
+        await see_in(run.pilot, 0, "warm-up 174)")
+        (line,) = [line for line in lines(run.app) if "import\xa086" in line]
+        assert "warm-up\xa0174)" in line
+        assert len("loaded in 5:38 min ") - len("loaded in 0.0 s ") < line.split(")")[1].index("▏")
+
+
 async def test_tags_line_breaks_and_wide_characters_are_shown(setup: Setup) -> None:
     setup.left.answer = lambda request: "<think>hm</think>\nfirst\nsecond\n\n日本語 👩‍👩‍👧 <b>x</b>"
     async with setup.running((80, 24)) as run:

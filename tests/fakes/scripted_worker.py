@@ -121,6 +121,8 @@ class Script:
     """Stages of the builder, before any worker is started."""
     loading: list[Progress] = field(default_factory=list)
     building_fails: Failed | None = None
+    load_times_s: tuple[float, float, float] = (2.1, 1.0, 0.3)
+    """Of the imports, the weights and the warm-up."""
     loading_fails: Failed | None = None
     start_fails: Exception | None = None
     dies_loading: int | None = None
@@ -232,9 +234,7 @@ class ScriptedWorker:
                 Ready(
                     script.resolved,
                     ledger(script.process, device=script.device, weights=script.weights),
-                    2.1,
-                    1.0,
-                    0.3,
+                    *script.load_times_s,
                     script.note,
                 )
             )

@@ -177,8 +177,9 @@ class Transcript(VerticalScroll, can_focus=False):
             return
         resolved = ready.resolved
         parts = figures.load_parts(resolved.device, ready.import_s, ready.weights_s, ready.warmup_s)
-        # No-break spaces: a narrow column breaks the line between parts.
-        split = " + ".join(f"{name}\xa0{figures.number(s)}" for name, s in parts)
+        # No-break spaces: a narrow column breaks the line between parts. Whole seconds from ten on:
+        # with more digits a load time in minutes would not fit on a line at 120 columns.
+        split = " + ".join(f"{name}\xa0{s:.{0 if s >= 9.95 else 1}f}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
         if resolved.device in SERVERS:
             lines.append(quiet("model: ") + outside(resolved.model, "$quiet"))
