@@ -190,12 +190,14 @@ def test_groups_that_do_not_fit_are_told_with_some_that_do(group_size: int) -> N
 
 def test_awq_takes_blocks_of_64_outputs() -> None:
     wide = tiny_llama(hidden_size=128, intermediate_size=256, head_dim=32)
-    check_awq(wide)
+    quantized = ["self_attn.v_proj", "mlp.up_proj"]
+    wide.model.layers[0].mlp.gate = torch.nn.Linear(128, 4)  # a router is not quantized
+    check_awq(wide, quantized)
     wide.model.layers[1].mlp.up_proj = torch.nn.Linear(128, 96)
     with pytest.raises(
-        Refused, match=r"multiple of 64 outputs, and layers\.1\.mlp\.up_proj has 96"
+        Refused, match=r"multiple of 64 outputs, but layers\.1\.mlp\.up_proj has 96"
     ):
-        check_awq(wide)
+        check_awq(wide, quantized)
 
 
 def test_groups_need_not_fit_what_is_not_quantized() -> None:

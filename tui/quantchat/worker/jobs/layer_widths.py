@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from quantchat.worker.failures import Refused
@@ -26,12 +26,18 @@ def check_groups(model: Any, group_size: int) -> None:
             )
 
 
-def check_awq(model: Any) -> None:
+def check_awq(model: Any, quantized: Iterable[str]) -> None:
     """Raise Refused if AWQ's search for the clipping does not support a layer's number of outputs.
+
+    `quantized` has the names, within a block, of the layers that AWQ quantizes: the router of a
+    mixture of experts has few outputs and stays as it is.
 
     GPTQModel 7.6 searches in blocks of 64 rows (looper/awq_processor.py, `_compute_best_clip`).
     """
+    ends = tuple(f".{name}" for name in quantized)
     for name, layer in _layers(model):
+        if not name.endswith(ends):
+            continue
         clipped = not any(part in name for part in _AWQ_UNCLIPPED)
         if clipped and layer.out_features % _AWQ_ROWS:
             raise Refused(

@@ -81,7 +81,8 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
         model = _loaded(load, job.settings, device)
     check_groups(model.model, job.settings.group_size)
     if isinstance(job.settings, AwqSettings):
-        check_awq(model.model)
+        blocks = model.simple_layer_modules(model.model.config, model.quantize_config)
+        check_awq(model.model, [name for names in blocks for name in names])
     tokenizer = tokenizer_for(load)
     layers = model.model.config.get_text_config().num_hidden_layers
     calibration = Path(job.calibration).read_bytes()
