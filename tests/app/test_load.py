@@ -121,7 +121,7 @@ async def test_a_server_that_refuses_is_said(
         ("at_once", "1,x", "at once: '1,x' is not a list of counts"),
         ("rates", "0", "requests per s: '0' is not a list of requests per second"),
         ("rounds", "0", "rounds: 0 is not in the range"),
-        ("slo", "ttft < 5", "goodput limits: 'ttft < 5' is no limit"),
+        ("slo", "ttft < 5", "goodput limits: 'ttft < 5' is not a limit"),
     ],
 )
 async def test_what_is_wrong_with_a_value_is_said(

@@ -117,7 +117,7 @@ async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
         await chunks(run, 5)
         server.behaviour = "cut"
         await see_in(
-            run.pilot, 1, "The connection to the server broke", "try: the text so far is kept; ask"
+            run.pilot, 1, "The connection to the server broke", "the text so far is kept; send"
         )
         assert run.comparison.sides[0].state is State.ANSWERING
         setup.left.gate.set()
