@@ -39,7 +39,8 @@ def test_what_it_comments_out_is_the_default() -> None:
     made = ("calibration", "samples", "sample_tokens")
     assert all(getattr(first.quantize, name) is not None for name in made)
     without = first.quantize.model_copy(update=dict.fromkeys(made))
-    examples = ("python", "adapter", "tokenizer", "thought_marks")
+    assert first.kv_cache is not None
+    examples = ("python", "adapter", "tokenizer", "thought_marks", "kv_cache")
     first = first.model_copy(update={**dict.fromkeys(examples), "quantize": without})
     second = whole.variants[1].model_copy(update={"adapter": None})
     shown = whole.model_copy(update={"variants": [first, second]})
