@@ -128,8 +128,9 @@ class Collect(FromWeights):
     @property
     def title(self) -> str:
         """The progress title, which names the part."""
+        # A stage's name has a hash of its title: with other words, existing samples are not found.
         return (
-            "reading the calibration" if self.part == "calibration" else "reading the held-out text"
+            "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )
 
     @property
