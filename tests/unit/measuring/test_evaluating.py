@@ -240,11 +240,8 @@ def serving(folder: Path, *, by_id: bool) -> Any:
     return answer
 
 
-@pytest.mark.parametrize("by_id", [True, False], ids=["prompt_logprobs", "echo"])
-async def test_a_server_gives_what_its_model_gives(
-    models: Path, task: Path, server: FakeServer, by_id: bool
-) -> None:
-    server.recorded = serving(models / "base", by_id=by_id)
+async def beside_a_server(models: Path, task: Path, server: FakeServer) -> EvaluationRecord:
+    """Evaluate the local model `base` and one behind `server`."""
     served = {"label": "served", "engine": "openai", "model": "tiny", "base_url": server.url}
     local = profile(models, "base", "far").variants[0].model_dump(exclude_none=True)
     asked = Profile.model_validate({"name": "Tiny", "variants": [local, served]})
@@ -253,6 +250,15 @@ async def test_a_server_gives_what_its_model_gives(
     _, found = await evaluate(
         asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
+    return found
+
+
+@pytest.mark.parametrize("by_id", [True, False], ids=["prompt_logprobs", "echo"])
+async def test_a_server_gives_what_its_model_gives(
+    models: Path, task: Path, server: FakeServer, by_id: bool
+) -> None:
+    server.recorded = serving(models / "base", by_id=by_id)
+    found = await beside_a_server(models, task, server)
     here, there = found.models
     assert there.failure is None and there.resolved is not None
     assert there.resolved.device == "server"
@@ -262,14 +268,7 @@ async def test_a_server_gives_what_its_model_gives(
 async def test_a_server_that_gives_no_log_probabilities_is_refused(
     models: Path, task: Path, server: FakeServer
 ) -> None:
-    served = {"label": "served", "engine": "openai", "model": "tiny", "base_url": server.url}
-    local = profile(models, "base", "far").variants[0].model_dump(exclude_none=True)
-    asked = Profile.model_validate({"name": "Tiny", "variants": [local, served]})
-    jobs = InProcessJobs()
-    plan = EvaluationPlan((str(task),), reference_of(asked, "base"))
-    _, found = await evaluate(
-        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
-    )
+    found = await beside_a_server(models, task, server)
     failure = found.models[1].failure
     assert failure is not None and "no log-probabilities" in failure.reason
 
