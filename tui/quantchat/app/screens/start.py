@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -29,6 +30,8 @@ from quantchat.errors import UserError
 from quantchat.text import neutralise, one_line
 
 if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first frame
+    from quantchat.app.screens.form import Form
+    from quantchat.app.screens.progress import ProgressScreen
     from quantchat.checkpoints.maker import Maker
     from quantchat.host.worker_process import StartWorker
     from quantchat.measuring.fit_here import Here
@@ -38,6 +41,8 @@ if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first 
     from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 2.0
+_Asked = TypeVar("_Asked")
+
 CHECK_S = 10.0
 """Seconds to look at the models of one profile: a share that they are on may hang."""
 _DEMO = "demo"
@@ -230,30 +235,30 @@ class StartScreen(Screen[None]):
     def action_pick(self) -> None:
         """Ask for the limits, and pick one of the variants of the highlighted profile."""
         from quantchat.app.screens.pick import PickScreen
-        from quantchat.app.screens.pick_form import AskedPick, PickForm
+        from quantchat.app.screens.pick_form import PickForm
 
-        def begin(asked: AskedPick | None) -> None:
-            if asked is not None:
-                maker, start = self._models()
-                screen = PickScreen(asked, self._snapshots, maker=maker, start=start)
-                self.app.push_screen(screen, lambda _: self._list_snapshots())
-
-        if (profile := self._chosen_profile()) is not None:
-            self.app.push_screen(PickForm(profile), begin)
+        self._ask_and_run(PickForm, PickScreen)
 
     def action_load_test(self) -> None:
         """Ask for the levels, and put that load on the variants of the highlighted profile."""
         from quantchat.app.screens.load import LoadScreen
-        from quantchat.app.screens.load_form import AskedLoad, LoadForm
+        from quantchat.app.screens.load_form import LoadForm
 
-        def begin(asked: AskedLoad | None) -> None:
+        self._ask_and_run(LoadForm, LoadScreen)
+
+    def _ask_and_run(
+        self, form: Callable[[Profile], Form[_Asked]], task: Callable[..., ProgressScreen]
+    ) -> None:
+        """Show `form` for the highlighted profile, then run the `task` that it asks for."""
+
+        def begin(asked: _Asked | None) -> None:
             if asked is not None:
                 maker, start = self._models()
-                screen = LoadScreen(asked, self._snapshots, maker=maker, start=start)
+                screen = task(asked, self._snapshots, maker=maker, start=start)
                 self.app.push_screen(screen, lambda _: self._list_snapshots())
 
         if (profile := self._chosen_profile()) is not None:
-            self.app.push_screen(LoadForm(profile), begin)
+            self.app.push_screen(form(profile), begin)
 
     def _chosen_profile(self) -> Profile | None:
         """Return the highlighted profile; if it is invalid, show why and return None."""
