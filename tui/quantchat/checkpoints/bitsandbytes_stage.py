@@ -22,6 +22,7 @@ class QuantizeBitsAndBytes(FromWeights):
     quant_type: str
     double_quant: bool
     compute_dtype: str
+    key = "quantizing with bitsandbytes"
     title = "quantizing with bitsandbytes"
 
     @property

@@ -53,6 +53,11 @@ class Calibrate(FromWeights):
     part: CalibrationPart = "calibration"
 
     @property
+    def key(self) -> str:
+        """Names the part."""
+        return f"writing {self.part.replace(' ', '-')} chats"
+
+    @property
     def title(self) -> str:
         """The progress title, which names the part."""
         return f"writing {self.part.replace(' ', '-')} chats"
@@ -126,12 +131,16 @@ class Collect(FromWeights):
     part: CalibrationPart = "calibration"
 
     @property
-    def title(self) -> str:
-        """The progress title, which names the part."""
-        # A stage's name has a hash of its title: with other words, existing samples are not found.
+    def key(self) -> str:
+        """Names the part."""
         return (
             "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )
+
+    @property
+    def title(self) -> str:
+        """The progress title, which names the part."""
+        return f"reading {self.part.replace(' ', '-')} text"
 
     @property
     def slug(self) -> str:

@@ -27,6 +27,7 @@ class _Calibrated(FromWeights):
     """A stage that quantizes with GPTQModel, on the model's own chats or a user's text."""
 
     quantize: Calibration
+    key = "quantizing layer"
     title = "quantizing layer"
 
     @property

