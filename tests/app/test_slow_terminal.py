@@ -154,7 +154,7 @@ def test_output_waits_for_the_terminal_and_leaves_it_in_time(
     # Nobody reads any more.
     writing = threading.Thread(target=output.write, args=(text,))
     writing.start()
-    output.leave()
+    output.give_up_soon()
     writing.join()
     # The terminal is gone: nothing is raised.
     os.close(master)

@@ -118,7 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     cutter = tokenizer()
     cutter.chat_template = TEMPLATE
     cutter.save_pretrained(folder)
-    monkeypatch.setattr(collect, "settle", lambda workspace: None)
+    monkeypatch.setattr(collect, "prepare_process", lambda workspace: None)
 
     def go(text: Path, /, **more: Any) -> tuple[CollectResult, list[dict[str, Any]]]:
         job = CollectJob(

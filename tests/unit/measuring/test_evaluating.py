@@ -47,7 +47,7 @@ metadata: {version: 3}
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(job, "settle", lambda workspace: None)
+    monkeypatch.setattr(job, "prepare_process", lambda workspace: None)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
 
 

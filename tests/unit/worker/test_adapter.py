@@ -210,12 +210,12 @@ def merge_job(model: Path, adapter: Path | str, place: Path) -> MergedAdapter:
 
 
 @pytest.fixture
-def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge_adapter, "settle", lambda workspace: None)
+def unprepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_adapter, "prepare_process", lambda workspace: None)
 
 
 def test_merged_it_says_what_it_says_beside_the_weights(
-    folders: tuple[Path, Path], tmp_path: Path, unsettled: None
+    folders: tuple[Path, Path], tmp_path: Path, unprepared: None
 ) -> None:
     model, adapter = folders
     told = merge_job(model, adapter, tmp_path)
@@ -239,7 +239,7 @@ def test_merged_it_says_what_it_says_beside_the_weights(
 
 
 def test_what_is_quantized_takes_no_adapter(
-    folders: tuple[Path, Path], tmp_path: Path, unsettled: None
+    folders: tuple[Path, Path], tmp_path: Path, unprepared: None
 ) -> None:
     model, adapter = folders
     config = json.loads((model / "config.json").read_text())
@@ -250,7 +250,7 @@ def test_what_is_quantized_takes_no_adapter(
 
 
 def test_what_the_hub_does_not_give_is_one_line(
-    folders: tuple[Path, Path], tmp_path: Path, unsettled: None, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], tmp_path: Path, unprepared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -79,7 +79,7 @@ def test_a_batch_that_does_not_fit_ends_the_larger_ones(
     monkeypatch.setattr(batches, "Loaded", type(model))
     monkeypatch.setattr(batches, "BatchLoop", Full)
     monkeypatch.setattr(batches, "load_or_refuse", lambda load, report: model)
-    monkeypatch.setattr(batches, "settle", lambda workspace, background: None)
+    monkeypatch.setattr(batches, "prepare_process", lambda workspace, background: None)
     told: list[str] = []
     batches.run(
         BatchJob(

@@ -41,7 +41,7 @@ def test_the_width_of_a_model_that_is_not_loaded() -> None:
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have as much wanted as on a GPU, here."""
     for job in (calibrate, collect):
-        monkeypatch.setattr(job, "settle", lambda workspace: None)
+        monkeypatch.setattr(job, "prepare_process", lambda workspace: None)
         monkeypatch.setattr(
             job,
             "calibration_size",

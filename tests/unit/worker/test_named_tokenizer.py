@@ -125,7 +125,7 @@ def calibrated(model: Path, tmp_path: Path, tokenizer: str) -> str:
 def test_chats_for_calibration_are_written_in_its_template(
     model: Path, chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "settle", lambda workspace: None)
+    monkeypatch.setattr(calibrate, "prepare_process", lambda workspace: None)
     made = tokenizer()
     made.chat_template = TEMPLATE
     made.pad_token = made.bos_token
@@ -146,7 +146,7 @@ def test_chats_for_calibration_are_written_in_its_template(
 def test_one_that_is_not_there_is_told_before_the_model_is_loaded(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "settle", lambda workspace: None)
+    monkeypatch.setattr(calibrate, "prepare_process", lambda workspace: None)
     (model / "model.safetensors").unlink()
     with pytest.raises(Refused, match="tokenizer named in the profile was not found"):
         calibrated(model, tmp_path, str(tmp_path / "gone"))

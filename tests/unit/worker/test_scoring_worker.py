@@ -31,7 +31,7 @@ TEXT = "It was a dark and stormy night; the rain fell in torrents, and so did th
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job makes its process nicer and moves it: not the tests' own."""
-    monkeypatch.setattr(score, "settle", lambda workspace: None)
+    monkeypatch.setattr(score, "prepare_process", lambda workspace: None)
 
 
 def told(*_: object) -> None:

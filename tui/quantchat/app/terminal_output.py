@@ -41,12 +41,12 @@ class TerminalOutput:
                 break
         return len(text)
 
-    def leave(self) -> None:
+    def give_up_soon(self) -> None:
         """From now on, give up on a terminal that accepts nothing for `LEAVING_S`."""
         self._leaving, self._progress_s = True, time.monotonic()
 
-    def stay(self) -> None:
-        """Undo `leave`: wait for the terminal as long as necessary."""
+    def wait_for_ever(self) -> None:
+        """Undo `give_up_soon`: wait for the terminal as long as necessary."""
         self._leaving = False
 
     def flush(self) -> None:

@@ -55,7 +55,7 @@ when the parser calls it `shift+enter`, as it does for kitty's `CSI 13;2u`."""
 
 
 def identify_bindings(app: App[Any]) -> None:
-    """Give the bindings of `app` that have no id their action as id, so that a keymap moves them.
+    """Set the id of each binding of `app` that has none to its action: a keymap needs ids.
 
     Remove this when Textual's own bindings, for quitting and the palette, have ids.
     """
@@ -217,7 +217,7 @@ class PacedDriver(LinuxDriver):
     def start_application_mode(self) -> None:
         """Start application mode with an unbounded queue."""
         if isinstance(self._terminal, TerminalOutput):
-            self._terminal.stay()
+            self._terminal.wait_for_ever()
         super().start_application_mode()  # type: ignore[no-untyped-call]
         if self._writer_thread is not None:
             self._writer_thread._queue.maxsize = 0
@@ -286,9 +286,9 @@ class PacedDriver(LinuxDriver):
             call()
 
     def close(self) -> None:
-        """Close; wait a limited time for queued writes (see `TerminalOutput.leave`)."""
+        """Close; wait a limited time for queued writes (see `TerminalOutput.give_up_soon`)."""
         if isinstance(self._terminal, TerminalOutput):
-            self._terminal.leave()
+            self._terminal.give_up_soon()
         super().close()
 
 

@@ -100,7 +100,7 @@ class CheckpointCache:
         """Return the artifact's folder, or None if it is missing or incomplete.
 
         Compares file sizes with those in `made.json`. Hashing gigabytes at each start would take
-        too long; `verify` does it at longer intervals.
+        too long; `checkpoints.verify` does it at longer intervals.
         """
         folder = self.folder / name
         made = read_built(folder)
@@ -143,7 +143,7 @@ class CheckpointCache:
                 )
                 began = time.monotonic()
                 result = await build(site)
-                files = await asyncio.to_thread(_settle, site.output)
+                files = await asyncio.to_thread(_make_durable, site.output)
                 made = BuiltCheckpoint(
                     schema=SCHEMA,
                     inputs=inputs,
@@ -275,7 +275,7 @@ def _used(folder: Path) -> float:
     return 0.0
 
 
-def _settle(folder: Path) -> dict[str, dict[str, Any]]:
+def _make_durable(folder: Path) -> dict[str, dict[str, Any]]:
     """Make the files below `folder` private and fsync them; return their sizes and hashes."""
     files = {}
     for path in sorted(folder.rglob("*")):

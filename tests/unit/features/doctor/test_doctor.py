@@ -176,7 +176,7 @@ CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", 
         (
             of_worker(kernels=[kernel("bitsandbytes", "nf4", UNUSABLE, "no library")]),
             "no kernel of bitsandbytes runs on this machine: nf4: no library",
-            "compare its version",
+            "python -m pip check",
             True,
         ),
         (

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "settle", lambda workspace, background: None)
+    monkeypatch.setattr(batches, "prepare_process", lambda workspace, background: None)
 
 
 @pytest.fixture(scope="module")

@@ -87,18 +87,18 @@ def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> N
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "x.ckpt"])
-@pytest.mark.parametrize("switch", [True, False])
+@pytest.mark.parametrize("has_option", [True, False])
 def test_a_folder_of_pickles_is_refused_with_the_cure(
-    tmp_path: Path, name: str, switch: bool
+    tmp_path: Path, name: str, has_option: bool
 ) -> None:
     (tmp_path / name).write_bytes(b"cos\nsystem\n")
     with pytest.raises(Refused) as caught:
-        refuse_pickled(str(tmp_path), switch=switch)
+        refuse_pickled(str(tmp_path), has_option=has_option)
     failure = caught.value.failure
     assert failure.kind == "bad_checkpoint"
     assert f"pickled ({name})" in failure.reason and "any code" in failure.reason
     assert "save_pretrained" in failure.hint
-    assert ("allow_pickle = true" in failure.hint) == switch
+    assert ("allow_pickle = true" in failure.hint) == has_option
     # Beside safetensors they are not looked at, and so do no harm.
     (tmp_path / "model.safetensors").touch()
-    refuse_pickled(str(tmp_path), switch=switch)
+    refuse_pickled(str(tmp_path), has_option=has_option)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "settle", lambda workspace: None)
+    monkeypatch.setattr(job, "prepare_process", lambda workspace: None)
 
 
 @pytest.fixture(scope="module")

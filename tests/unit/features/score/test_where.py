@@ -33,8 +33,8 @@ SPOILT = "model.layers.1.mlp.down_proj"
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from quantchat.worker.jobs import score as score_job
 
-    monkeypatch.setattr(locate, "settle", lambda workspace: None)
-    monkeypatch.setattr(score_job, "settle", lambda workspace: None)
+    monkeypatch.setattr(locate, "prepare_process", lambda workspace: None)
+    monkeypatch.setattr(score_job, "prepare_process", lambda workspace: None)
 
 
 @pytest.fixture

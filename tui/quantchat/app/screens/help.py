@@ -45,9 +45,9 @@ _TERMS = (
     ("non-torch", "GPU memory not reserved by torch: CUDA context, libraries"),
     (
         "same for",
-        "how many output tokens both answers begin with; then each side's next token with the "
-        "probability that this side gave to it, and in brackets the other side's token with the "
-        "probability that this side gave to that one",
+        "number of tokens with which both answers begin alike; then the next token of each side "
+        "and its probability there; in brackets the probability that the same side gave to the "
+        "other side's token, e.g. 'cat' 54% ('dog' 42%)",
     ),
     ("single answer", "a ratio from one answer of each side: not a measurement (F12 measures)"),
     ("–", "not known; never 0"),

@@ -92,7 +92,7 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
     for library in dict.fromkeys(kernel.library for kernel in kernels):
         own = [kernel for kernel in kernels if kernel.library == library]
         if all(kernel.state == UNUSABLE for kernel in own):
-            cure = "compare its version and torch's with the versions that quantchat requires"
+            cure = f"run `python -m pip check`; if it names {library} or torch, reinstall quantchat"
             if "no kernel image" in own[0].detail:
                 cure = OTHER_BUILD
             yield Problem(
@@ -125,7 +125,7 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
             f"faster kernels of {barred[0].library} ({names}) cannot be compiled:"
             f" {barred[0].detail}",
             f"{cuda_toolkit.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
-            "without a faster kernel no speed of its checkpoints can be quoted",
+            f"until then {barred[0].library} runs on a slow kernel: do not quote its speed",
         )
 
 
@@ -185,7 +185,8 @@ def _of_terminal(found: Terminal) -> Iterator[Problem]:
     if found.term in ("", "dumb", "unknown"):
         yield Problem(
             f'TERM is "{found.term}": the screen cannot be drawn',
-            "use a terminal that names itself, or `quantchat run` without a screen",
+            "set TERM to your terminal's type, such as xterm-256color; or use `quantchat run`, "
+            "which needs no screen",
         )
     elif found.colours == "few":
         yield Problem(

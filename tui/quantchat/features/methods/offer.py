@@ -30,7 +30,7 @@ class OfferedMethod:
 
 
 def offered(model: str) -> Iterator[OfferedMethod]:
-    """Yield each method of the installed engines; `model` is named in its lines of a profile."""
+    """Yield each method of the installed engines; `toml` names `model`."""
     for name, (engine, method) in methods().items():
         lines = [
             "[[variants]]",

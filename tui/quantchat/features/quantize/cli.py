@@ -142,7 +142,8 @@ def _method_help() -> str:
 @click.option(
     "--samples",
     type=int,
-    help="Number of calibration samples. Default: by the model's width on a GPU, 32 on a CPU.",
+    help="Number of calibration samples. Default: 32 on a CPU; on a GPU enough for four tokens per "
+    "input of the widest layer, at least 32.",
 )
 @click.option(
     "--sample-tokens",
@@ -329,10 +330,10 @@ def _from_here(named: str) -> str:
 def _asked(
     method: str, common: dict[str, object], given: dict[str, object], *, double_quant: bool
 ) -> Sequence[Any]:
-    """Return the variants to build: the base, a calibrated one, and that of `method`.
+    """Return the base, a calibrated variant, and last the variant to build, with `method`.
 
-    The calibrated variant has the settings of the calibration, whatever the wanted method is: the
-    perplexity is measured on text that is held out of this calibration. Raises UserError.
+    The calibrated variant is not built unless it is the last one. Its calibration settings decide
+    which text is held out, and the perplexity is measured on this text. Raises UserError.
     """
     from pydantic import ValidationError
 

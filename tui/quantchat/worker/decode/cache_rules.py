@@ -23,7 +23,7 @@ class CacheRules:
     """How the cache deviates from exact results, in words; empty if it is exact."""
 
     def continues(self, cached: int, total: int) -> bool:
-        """Return whether a prompt can continue from `cached` to `total` tokens, even in pieces.
+        """Return whether tokens `cached` to `total` can be computed with the cache, in any pieces.
 
         Otherwise all `total` tokens are computed in one piece, with an empty cache.
         """

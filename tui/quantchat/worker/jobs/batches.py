@@ -12,7 +12,7 @@ from quantchat.worker.decode.batch_loop import BatchLoop
 from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
 from quantchat.worker.failures import Refused, describe
-from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.memory import resident_bytes
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
@@ -29,7 +29,7 @@ def run(job: BatchJob, report: Report) -> BatchResult:
     again. Raises Refused if the model cannot be loaded, or if its context is too short.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace, background=False)
+    prepare_process(job.workspace, background=False)
     loaded = load_or_refuse(job.load, report)
     if not isinstance(loaded, Loaded):
         raise Refused(

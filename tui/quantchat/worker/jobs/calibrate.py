@@ -18,7 +18,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibration_io import write
 from quantchat.worker.jobs.calibration_size import calibration_size
 from quantchat.worker.jobs.job_env import (
-    settle,
+    prepare_process,
     template_variables,
     tokenizer_for,
     with_local_files,
@@ -49,7 +49,7 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
     the model is quantized, or the group size does not fit it.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     import torch
 
     report(0, 0, "loading the model")

@@ -16,7 +16,7 @@ from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs.calibration_io import ids, write
 from quantchat.worker.jobs.calibration_size import CalibrationSize, calibration_size
 from quantchat.worker.jobs.job_env import (
-    settle,
+    prepare_process,
     template_variables,
     tokenizer_for,
     with_local_files,
@@ -35,7 +35,7 @@ def run(job: CollectJob, report: Report) -> CollectResult:
     Raises Refused if it cannot be read, or is not a calibration text.
     """
     report(0, 0, "reading")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     load = with_local_files(job.load, report)
     tokenizer = tokenizer_for(load)
     wanted = calibration_size(

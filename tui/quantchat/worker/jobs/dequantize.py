@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quantchat.wire.jobs import DequantizeJob, DequantizeResult
 from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.report import Report
 
 
@@ -16,7 +16,7 @@ def run(job: DequantizeJob, report: Report) -> DequantizeResult:
     The weights are those of the file, rounded to bfloat16. The loss of its quantization remains.
     """
     report(0, 3, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

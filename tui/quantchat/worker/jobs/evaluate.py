@@ -23,7 +23,7 @@ from typing import Any
 from quantchat.wire.jobs import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused, first_line
-from quantchat.worker.jobs.job_env import settle, template_variables
+from quantchat.worker.jobs.job_env import prepare_process, template_variables
 from quantchat.worker.loaders import loader_of
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
@@ -48,7 +48,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
             "install it there: pip install 'quantchat[eval]', or lm_eval",
         )
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
-    settle(job.workspace)
+    prepare_process(job.workspace)
     if job.load.options.get("kv_cache"):
         raise Refused(
             "unsupported",

@@ -23,7 +23,7 @@ _M_MMAP_THRESHOLD = -3
 """Value of M_MMAP_THRESHOLD in glibc's malloc.h."""
 
 
-def settle(workspace: Workspace, *, background: bool = True) -> None:
+def prepare_process(workspace: Workspace, *, background: bool = True) -> None:
     """Set this process' threads and priority, and make `scratch` the current folder.
 
     GPTQModel writes `logs/` into the current folder. A job whose time is measured is not in the

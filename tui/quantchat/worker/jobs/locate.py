@@ -15,7 +15,7 @@ from typing import Any
 
 from quantchat.wire.jobs import LocateJob, LocateResult, PartError
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logit_store import LogitReader, LogitWriter, divergence
@@ -30,7 +30,7 @@ def run(job: LocateJob, report: Report) -> LocateResult:
     Raises Refused if a model cannot be loaded, or if their layers cannot be exchanged.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     variant, reference = _loaded(job, report)
     exchange = _Exchange(reference.model, variant.model)
     reading = _Reading(job, reference)
@@ -62,7 +62,10 @@ def _loaded(job: LocateJob, report: Report) -> tuple[Loaded, Loaded]:
     models = [load_or_refuse(job.load, report), load_or_refuse(job.reference, report)]
     variant, reference = models
     if not isinstance(variant, Loaded) or not isinstance(reference, Loaded):
-        raise Refused("unsupported", "only layers that torch computes can be exchanged")
+        raise Refused(
+            "unsupported",
+            "its layers cannot be put into the reference one by one: torch does not compute them",
+        )
     return variant, reference
 
 
@@ -91,7 +94,11 @@ class _Reading:
         return self._forecasts[id(loaded)]
 
     def distance(self, loaded: Loaded) -> tuple[float, float]:
-        """Return the mean KLD from the reference to `loaded` as it is now, and its error."""
+        """Return the mean KLD of `loaded` as it is now from the stored logits, and the KLD's error.
+
+        The stored logits are those of the unchanged reference; `loaded` may be the reference with
+        an exchanged module.
+        """
         found: list[float] = []
         vocabulary = self._forecast(loaded).vocabulary
         with LogitReader(self.file, self.positions, vocabulary) as theirs:
@@ -111,7 +118,10 @@ class _Exchange:
         prefix, layers = _layers(into)
         other, theirs = _layers(of)
         if len(layers) != len(theirs):
-            raise Refused("unsupported", f"the models have {len(layers)} and {len(theirs)} layers")
+            raise Refused(
+                "unsupported",
+                f"the variant has {len(theirs)} layers, and the reference {len(layers)}",
+            )
         self._names = {f"{prefix}.{n}": f"{other}.{n}" for n in range(len(layers))}
 
     @property
@@ -154,7 +164,10 @@ def _layers(model: Any) -> tuple[str, Any]:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return name, module
-    raise Refused("unsupported", "the model has no list of layers that could be exchanged")
+    raise Refused(
+        "unsupported",
+        "its layers cannot be put into the reference one by one: it has no list of layers",
+    )
 
 
 def _same_dtype(module: Any, like: Any) -> list[Any]:

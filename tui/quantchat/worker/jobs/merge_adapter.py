@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quantchat.common.adapter_folder import digest
 from quantchat.wire.jobs import MergeAdapterJob, MergeAdapterResult, MergedAdapter
-from quantchat.worker.jobs.job_env import settle, with_local_files
+from quantchat.worker.jobs.job_env import prepare_process, with_local_files
 from quantchat.worker.loaders import load
 from quantchat.worker.model.adapter import merge, opened
 from quantchat.worker.model.files_check import refuse_quantized
@@ -23,7 +23,7 @@ def run(job: MergeAdapterJob, report: Report) -> MergeAdapterResult:
     Raises Refused if the model is quantized or the adapter cannot be used.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     command, output = with_local_files(job.load, report), Path(job.workspace.output)
     refuse_quantized(command.model)
     adapter = opened(job.adapter)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob, QuantizeBitsAndBytesResult
 from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.job_env import settle, with_local_files
+from quantchat.worker.jobs.job_env import prepare_process, with_local_files
 from quantchat.worker.loaders import bitsandbytes
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.tokenizer import fetch_named
@@ -21,7 +21,7 @@ def run(job: QuantizeBitsAndBytesJob, report: Report) -> QuantizeBitsAndBytesRes
     the model is already quantized.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     load, output = with_local_files(job.load, report), Path(job.workspace.output)
     refuse_quantized(load.model)
     loaded = bitsandbytes.load(fetch_named(load), lambda stage: report(0, 0, stage))

@@ -30,7 +30,7 @@ from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
 from quantchat.worker.jobs.job_env import (
     give_freed_memory_back,
-    settle,
+    prepare_process,
     template_variables,
     tokenizer_for,
     with_local_files,
@@ -69,7 +69,7 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     model is already quantized.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     give_freed_memory_back()  # only one layer is in use at a time
     import gptqmodel  # noqa: F401, imported here, so that the stage "loading the model" does not include it
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from quantchat.wire.jobs import ScoreJob, ScoreResult
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.job_env import settle
+from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logit_store import BYTES, LogitReader, LogitWriter, divergence
 from quantchat.worker.scoring.text_scoring import DECODE, TextScoring, begin, bounded, surprisal
@@ -31,7 +31,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     tokens than `job.ids_sha256` requires.
     """
     report(0, 0, "importing libraries")
-    settle(job.workspace)
+    prepare_process(job.workspace)
     if job.windows:
         from quantchat.worker.jobs import score_served
 

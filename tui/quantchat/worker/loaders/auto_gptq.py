@@ -49,7 +49,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         raise Refused(
             "unsupported", "auto-gptq's kernels do not support bfloat16", 'use dtype = "auto"'
         )
-    refuse_pickled(command.model, switch=False)
+    refuse_pickled(command.model, has_option=False)
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)
     with _tied_again():

@@ -47,7 +47,7 @@ def load(
     wish, note, slow = str(command.options.get("kernel", "auto")), "", ""
     family = command.engine
     backend = _backend(family, wish, BACKEND)
-    refuse_pickled(command.model, switch=False)
+    refuse_pickled(command.model, has_option=False)
     tokenizer = fast_tokenizer(command)
     dtype = choose_dtype(command.dtype)
     if device.startswith("cuda"):

@@ -235,29 +235,29 @@ def pickled_file(folder: Path) -> Path | None:
     return next((f for f in sorted(folder.iterdir()) if f.suffix in PICKLES), None)
 
 
-def refuse_pickled(model: str, *, switch: bool) -> None:
+def refuse_pickled(model: str, *, has_option: bool) -> None:
     """Refuse the folder `model` if its weights are pickled. Raises Refused.
 
-    `switch`: whether the engine has the option `allow_pickle`. A model id of the hub passes.
+    `has_option`: whether the engine has the option `allow_pickle`. A model id of the hub passes.
     """
     folder = Path(model)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     pickled = pickled_file(folder)
     if pickled is not None:
-        raise _pickled(f"the weights are pickled ({pickled.name})", switch=switch)
+        raise _pickled(f"the weights are pickled ({pickled.name})", has_option=has_option)
 
 
-def refuse_all_pickled(folder: Path, model: str, *, switch: bool) -> None:
+def refuse_all_pickled(folder: Path, model: str, *, has_option: bool) -> None:
     """Refuse `model` if `folder`, into which all but its pickles were downloaded, has no weights.
 
-    `switch`: whether the engine has the option `allow_pickle`. Raises Refused.
+    `has_option`: whether the engine has the option `allow_pickle`. Raises Refused.
     """
     if not any(folder.glob("*.safetensors")):
         what = f"{model} has no safetensors, and other weights are pickled"
-        raise _pickled(what, switch=switch)
+        raise _pickled(what, has_option=has_option)
 
 
-def _pickled(what: str, *, switch: bool) -> Refused:
-    hint = f"{CONVERT}; {ALLOW}" if switch else CONVERT
+def _pickled(what: str, *, has_option: bool) -> Refused:
+    hint = f"{CONVERT}; {ALLOW}" if has_option else CONVERT
     return Refused("bad_checkpoint", f"{what}: opening them could run any code", hint)

@@ -94,7 +94,9 @@ def checkpoint(command: Load, report: Report) -> Fetched:
             raise
         found = Fetched(folder, _from_cache(refused.failure.reason))
     if not file and not pickles:
-        refuse_all_pickled(found.folder, command.model, switch="allow_pickle" in command.options)
+        refuse_all_pickled(
+            found.folder, command.model, has_option="allow_pickle" in command.options
+        )
     return found
 
 

@@ -226,7 +226,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
 
     pickles = bool(command.options.get("allow_pickle"))
     if not pickles and "gguf_file" not in more:
-        refuse_pickled(command.model, switch=True)
+        refuse_pickled(command.model, has_option=True)
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
     more["device_map"] = {"": device}

@@ -27,8 +27,8 @@ class Dialect:
     usage: bool
     """`stream_options.include_usage`."""
     along: bool
-    """`stream_options.continuous_usage_stats`: token counts in each chunk. OpenVINO's server takes
-    no other `stream_options`."""
+    """`stream_options.continuous_usage_stats`: token counts in each chunk. Apart from `usage`,
+    because OpenVINO's server accepts `include_usage` and refuses this option."""
     whole: bool
     """`top_p = 1`, which excludes no token. TGI accepts less than 1 only; without a value some
     servers use their own, as with `neutral`."""
@@ -55,7 +55,7 @@ class Refusals:
     def learn(self, error: Exception, *, also_set: bool) -> bool:
         """Return whether `error` names a parameter that later requests can omit or rename.
 
-        `also_set`: also one that is sent because the user has set it, and not as a neutral value.
+        With `also_set`, the parameters of `_SET` may be omitted too, not only those of `_LEFT_OUT`.
         """
         named = named_parameters(error)
         if "max_tokens" in named and self.limit == "max_tokens":
@@ -92,8 +92,9 @@ _LEFT_OUT = ("temperature", "seed")
 """Parameters that requests may omit. `max_tokens` is not among them, because answers could be
 endless."""
 _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
-"""Further parameters that the user has set and that are omitted only if no `Dialect` without
-neutral values is accepted."""
+"""Parameters that are sent as neutral values or because the user has set them. While a variant
+loads, a `Dialect` without neutral values is tried first. So these parameters are omitted by name
+only with the last dialect, or if the server refuses them later, in a chat."""
 
 
 _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
