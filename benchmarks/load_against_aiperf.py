@@ -38,7 +38,7 @@ from quantchat.features.load.plan import LoadPlan
 from quantchat.features.load.run import load_test
 from quantchat.profile.model import Profile
 from quantchat.statistics.serving import end_to_end_ms, output_tps, tpot_ms, ttft_ms
-from quantchat.wire.jobs import Level, RequestTimes
+from quantchat.wire.jobs import LoadLevel, RequestTimes
 
 RESULTS = Path(__file__).parent / "results" / "load_against_aiperf.json"
 PROMPTS = ("Name three colours.", "How does a bicycle stay upright?", "What is a prime number?")
@@ -137,7 +137,7 @@ def with_quantchat(given: argparse.Namespace, url: str, level: int) -> Figures:
     variants = [{**one, "label": "server"}, {**one, "label": "a profile has two variants"}]
     profile = Profile.model_validate({"name": "server", "variants": variants})
     plan = LoadPlan(
-        levels=(Level(level),),
+        levels=(LoadLevel(level),),
         prompts=PROMPTS,
         prompt_tokens=0,
         output_tokens=given.output_tokens,

@@ -15,7 +15,7 @@ from quantchat.wire.jobs import (
     AnyJob,
     CalibrateResult,
     CalibrationUsed,
-    CollectResult,
+    CollectSamplesResult,
     DequantizeResult,
     JobResult,
     MergeAdapterResult,
@@ -59,7 +59,7 @@ RESOLVED = Resolved(
 RESULTS: dict[str, JobResult] = {
     "dequantize": DequantizeResult(parameters=1),
     "calibrate": CalibrateResult(samples=32, tokens=900),
-    "collect": CollectResult(samples=32, tokens=900, found=48, length=160),
+    "collect": CollectSamplesResult(samples=32, tokens=900, found=48, length=160),
     "merge adapter": MergeAdapterResult(MergedAdapter("lora", "LoRA r8 on q_proj", "cd" * 32)),
     "quantize gptq": QuantizeGptqResult(
         layers=2,

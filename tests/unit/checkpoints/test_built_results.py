@@ -17,7 +17,7 @@ from quantchat.checkpoints.built_results import (
     tokens_written,
 )
 from quantchat.checkpoints.cache import BuiltCheckpoint
-from quantchat.wire.jobs import CalibrationUsed, CollectResult, MergedAdapter, ModuleLoss
+from quantchat.wire.jobs import CalibrationUsed, CollectSamplesResult, MergedAdapter, ModuleLoss
 
 USED = CalibrationUsed(32, 5000, "ab" * 32, 1250, {"think": True})
 
@@ -39,7 +39,7 @@ def test_what_is_recorded_is_read_back() -> None:
     assert module_losses(built) == losses
     assert merged_adapter(built) == adapter
     assert layers_resumed(built) == 3
-    collected = made(**asdict(CollectResult(32, 900, 48, 160)))
+    collected = made(**asdict(CollectSamplesResult(32, 900, 48, 160)))
     assert (tokens_written(collected), cut_length(collected)) == (900, 160)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fakes.tiny_folder import tokenizer
 from quantchat.common.calibration_text import ROLES, parse_jsonl, parse_plain, read
 from quantchat.common.input_files import Unreadable
-from quantchat.wire.jobs import CollectJob, CollectResult, Workspace
+from quantchat.wire.jobs import CollectSamplesJob, CollectSamplesResult, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibration_io, collect
@@ -120,8 +120,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     cutter.save_pretrained(folder)
     monkeypatch.setattr(collect, "prepare_process", lambda workspace: None)
 
-    def go(text: Path, /, **more: Any) -> tuple[CollectResult, list[dict[str, Any]]]:
-        job = CollectJob(
+    def go(text: Path, /, **more: Any) -> tuple[CollectSamplesResult, list[dict[str, Any]]]:
+        job = CollectSamplesJob(
             load=Load("transformers", str(folder), more.pop("options", {}), device="cpu"),
             part="calibration",
             samples=10,
@@ -143,7 +143,7 @@ def test_text_is_cut_by_tokens_and_a_part_is_held_out(run: Any, tmp_path: Path) 
     file = tmp_path / "text.txt"
     file.write_text("".join(f"{n:03}," for n in range(200)))  # 800 letters: 40 pieces of 20
     result, taken = run(file)
-    assert result == CollectResult(samples=10, tokens=10 * 20 + 9, found=40, length=20)
+    assert result == CollectSamplesResult(samples=10, tokens=10 * 20 + 9, found=40, length=20)
     _, held = run(file, part="held out")
     assert len(held) == 4
     both = [one["text"] for one in (*taken, *held)]

@@ -116,7 +116,7 @@ def test_its_memory_is_estimated(engine: Engine[Any], base: Path, cuda: bool) ->
 
 @each_engine
 def test_its_kv_cache_is_quantized_or_refused_by_name(engine: Engine[Any], base: Path) -> None:
-    if engine.is_server or engine.computes_gguf:
+    if engine.is_server or engine.runs_gguf:
         with pytest.raises(ValueError, match=r"kv_cache .*(--kv-cache-dtype|type_k)"):
             profile_with(engine, base, kv_cache="fp8")
         return

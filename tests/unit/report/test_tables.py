@@ -143,7 +143,7 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
     assert row(text, "weights") == "weights 100 MiB 100 MiB"
     assert row(text, "non-torch") == "non-torch – 496 MiB"
     assert row(text, "process total") == "process total – 600 MiB"
-    assert row(text, "worker uses") == "worker uses 104 MiB"
+    assert row(text, "known of the process") == "known of the process 104 MiB"
     assert "reserved by torch, without the CUDA context: a container" in row(text, "measured")
     assert "process total, from NVML" in row(text, "measured")
 
@@ -166,7 +166,7 @@ def test_what_lies_on_several_gpus_is_told_for_each() -> None:
 def test_the_weights_are_told_by_dtype_and_the_quantizations_own_by_kind() -> None:
     text = printed(memory_table(snapshot()))
     assert "int32 60.0 MiB, bfloat16 40.0 MiB" in row(text, "by dtype")
-    assert "scales 6.0 MiB, zeros 2.0 MiB, indices 1.0 MiB" in row(text, "of quantization")
+    assert "scales 6.0 MiB, zeros 2.0 MiB, indices 1.0 MiB" in row(text, "of which scales")
     assert "predicted" not in text  # nothing is, no row
 
 

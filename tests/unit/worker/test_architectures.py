@@ -104,8 +104,8 @@ def test_what_the_rules_allow() -> None:
     assert not rope.keeps(90, 90, 101)
     assert rope.keeps(150, 101, 160)
     assert not rope.keeps(150, 90, 95)  # what is cached has the long factors
-    assert rope.crosses(100)
-    assert not ordinary.crosses(0)
+    assert rope.invalidated_at(100)
+    assert not ordinary.invalidated_at(0)
 
 
 def test_the_reference_is_exact_here() -> None:

@@ -13,7 +13,7 @@ from transformers import Gemma3Config, GPT2Config
 from fakes.tiny_folder import tiny_folder, tokenizer
 from fakes.tiny_llama import tiny_llama
 from quantchat.common.calibration_text import read
-from quantchat.wire.jobs import CalibrateJob, CollectJob, Workspace
+from quantchat.wire.jobs import CalibrateJob, CollectSamplesJob, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.jobs import calibrate, collect
 from quantchat.worker.jobs.calibration_size import ENOUGH, CalibrationSize, calibration_size
@@ -107,7 +107,7 @@ def test_of_a_text_as_much_is_taken(tmp_path: Path, on_gpu: None) -> None:
     tiny_llama(intermediate_size=2560).config.save_pretrained(tmp_path / "model")
     file = tmp_path / "text.txt"
     file.write_text("word" * 64 * 128)  # 64 pieces of 512 letters
-    job = CollectJob(
+    job = CollectSamplesJob(
         load=Load("transformers", str(tmp_path / "model"), {}, device="cpu"),
         part="calibration",
         samples=None,

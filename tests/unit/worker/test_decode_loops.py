@@ -36,7 +36,7 @@ class LaggingReader(Reader):
 
     def __init__(self, device: Any) -> None:
         super().__init__(device)
-        self.lags = True
+        self.is_async = True
 
     def begin(self, token: Any) -> None:
         self._kept = int(token)

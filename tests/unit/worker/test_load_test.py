@@ -11,7 +11,7 @@ import pytest
 
 from fakes.openai_server import FakeServer, serving
 from quantchat.wire.codec import from_json
-from quantchat.wire.jobs import Level, LoadRound, LoadTestJob, LoadTestResult, Workspace
+from quantchat.wire.jobs import LoadLevel, LoadRound, LoadTestJob, LoadTestResult, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import load_test
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 
 
 def run(
-    server: FakeServer, folder: Path, *levels: Level, requests: int = 6, rounds: int = 1
+    server: FakeServer, folder: Path, *levels: LoadLevel, requests: int = 6, rounds: int = 1
 ) -> tuple[LoadTestResult, list[LoadRound]]:
     options = {"base_url": server.url, "api": "chat", "timeout_s": PATIENCE_S}
     job = LoadTestJob(
@@ -40,7 +40,7 @@ def run(
 
 def test_each_level_in_each_round(tmp_path: Path) -> None:
     with serving() as server:
-        result, rounds = run(server, tmp_path, Level(1), Level(3), rounds=2)
+        result, rounds = run(server, tmp_path, LoadLevel(1), LoadLevel(3), rounds=2)
     assert [one.level for one in rounds] == [0, 1, 0, 1], "the levels take turns"
     assert result.counted
     for one in (request for found in rounds for request in found.requests):
@@ -68,15 +68,15 @@ def test_so_many_are_open_at_once(tmp_path: Path) -> None:
 
     with serving() as server:
         server.recorded = answered
-        _, rounds = run(server, tmp_path, Level(3), requests=6)
+        _, rounds = run(server, tmp_path, LoadLevel(3), requests=6)
     assert most == 3
     assert len(rounds[0].requests) == 6
 
 
 def test_an_open_loop_sends_at_the_times_of_its_seed(tmp_path: Path) -> None:
     with serving() as server:
-        _, first = run(server, tmp_path, Level(0, rate=200.0), requests=8)
-        _, again = run(server, tmp_path, Level(0, rate=200.0), requests=8)
+        _, first = run(server, tmp_path, LoadLevel(0, rate=200.0), requests=8)
+        _, again = run(server, tmp_path, LoadLevel(0, rate=200.0), requests=8)
     due = [one.due_ns for one in first[0].requests]
     assert due[1:] == [one.due_ns for one in again[0].requests][1:]
     assert due == sorted(due) and len(set(due)) == 8
@@ -97,7 +97,7 @@ def test_a_request_that_fails_is_recorded(tmp_path: Path) -> None:
 
     with serving() as server:
         server.recorded = answered
-        _, rounds = run(server, tmp_path, Level(1), requests=4)
+        _, rounds = run(server, tmp_path, LoadLevel(1), requests=4)
     errors = [one.error for one in rounds[0].requests]
     assert sum(map(bool, errors)) == 1
     assert "too busy" in next(filter(None, errors))
@@ -106,4 +106,4 @@ def test_a_request_that_fails_is_recorded(tmp_path: Path) -> None:
 def test_a_server_that_answers_nothing_is_refused(tmp_path: Path) -> None:
     with serving() as server, pytest.raises(Refused, match="it requires a key"):
         server.behaviour = "401"
-        run(server, tmp_path, Level(1))
+        run(server, tmp_path, LoadLevel(1))

@@ -31,13 +31,13 @@ from quantchat.host.pip import PIP
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.profile.model import AnyVariant
 from quantchat.text import one_line
-from quantchat.wire.jobs import CHATS_TEXT, LEAST, SHORT
+from quantchat.wire.jobs import CHATS_TEXT_FILE, CPU_SAMPLE_TOKENS, MIN_SAMPLES
 from quantchat.wire.messages import Failed, Progress
 
 _MAKERS = ("quantchat", "torch", "peft")
 """Libraries whose versions are recorded with each checkpoint, besides those of the engines."""
 
-DEMO_SIZE = {"samples": LEAST, "sample_tokens": SHORT}
+DEMO_SIZE = {"samples": MIN_SAMPLES, "sample_tokens": CPU_SAMPLE_TOKENS}
 """Size of the demo's calibration set on every device: a narrow model needs few tokens."""
 
 DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
@@ -105,7 +105,7 @@ class CheckpointBuilder:
         is too short to hold out a part. Raises JobFailed or UserError.
         """
         stage = gather(self._weights(spec), _calibrated(spec, quantize), "held out")
-        return await self._have(stage, on_progress) / CHATS_TEXT
+        return await self._have(stage, on_progress) / CHATS_TEXT_FILE
 
     def _weights(self, spec: AnyVariant) -> Weights:
         base = Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
@@ -244,9 +244,9 @@ def _calibrated(spec: AnyVariant, quantize: Calibration) -> Calibration:
 
 def _demo_sized(spec: AnyVariant) -> AnyVariant:
     """Return `spec` with the demo's calibration size filled in, as by `_calibrated`."""
-    if spec.calibrated is None:
+    if spec.calibration_table is None:
         return spec
-    return spec.model_copy(update={"quantize": _calibrated(spec, spec.calibrated)})
+    return spec.model_copy(update={"quantize": _calibrated(spec, spec.calibration_table)})
 
 
 def _note(spec: AnyVariant, made: Path) -> str:

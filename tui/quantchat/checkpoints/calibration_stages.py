@@ -21,7 +21,7 @@ from quantchat.engines.quantize import Calibration
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.text import one_line
-from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectJob
+from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectSamplesJob
 
 _SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out"}
 
@@ -167,7 +167,7 @@ class Collect(FromWeights):
     async def build(self, work: BuildContext) -> dict[str, object]:
         """Read the text and cut it into samples, in a worker that has the tokenizer."""
         quantize, file = self.quantize, self.quantize.calibration_file
-        job = CollectJob(
+        job = CollectSamplesJob(
             load=self.weights.load(work),
             part=self.part,
             samples=quantize.samples,

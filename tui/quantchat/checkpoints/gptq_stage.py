@@ -17,7 +17,13 @@ from quantchat.common.versions import versions
 from quantchat.engines.gptq import ENGINE
 from quantchat.engines.quantize import Calibration, Quantize, QuantizeAwq
 from quantchat.engines.variant import VariantBase
-from quantchat.wire.jobs import CHATS, AwqSettings, GptqSettings, QuantizeAwqJob, QuantizeGptqJob
+from quantchat.wire.jobs import (
+    CHATS_FILE,
+    AwqSettings,
+    GptqSettings,
+    QuantizeAwqJob,
+    QuantizeGptqJob,
+)
 
 _MAKERS = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
 
@@ -67,7 +73,7 @@ class _Calibrated(FromWeights):
         """Quantize the model in a worker; return the job's result for `made.json`."""
         job = self.job(
             load=self.weights.load(work),
-            calibration=str(work.needs[-1] / CHATS),
+            calibration=str(work.needs[-1] / CHATS_FILE),
             workspace=work.workspace,
             # The model's own answers were cut when they were written; their prompts come on top.
             most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
@@ -138,7 +144,7 @@ class QuantizeWithAwq(_Calibrated):
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     """Return the stage that builds the checkpoint of `spec` from `weights`."""
-    made = spec.calibrated
+    made = spec.calibration_table
     if isinstance(made, QuantizeAwq):
         return QuantizeWithAwq(weights, made)
     assert isinstance(made, Quantize)  # noqa: S101 - else it loads a finished checkpoint

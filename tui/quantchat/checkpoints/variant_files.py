@@ -84,7 +84,7 @@ def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:
     found = estimate_of(spec, files, cuda, tokens)
     if not engine_of(spec).only_quantized:
         return found
-    made = spec.calibrated
+    made = spec.calibration_table
     weights = by_name.quantized_bytes(spec.model, made.bits if made else None) or 0
     return replace(found, weights=weights, overhead={}, loading=0)
 
@@ -109,7 +109,7 @@ def to_download(spec: AnyVariant) -> tuple[str, int | None] | None:
     try:
         files_to_load(spec, fetch=False)
     except UserError:
-        if engine_of(spec).only_quantized and spec.calibrated is None:
+        if engine_of(spec).only_quantized and spec.calibration_table is None:
             return spec.model, by_name.quantized_bytes(spec.model)
         files = by_name.full_precision(spec.model)
         return spec.model, files.bytes if files else None

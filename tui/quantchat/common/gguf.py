@@ -20,7 +20,7 @@ from quantchat.common.input_files import open_regular
 
 SUFFIX = ".gguf"
 ANY = "*.gguf"
-"""In place of a file's name: the only one."""
+"""Stands for the name of a folder's only GGUF file; `chosen` refuses a folder with several."""
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 """End of the names of a model's parts, `model-00001-of-00003.gguf`, as llama.cpp splits it."""
 

@@ -1,8 +1,8 @@
 """Describes a model from its small files, before weights are fetched or a library opens them.
 
-`quantchat plan` and the worker read the same description, with the loaders' own precedence. This
-module also finds models that a library cannot load, or would load wrongly without a warning, and
-gives the reason in one line.
+`quantchat plan` and the worker read the same description. If several files hold a quantization
+config, it takes the one that the loading library would take. This module also finds models that a
+library cannot load, or would load wrongly without a warning, and gives the reason in one line.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class ModelFolder:
             yield Problem(
                 "unsupported",
                 f"only {others[0][0]} tells that it is quantized, which transformers does not read",
-                f"use the engine for {_method_named(others[0][1])} checkpoints",
+                f'set engine = "{_method_named(others[0][1])}"',
             )
         method = str((configured or {}).get("quant_method", "")).lower()
         if not method and isinstance(self.config.get("quantization"), Mapping):
@@ -202,7 +202,7 @@ def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _method_named(body: Mapping[str, Any]) -> str:
-    """Return the quantization method of a `quantize_config.json`, which only GPTQ leaves out."""
+    """Return the method that a `quantize_config.json` names; only GPTQ's files name none."""
     return str(body.get("quant_method") or "gptq")
 
 

@@ -66,7 +66,7 @@ def memory_table(snapshot: Snapshot) -> Table:
     rows = [
         row("weights", variants, _bytes("weights")),
         row("by dtype", variants, _parts("weights_by_dtype"), part=True),
-        row("of quantization", variants, _parts("overhead"), part=True),
+        row("of which scales, zeros …", variants, _parts("overhead"), part=True),
         row("by device", variants, _parts("weights_by_device"), part=True),
         row("predicted", variants, _predicted, part=True),
         row("KV cache", variants, _bytes("kv_cache")),
@@ -76,8 +76,8 @@ def memory_table(snapshot: Snapshot) -> Table:
         row("non-torch", variants, _bytes("non_torch")),
         row("process total", variants, _bytes("process")),
         row("peak", variants, lambda v: _peak(v, snapshot.turns)),
-        row("worker uses", variants, _worker),
-        row("measured", variants, _source),
+        row("known of the process", variants, _worker),
+        row("source of the total", variants, _source),
     ]
     return variant_table("Memory", [variant.label for variant in variants], rows)
 
@@ -196,7 +196,7 @@ def _predicted(variant: VariantRecord) -> str:
 
 
 def _worker(variant: VariantRecord) -> str:
-    """Return the worker's figure if it differs from the process total."""
+    """Return what is known of the process' memory if it is not the total: what torch reserved."""
     memory, ledger = variant.memory, variant.ledger
     if memory is None or ledger is None or memory.bytes in (None, ledger.process):
         return ""

@@ -39,7 +39,8 @@ class Method:
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Keys that a variant needs for the method, apart from `engine` and `model`."""
     saved: Mapping[str, Any] | None = None
-    """Further keys that save the checkpoint in the cache; None if the method saves none."""
+    """Further keys that a variant needs so that its checkpoint is saved in the cache: none if it is
+    always saved. None if the method cannot save one."""
     calibrated: bool = False
     """Whether the method needs calibration, which the table `[variants.quantize]` describes."""
 
@@ -64,8 +65,8 @@ class Engine(Generic[Table]):
     reader: FolderReader = FolderReader()
     """How the engine's library reads a model's folder."""
     environments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Requirements that work together, by the name of the environment that `quantchat env create`
-    makes of them without a file of requirements."""
+    """Tested requirements by environment name: `quantchat env create NAME` installs them if it is
+    given no file of requirements."""
     methods: tuple[Method, ...] = ()
     """The quantization methods of the engine."""
     checkpoints: frozenset[str] = frozenset()
@@ -91,11 +92,11 @@ class Engine(Generic[Table]):
     """Whether the engine can spread a model over several GPUs if one is too small."""
     selects_attention: bool = True
     """Whether the profile can choose the attention implementation."""
-    computes_gguf: bool = False
-    """Whether the engine computes GGUF files from their quantized weights."""
+    runs_gguf: bool = False
+    """Whether the engine computes with the quantized weights of a GGUF file as they are."""
     pads_cache: bool = True
-    """Whether the native loop decodes the engine's models, so that KV caches have padded
-    lengths."""
+    """Whether quantchat's own loop (`worker/decode/native_loop.py`) decodes the engine's models: it
+    allocates KV caches in steps, so that they are longer than the chat."""
 
     @property
     def name(self) -> str:
@@ -113,12 +114,12 @@ class Engine(Generic[Table]):
     def starts_from_base(self, spec: Table) -> bool:
         """Return whether the `model` of `spec` is a base to quantize, not a finished checkpoint."""
         if self.only_quantized:
-            return spec.calibrated is not None
+            return spec.calibration_table is not None
         return not (self.is_baseline or self.is_server)
 
     def is_saved(self, spec: Table) -> bool:
         """Return whether `spec` loads a checkpoint that quantchat builds (`stage`) and caches."""
-        return spec.calibrated is not None
+        return spec.calibration_table is not None
 
     def gguf_file(self, spec: Table) -> str:
         """Return which GGUF file `spec` loads, as `gguf.chosen` takes it; empty if none."""

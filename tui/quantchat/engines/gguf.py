@@ -108,7 +108,7 @@ class _Engine(Engine[Gguf]):
     }
     resident_bytes = 60_000_000
     selects_attention = False
-    computes_gguf = True
+    runs_gguf = True
 
     def label(self, spec: Gguf) -> str:
         return (spec.gguf_file or "GGUF").removesuffix(SUFFIX)

@@ -127,7 +127,7 @@ class GptqModelEngine(Engine[Table]):
 
     def _to_make(self, spec: Table, files: ModelFiles) -> tuple[list[Layer], list[TensorInfo]]:
         layers, rest = [], []
-        made = spec.calibrated
+        made = spec.calibration_table
         bits = made.bits if made else 4
         group_size = made.group_size if made else 128
         for name, tensor in files.tensors.items():
@@ -146,7 +146,7 @@ def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
 
     Return an empty list for a finished checkpoint.
     """
-    if spec.calibrated is None or files.quantization is not None:
+    if spec.calibration_table is None or files.quantization is not None:
         return []
     size = DTYPE_BYTES[dtype] * sum(tensor.elements for tensor in files.tensors.values())
     return [

@@ -110,7 +110,7 @@ def engine_for(quant_method: str) -> Engine[Any]:
 
 def computing_gguf() -> Engine[Any]:
     """Return the engine that computes GGUF files from their quantized weights."""
-    return next(e for e in engines().values() if e.computes_gguf)
+    return next(e for e in engines().values() if e.runs_gguf)
 
 
 def engine_with(key: str) -> Engine[Any]:

@@ -95,8 +95,8 @@ class VariantBase(Table):
         return value
 
     @property
-    def calibrated(self) -> Calibration | None:
-        """The calibration settings of a checkpoint that is built here; None if none is built."""
+    def calibration_table(self) -> Calibration | None:
+        """The table `[variants.quantize]`; None unless quantchat builds the checkpoint."""
         return getattr(self, "quantize", None)
 
     @property

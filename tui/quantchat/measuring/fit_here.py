@@ -53,7 +53,7 @@ def _to_make(specs: Sequence[AnyVariant]) -> list[str]:
     builder = CheckpointBuilder()
     for spec in specs:
         try:
-            if spec.calibrated and builder.find(spec) is None:
+            if spec.calibration_table and builder.find(spec) is None:
                 found.append(spec.label)
         except UserError:  # a folder that does not exist; `unknown` says so
             continue

@@ -213,7 +213,7 @@ def _other_prompts(measured: Sequence[Measured]) -> list[str]:
     for one in measured:
         answers = list(one.turn.answers.values())
         read = {a.variant: a.prompt_tokens for a in answers if a.prompt_tokens > 0}
-        if len(set(read.values())) > 1 and any(a.in_chunks for a in answers):
+        if len(set(read.values())) > 1 and any(a.from_server for a in answers):
             told = ", ".join(f"{label} {count}" for label, count in read.items())
             return [
                 f"prompt {one.task + 1}: the sides read different numbers of tokens ({told}): "

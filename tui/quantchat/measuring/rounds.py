@@ -120,8 +120,8 @@ class Rounds:
 
         A side that does not respond is ended (`LiveVariant.overdue`); the other side continues.
         """
-        await self.comparison.quiet()
-        async with self.comparison.silent_sides_ended():
+        await self.comparison.end_scoring()
+        async with self.comparison.ending_unresponsive_sides():
             await self._all_turns()
         return self.measured
 

@@ -89,7 +89,7 @@ def _named(
             yield (name,), named, is_folder, "no such folder"
     if variant.python and "/" in variant.python:
         yield ("python",), variant.python, is_file, "no such file"
-    made = variant.calibrated
+    made = variant.calibration_table
     if made and made.calibration_file:
         yield ("quantize", "calibration"), made.calibration_file, is_file, "no such file"
 
@@ -163,7 +163,7 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
         beside = getattr(variant, name, None)
         if beside is not None and is_path(beside):
             paths[name] = _absolute(beside, folder)
-    if (made := variant.calibrated) and made.calibration_file:
+    if (made := variant.calibration_table) and made.calibration_file:
         calibration = _absolute(made.calibration_file, folder)
         paths["quantize"] = made.model_copy(update={"calibration": calibration})
     return variant.model_copy(update=paths)

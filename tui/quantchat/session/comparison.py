@@ -375,7 +375,7 @@ class Comparison:
 
     async def _run(self, turn: Turn, ready: list[LiveVariant], order: Order, threads: int) -> None:
         try:
-            await self.quiet()
+            await self.end_scoring()
             if order == "together":
                 await asyncio.gather(*(self._answer(turn, v, threads) for v in ready))
             else:
@@ -408,7 +408,7 @@ class Comparison:
         await asyncio.wait([self._scoring])
 
     @contextlib.asynccontextmanager
-    async def silent_sides_ended(self) -> AsyncIterator[None]:
+    async def ending_unresponsive_sides(self) -> AsyncIterator[None]:
         """End shown variants that do not respond (`LiveVariant.overdue`) within this context.
 
         Use this for work that nobody may be watching. An ended variant is FAILED, and its failure
@@ -435,7 +435,7 @@ class Comparison:
                 reason = "the worker did not stop when quantchat asked it to, so it was ended"
                 variant.give_up(Failed("not_responding", reason, "reload the variant"))
 
-    async def quiet(self) -> None:
+    async def end_scoring(self) -> None:
         """Cancel teacher forcing and wait for its end, because it would disturb a timing."""
         while self._scoring is not None and not self._scoring.done():
             for variant in self.variants:

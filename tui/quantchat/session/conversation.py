@@ -114,7 +114,7 @@ class Answer:
     @property
     def thinking_tokens(self) -> int:
         """Output tokens of the reasoning so far; -1 if their number is unknown."""
-        if self.over or self.in_chunks:
+        if self.over or self.from_server:
             return self.thought_tokens or -bool(self.thoughts)
         if not self.thoughts:
             return 0
@@ -125,9 +125,14 @@ class Answer:
         return thinks_at(self.thought_pieces, self.pieces, token)
 
     @property
-    def in_chunks(self) -> bool:
+    def from_server(self) -> bool:
         """Whether the answer comes from a server, in chunks of several tokens without ids."""
         return self.counted is not None
+
+    @property
+    def awaits_count(self) -> bool:
+        """Whether a server has not reported the answer's number of tokens yet."""
+        return self.counted is not None and self.counted < 0
 
     @property
     def over(self) -> bool:

@@ -140,7 +140,7 @@ def to_make(profile: Profile) -> list[Making]:
     builder = CheckpointBuilder()
     found = []
     for variant in profile.variants:
-        if variant.calibrated and builder.find(variant) is None:
+        if variant.calibration_table and builder.find(variant) is None:
             files = files_of(variant.model)
             size = estimate(variant, files, cuda=False, tokens=1).weights
             found.append(Making(variant.label, variant.model, files.bytes, size, _seconds(size)))
@@ -196,7 +196,7 @@ def _published(model: str, engine: str) -> str | None:
         variants = entry.profile.variants if entry.profile else []
         if any(v.model == model and v.engine != engine for v in variants):
             for variant in variants:
-                if variant.engine == engine and variant.calibrated is None:
+                if variant.engine == engine and variant.calibration_table is None:
                     return variant.model
     return None
 

@@ -20,8 +20,8 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
 
     `word` is a variant's label, or a model as a profile names it. Without `word`, the reference is
     the base model of the variants: the profile's own full-precision variant of it, if there is one,
-    else the base in the dtype of its checkpoint. Raises UserError if the base is unknown, or if
-    `word` names a server.
+    else the base in the dtype of its checkpoint. If no variant has a known base, it is the first
+    variant in full precision. Raises UserError if there is none, or if `word` names a server.
     """
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}

@@ -65,7 +65,7 @@ async def loaded(
     comparison.on_change = heard
     try:
         comparison.open()
-        async with comparison.silent_sides_ended():
+        async with comparison.ending_unresponsive_sides():
             await _all_ready(comparison, changed, stopped, one_will_do=one_will_do)
         yield
     finally:

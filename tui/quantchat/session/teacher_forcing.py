@@ -67,7 +67,7 @@ async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerple
     ready = variant.ready
     if ready is None or answer.ready is None:
         return CrossPerplexity(variant.label, problem="the variant is not loaded")
-    if answer.in_chunks or ready.resolved.device in SERVERS:
+    if answer.from_server or ready.resolved.device in SERVERS:
         return CrossPerplexity(variant.label, problem="servers report no token ids")
     if not same_tokens(ready.resolved, answer.ready.resolved):
         return CrossPerplexity(variant.label, problem="the variant's tokenizer differs")

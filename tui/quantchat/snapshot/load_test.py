@@ -12,7 +12,7 @@ from pydantic import Field
 
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.serving import LevelFigures, level_figures, limits, of_batch
-from quantchat.wire.jobs import BatchRound, Level, LoadRound, RequestTimes
+from quantchat.wire.jobs import BatchRound, LoadLevel, LoadRound, RequestTimes
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
 
@@ -41,7 +41,7 @@ class LoadedRecord(Record):
 class LoadTestRecord(Record):
     """What `quantchat load` measured."""
 
-    levels: list[AsObject[Level]]
+    levels: list[AsObject[LoadLevel]]
     """The load at each level. A local model decodes a batch of `concurrency` prompts instead."""
     requests: int
     """Requests per round for a server; 0: four times the concurrency, at least 8."""
@@ -68,7 +68,7 @@ class LoadTestRecord(Record):
 class Point:
     """One level of one variant: the load, the rounds, and their figures."""
 
-    level: Level
+    level: LoadLevel
     rounds: list[list[RequestTimes]]
     batches: list[BatchRound]
     """The rounds of a local model; empty for a server."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.quality import Divergence, Quantity
-from quantchat.wire.jobs import PartError
+from quantchat.wire.jobs import PartDivergence
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
 
@@ -64,7 +64,7 @@ class LocatedRecord(Record):
     """Tokens that were scored for this."""
     whole: float
     """Mean KL(reference ‖ variant) over these tokens."""
-    parts: list[AsObject[PartError]]
+    parts: list[AsObject[PartDivergence]]
     """All layers in the model's order, then the modules of the worst ones."""
 
 

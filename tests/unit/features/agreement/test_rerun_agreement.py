@@ -13,10 +13,10 @@ from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
 from quantchat.document.document import Table
 from quantchat.features.agreement.rerun_agreement import (
     AGAIN,
-    AT_ONCE,
-    BATCH,
     CACHED,
     CONDITIONS,
+    FORCED,
+    FORCED_BATCH,
     TOGETHER,
     AgreementCheck,
     AgreementResult,
@@ -87,7 +87,13 @@ async def test_where_it_diverges(tmp_path: Path) -> None:
         return dataclasses.replace(told, ranks=[0, 1, 0, 0]) if request.batch == 2 else told
 
     check = await checked(tmp_path, Script(answer=answer, token_scores=read), Script(), "One?")
-    assert points(check, LEFT) == {AGAIN: None, TOGETHER: 2, CACHED: None, AT_ONCE: None, BATCH: 1}
+    assert points(check, LEFT) == {
+        AGAIN: None,
+        TOGETHER: 2,
+        CACHED: None,
+        FORCED: None,
+        FORCED_BATCH: 1,
+    }
     shown = rows(check.found)
     assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in shown
     assert (RIGHT, TOGETHER, "1 of 1", "none") in shown
@@ -98,7 +104,7 @@ async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
         token_scores=lambda request: TokenScores(request.number, problem="it does not tell")
     )
     check = await checked(tmp_path, mute, Script(), "One?")
-    assert (LEFT, BATCH, "–", "it does not tell") in rows(check.found)
+    assert (LEFT, FORCED_BATCH, "–", "it does not tell") in rows(check.found)
 
 
 def test_what_was_not_reached_is_told() -> None:

@@ -20,7 +20,7 @@ def test_each_method_has_lines_that_are_a_profile() -> None:
     for one in found:
         profile = loads(f'name = "x"\n{other}\n{one.toml}', where="x", folder=Path("/"))
         assert profile.variants[1].engine == one.engine
-        assert one.needs and bool(profile.variants[1].calibrated) == one.calibrated
+        assert one.needs and bool(profile.variants[1].calibration_table) == one.calibrated
 
 
 def test_a_missing_package_is_named_with_its_command(

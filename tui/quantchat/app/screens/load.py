@@ -31,7 +31,7 @@ from quantchat.session.model_jobs import ModelJobs, no_result
 from quantchat.snapshot import store
 from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, Point, points
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.jobs import LoadNow
+from quantchat.wire.jobs import LoadTestProgress
 from quantchat.wire.messages import Progress
 
 _READ_S = 0.5
@@ -142,12 +142,12 @@ class LoadScreen(ProgressScreen):
         if not self.over:
             self._draw(found, now)
 
-    def _draw(self, found: LoadTestRecord, now: LoadNow | None) -> None:
+    def _draw(self, found: LoadTestRecord, now: LoadTestProgress | None) -> None:
         lines = list(_lines(found, now, self.query_one("#bars").size.width))
         self.query_one("#bars", Static).update(Content("\n").join(lines))
 
 
-def _lines(found: LoadTestRecord, now: LoadNow | None, width: int) -> Iterator[Content]:
+def _lines(found: LoadTestRecord, now: LoadTestProgress | None, width: int) -> Iterator[Content]:
     """Yield a line for each variant, and one for each of its levels with a bar."""
     by_model = [(model, points(found, model)) for model in found.models]
     values = [p.figures.output_tps.value for _, got in by_model for p in got if p.figures]
@@ -183,12 +183,12 @@ def _level_line(point: Point, model: LoadedRecord, top: float, cells: int) -> Co
     return line + Content.styled(f"  {at.failed} failed", "$error" if at.failed else "$quiet")
 
 
-def _live(now: LoadNow | None) -> float:
+def _live(now: LoadTestProgress | None) -> float:
     """Return the throughput of the running round so far, in tok/s of answered requests."""
     return now.output_tokens / now.seconds if now and now.seconds > 0 else 0.0
 
 
-def _now_line(now: LoadNow, found: LoadTestRecord, top: float, cells: int) -> Content:
+def _now_line(now: LoadTestProgress, found: LoadTestRecord, top: float, cells: int) -> Content:
     """Return the running round: requests in flight, answered, failed, and its throughput so far."""
     level = found.levels[now.level]
     name = f"{Point(level, [], [], '').name:>7}▸ "

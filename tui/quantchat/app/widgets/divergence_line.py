@@ -89,7 +89,7 @@ def _text_forms(first: Answer, second: Answer, point: int | None) -> list[Conten
 
     `point` is the first character at which the texts differ, None if there is none.
     """
-    server = first.in_chunks or second.in_chunks
+    server = first.from_server or second.from_server
     why = quiet(" (servers report no token ids)" if server else " (tokenizers differ)")
     if point is None:
         common = plural(min(len(first.text), len(second.text)), "character")

@@ -90,7 +90,7 @@ class LivePanel(Widget):
         )
         cached = self._timing
         if cached is None or cached.answer is not answer or cached.state != state:
-            chunks = answer.counted is not None and answer.counted < 0
+            chunks = answer.awaits_count
             turn = answer.timing(self._streaming.follow(answer.times_ns))
             average = decode_throughput(answer.times_ns) if chunks else turn.decode_tok_s
             now = throughput_now(answer.times_ns)
@@ -124,8 +124,8 @@ class LivePanel(Widget):
 
     def render(self) -> Content:
         """Return the lines of the last `draw`: figures, then strips."""
-        # Draw cached lines: a partial repaint would mix old and new figures, and the next `draw`
-        # would compare with lines that were never shown.
+        # Return the lines of the last `draw`, not new ones: Textual may repaint only some. They would
+        # then be newer than the rest, and `draw` would compare with lines that were never shown.
         if self._drawn_for != (self.size.width, self.strip_height, self.side):
             self._draw_lines()
         return Content("\n").join(self._drawn_lines)
@@ -184,7 +184,7 @@ class LivePanel(Widget):
 
     def _first_token(self, width: int) -> Content:
         turn = self._timing.turn if self._timing else None
-        served = self._answer is not None and self._answer.in_chunks
+        served = self._answer is not None and self._answer.from_server
         prompt = ""
         if turn and turn.prompt_tokens:
             # Short enough to stand beside a TTFT on 80 columns.
@@ -238,7 +238,7 @@ class LivePanel(Widget):
     # ------------------------------------------------------------ strips
 
     def _strip(self, values: list[float], width: int) -> list[Content]:
-        served = self._answer is not None and self._answer.in_chunks
+        served = self._answer is not None and self._answer.from_server
         name, top = "chunks" if served else "tok/s", self._scales.tok_s
         return self._drawn(name, values, top, figures.number(top or None), width)
 

@@ -251,7 +251,7 @@ def _end_of(answer: Answer) -> Content:
     if answer.state is AnswerState.WAITING:
         waiting = "waiting for the other answer" if answer.order == "in-turn" else "waiting"
         return quiet(waiting)
-    if answer.state is AnswerState.PREFILL and answer.in_chunks:
+    if answer.state is AnswerState.PREFILL and answer.from_server:
         return quiet("waiting for the server's first token")
     if answer.state is AnswerState.PREFILL:
         share = f" {answer.prefill_done} of {answer.prefill_total}" if answer.prefill_done else ""

@@ -22,9 +22,9 @@ from quantchat.wire.messages import END
 AGAIN = "one at a time, again"
 TOGETHER = "together"
 CACHED = "prompt in the KV cache"
-AT_ONCE = "teacher forcing"
-BATCH = "teacher forcing, batch of 2"
-CONDITIONS = (AGAIN, TOGETHER, CACHED, AT_ONCE, BATCH)
+FORCED = "teacher forcing"
+FORCED_BATCH = "teacher forcing, batch of 2"
+CONDITIONS = (AGAIN, TOGETHER, CACHED, FORCED, FORCED_BATCH)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class AgreementCheck:
 
     async def run(self) -> list[AgreementResult]:
         """Run the check; return the results so far, also after `stop`."""
-        await self.comparison.quiet()
-        async with self.comparison.silent_sides_ended():
+        await self.comparison.end_scoring()
+        async with self.comparison.ending_unresponsive_sides():
             await self._all_steps()
         return self.found
 
@@ -100,8 +100,8 @@ class AgreementCheck:
                 yield prompt, condition
 
     async def _under(self, condition: str, prompt: int, base: Turn) -> list[AgreementResult]:
-        if condition in (AT_ONCE, BATCH):
-            rows = 2 if condition == BATCH else 1
+        if condition in (FORCED, FORCED_BATCH):
+            rows = 2 if condition == FORCED_BATCH else 1
             return [
                 await self._force(variant, condition, prompt, base.answers[variant.label], rows)
                 for variant in self.comparison.sides
@@ -168,7 +168,7 @@ def _answers(turn: Turn) -> list[Answer]:
 
 def _compared(condition: str, prompt: int, base: Answer, answer: Answer) -> AgreementResult:
     failure = answer.failure or base.failure
-    served = base.in_chunks
+    served = base.from_server
     apart = text_divergence if served else divergence_point
     return AgreementResult(
         answer.variant,

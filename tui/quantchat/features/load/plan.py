@@ -9,7 +9,7 @@ from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.profile.model import Profile
 from quantchat.session import prompts
-from quantchat.wire.jobs import Level
+from quantchat.wire.jobs import LoadLevel
 
 LEVELS = (1, 4, 16)
 """Requests at once, where nothing else is asked for."""
@@ -23,7 +23,7 @@ PROMPT_TOKENS, OUTPUT_TOKENS, ROUNDS = 128, 128, 3
 class LoadPlan:
     """The levels of a load test and its settings, named as in `LoadTestRecord`."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[LoadLevel, ...]
     prompts: tuple[str, ...]
     prompt_tokens: int
     output_tokens: int
@@ -69,7 +69,7 @@ def plan_of(
     most = max(at_once) if at_once and rates else 0
     counts = at_once or (() if rates else LEVELS)
     return LoadPlan(
-        levels=tuple(Level(most, rate) for rate in rates) or tuple(map(Level, counts)),
+        levels=tuple(LoadLevel(most, rate) for rate in rates) or tuple(map(LoadLevel, counts)),
         prompts=prompts.lengthened(texts, prompt_tokens) if prompt_tokens else tuple(texts),
         prompt_tokens=prompt_tokens or PROMPT_TOKENS,
         output_tokens=output_tokens,

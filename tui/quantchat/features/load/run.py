@@ -23,18 +23,18 @@ from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.codec import ProtocolError, from_json
 from quantchat.wire.jobs import (
-    NOW,
-    ROUNDS,
+    NOW_FILE,
+    ROUNDS_FILE,
     BatchJob,
     BatchRound,
-    LoadNow,
     LoadRound,
     LoadTestJob,
+    LoadTestProgress,
     Workspace,
 )
 from quantchat.wire.messages import Failed, Load
 
-_Line = TypeVar("_Line", LoadRound, BatchRound, LoadNow)
+_Line = TypeVar("_Line", LoadRound, BatchRound, LoadTestProgress)
 
 
 async def load_test(
@@ -108,10 +108,10 @@ class LoadTest:
         )
 
     @property
-    def now(self) -> LoadNow | None:
+    def now(self) -> LoadTestProgress | None:
         """How the running round of a server stands; None without one."""
         running = self._running
-        lines = _read(running[1], LoadNow, NOW) if running else []
+        lines = _read(running[1], LoadTestProgress, NOW_FILE) if running else []
         return lines[-1] if lines else None
 
     def snapshot(self) -> Snapshot | None:
@@ -232,7 +232,7 @@ def _partial(label: str, workspace: Workspace) -> list[LoadedRecord]:
     ]
 
 
-def _read(workspace: Workspace, kind: type[_Line], name: str = ROUNDS) -> list[_Line]:
+def _read(workspace: Workspace, kind: type[_Line], name: str = ROUNDS_FILE) -> list[_Line]:
     """Return the lines of the file `name` that are whole and of this kind.
 
     The worker may be writing the last one, or may have been stopped in it.

@@ -80,7 +80,7 @@ def ratios_table(snapshot: Snapshot) -> Table:
     """Return a table of each figure on both sides, with the ratio B ÷ A and its interval."""
     left, right = snapshot.shown
     headings = (
-        Column("mean", role="quiet"),
+        Column("figure (mean)", role="quiet"),
         Column(f"A: {left}", right=True),
         Column(f"B: {right}", right=True),
         Column("B ÷ A", right=True),
@@ -101,6 +101,7 @@ of ten to both sides."""
 def ratio_texts(ratio: Ratio) -> tuple[str, str]:
     """Return a ratio and its interval, or why it has no interval."""
     value = f"{ratio.value:.3f}"
+    # `clustered_by` is empty for figures of a process, which are no samples: read once, or counted.
     if ratio.low is None or ratio.high is None:
         return value, "none: measured once" if ratio.clustered_by else "none: read once"
     if not ratio.clustered_by:

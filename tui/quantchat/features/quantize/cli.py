@@ -279,7 +279,7 @@ def _profile_lines(made: Any, where: Path) -> str:
 
     finished = {"quantize": None, "save_quantized": False, "adapter": None, "merge_adapter": False}
     own = {key: value for key, value in finished.items() if hasattr(made, key)}
-    label = engine_of(made).label(made) if made.calibrated else made.label
+    label = engine_of(made).label(made) if made.calibration_table else made.label
     return variant_toml(
         made.model_copy(update={**own, "label": label, "model": str(where.absolute())})
     )

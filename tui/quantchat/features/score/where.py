@@ -13,7 +13,7 @@ from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.model_jobs import ModelJobs
 from quantchat.session.requests import load_request, threads_for
 from quantchat.snapshot.score import LocatedRecord
-from quantchat.wire.jobs import LocateJob, Workspace
+from quantchat.wire.jobs import LocateLossJob, Workspace
 from quantchat.wire.messages import Load
 
 MOST_TOKENS = 1024
@@ -57,8 +57,8 @@ async def _located(
     reference = load_request(plan.reference, prepared)
     workspace = Workspace(str(paths.private(folder)), str(folder), threads=threads_for(1))
 
-    def job(load: Load) -> LocateJob:
-        return LocateJob(
+    def job(load: Load) -> LocateLossJob:
+        return LocateLossJob(
             load=load,
             reference=reference,
             text=str(plan.corpus.path),

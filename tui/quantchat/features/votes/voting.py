@@ -115,7 +115,7 @@ class Voting:
             await asyncio.wait([self._asking])
 
     async def _answer(self, turn: Turn) -> None:
-        await self.comparison.quiet()
+        await self.comparison.end_scoring()
         await asyncio.gather(*(self._ask(variant, turn) for variant in self.comparison.sides))
 
     async def _ask(self, variant: LiveVariant, turn: Turn) -> None:

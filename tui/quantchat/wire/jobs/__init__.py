@@ -12,18 +12,18 @@ import typing
 from typing import Any
 
 from quantchat.wire.jobs.checkpoints import (
-    CHATS,
-    CHATS_TEXT,
-    LEAST,
-    LONG,
-    SHORT,
+    CHATS_FILE,
+    CHATS_TEXT_FILE,
+    CPU_SAMPLE_TOKENS,
+    GPU_SAMPLE_TOKENS,
+    MIN_SAMPLES,
     AwqSettings,
     CalibrateJob,
     CalibrateResult,
     CalibrationPart,
     CalibrationUsed,
-    CollectJob,
-    CollectResult,
+    CollectSamplesJob,
+    CollectSamplesResult,
     DequantizeJob,
     DequantizeResult,
     GptqSettings,
@@ -53,39 +53,39 @@ from quantchat.wire.jobs.kernels import (
     TorchInfo,
 )
 from quantchat.wire.jobs.load import (
-    NOW,
-    ROUNDS,
+    NOW_FILE,
+    ROUNDS_FILE,
     BatchJob,
     BatchResult,
     BatchRound,
-    Level,
-    LoadNow,
+    LoadLevel,
     LoadRound,
     LoadTestJob,
+    LoadTestProgress,
     LoadTestResult,
     RequestTimes,
 )
 from quantchat.wire.jobs.score import (
-    LocateJob,
-    LocateResult,
-    PartError,
+    LocateLossJob,
+    LocateLossResult,
+    PartDivergence,
     ScoreJob,
     ScoreResult,
 )
 from quantchat.wire.jobs.tasks import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
 
 __all__ = [
-    "CHATS",
-    "CHATS_TEXT",
+    "CHATS_FILE",
+    "CHATS_TEXT_FILE",
     "COMPILES",
+    "CPU_SAMPLE_TOKENS",
+    "GPU_SAMPLE_TOKENS",
     "JOBS",
-    "LEAST",
-    "LONG",
+    "MIN_SAMPLES",
     "MUST_COMPILE",
-    "NOW",
+    "NOW_FILE",
     "READY",
-    "ROUNDS",
-    "SHORT",
+    "ROUNDS_FILE",
     "UNUSABLE",
     "AnyJob",
     "AwqSettings",
@@ -97,8 +97,8 @@ __all__ = [
     "CalibrateResult",
     "CalibrationPart",
     "CalibrationUsed",
-    "CollectJob",
-    "CollectResult",
+    "CollectSamplesJob",
+    "CollectSamplesResult",
     "CudaDevice",
     "DequantizeJob",
     "DequantizeResult",
@@ -111,19 +111,19 @@ __all__ = [
     "JobResult",
     "Kernel",
     "KernelState",
-    "Level",
-    "LoadNow",
+    "LoadLevel",
     "LoadRound",
     "LoadTestJob",
+    "LoadTestProgress",
     "LoadTestResult",
     "Loader",
-    "LocateJob",
-    "LocateResult",
+    "LocateLossJob",
+    "LocateLossResult",
     "MergeAdapterJob",
     "MergeAdapterResult",
     "MergedAdapter",
     "ModuleLoss",
-    "PartError",
+    "PartDivergence",
     "QuantizeAwqJob",
     "QuantizeBitsAndBytesJob",
     "QuantizeBitsAndBytesResult",
@@ -142,13 +142,13 @@ __all__ = [
 AnyJob = (
     DequantizeJob
     | CalibrateJob
-    | CollectJob
+    | CollectSamplesJob
     | MergeAdapterJob
     | QuantizeBitsAndBytesJob
     | QuantizeGptqJob
     | QuantizeAwqJob
     | ScoreJob
-    | LocateJob
+    | LocateLossJob
     | EvaluateJob
     | LoadTestJob
     | BatchJob
@@ -157,12 +157,12 @@ AnyJob = (
 JobResult = (
     DequantizeResult
     | CalibrateResult
-    | CollectResult
+    | CollectSamplesResult
     | MergeAdapterResult
     | QuantizeBitsAndBytesResult
     | QuantizeGptqResult
     | ScoreResult
-    | LocateResult
+    | LocateLossResult
     | EvaluateResult
     | LoadTestResult
     | BatchResult

@@ -8,16 +8,16 @@ from typing import Literal
 from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import Load
 
-CHATS = "chats.jsonl"
+CHATS_FILE = "chats.jsonl"
 """File with the calibration samples in the job's output folder, one JSON record per line."""
 
-CHATS_TEXT = "chats.txt"
+CHATS_TEXT_FILE = "chats.txt"
 """File with the same samples as plain text, as the model reads them."""
 
-LEAST = 32
+MIN_SAMPLES = 32
 """Fewest calibration samples if the user sets no number."""
 
-LONG, SHORT = 512, 160
+GPU_SAMPLE_TOKENS, CPU_SAMPLE_TOKENS = 512, 160
 """Longest calibration sample in tokens, on a GPU and on a CPU."""
 
 CalibrationPart = Literal["calibration", "held out"]
@@ -51,7 +51,7 @@ class CalibrateResult:
 
 @dataclass(frozen=True)
 class CalibrateJob(Job[CalibrateResult]):
-    """Let a model in full precision answer `prompts`, and write `CHATS` and `CHATS_TEXT`."""
+    """Let a model in full precision answer `prompts`; write `CHATS_FILE` and `CHATS_TEXT_FILE`."""
 
     title = "calibrate"
 
@@ -71,8 +71,8 @@ class CalibrateJob(Job[CalibrateResult]):
 
 
 @dataclass(frozen=True)
-class CollectResult:
-    """The result of `CollectJob`."""
+class CollectSamplesResult:
+    """The result of `CollectSamplesJob`."""
 
     samples: int
     tokens: int
@@ -83,8 +83,8 @@ class CollectResult:
 
 
 @dataclass(frozen=True)
-class CollectJob(Job[CollectResult]):
-    """Take calibration samples out of a file or a data set; write `CHATS` and `CHATS_TEXT`.
+class CollectSamplesJob(Job[CollectSamplesResult]):
+    """Take calibration samples out of a file or a data set, and write them as `CalibrateJob` does.
 
     A chat is one sample; longer text is cut into pieces. All are shuffled by `seed`.
     """
@@ -232,7 +232,7 @@ class QuantizeGptqJob(Job[QuantizeGptqResult]):
     """The model in full precision, with tokenizer and chat template variables in its options."""
     settings: GptqSettings
     calibration: str
-    """File of samples, such as `CHATS`."""
+    """File of samples, such as `CHATS_FILE`."""
     workspace: Workspace
     most_tokens: int | None = None
     """Length in tokens at which samples are cut; None: they are not cut."""

@@ -8,16 +8,16 @@ from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
-ROUNDS = "rounds.jsonl"
+ROUNDS_FILE = "rounds.jsonl"
 """File in the output folder of a load test or batch job: each finished round as a line of JSON."""
 
 
-NOW = "now.jsonl"
+NOW_FILE = "now.jsonl"
 """File in the output folder of a load test: how the running round stands, the last line counts."""
 
 
 @dataclass(frozen=True)
-class Level:
+class LoadLevel:
     """How requests arrive at a server during a round of a load test."""
 
     concurrency: int
@@ -58,7 +58,7 @@ class LoadRound:
 
 
 @dataclass(frozen=True)
-class LoadNow:
+class LoadTestProgress:
     """How the running round of a load test stands, after a request was sent or has ended."""
 
     level: int
@@ -79,7 +79,7 @@ class LoadNow:
 
 @dataclass(frozen=True)
 class LoadTestResult:
-    """Which server and model answered a load test. The rounds are in the file `ROUNDS`."""
+    """Which server and model answered a load test. The rounds are in the file `ROUNDS_FILE`."""
 
     resolved: Resolved
     note: str
@@ -90,7 +90,7 @@ class LoadTestResult:
 
 @dataclass(frozen=True)
 class LoadTestJob(Job[LoadTestResult]):
-    """Send many requests to a server at once, level after level, and write `ROUNDS`.
+    """Send many requests to a server at once, level after level, and write `ROUNDS_FILE`.
 
     The levels take turns: round 1 of each level, then round 2 of each.
     """
@@ -99,7 +99,7 @@ class LoadTestJob(Job[LoadTestResult]):
 
     load: Load
     """The server, which is started if the profile says so."""
-    levels: list[Level]
+    levels: list[LoadLevel]
     prompts: list[str]
     """The prompts, which are sent in turn."""
     requests: int
@@ -134,14 +134,14 @@ class BatchRound:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The model that decoded the batches. The rounds are in the file `ROUNDS`."""
+    """The model that decoded the batches. The rounds are in the file `ROUNDS_FILE`."""
 
     resolved: Resolved
 
 
 @dataclass(frozen=True)
 class BatchJob(Job[BatchResult]):
-    """Decode batches of prompts together with a loaded model, and write `ROUNDS`.
+    """Decode batches of prompts together with a loaded model, and write `ROUNDS_FILE`.
 
     The sizes take turns, the smallest first. If a size does not fit into memory, larger ones are
     not tried.

@@ -35,7 +35,7 @@ class ScoreResult:
 
 
 @dataclass(frozen=True)
-class PartError:
+class PartDivergence:
     """The error that one part of a quantized model makes alone."""
 
     name: str
@@ -49,19 +49,19 @@ class PartError:
 
 
 @dataclass(frozen=True)
-class LocateResult:
+class LocateLossResult:
     """Where the error of a quantized model comes from."""
 
     positions: int
     """Tokens that were scored."""
     whole: float
     """Mean KL(reference ‖ variant) over the same tokens, in nats."""
-    parts: list[PartError]
+    parts: list[PartDivergence]
     """All layers in the model's order, then the modules of the worst of them."""
 
 
 @dataclass(frozen=True)
-class LocateJob(Job[LocateResult]):
+class LocateLossJob(Job[LocateLossResult]):
     """Put one layer of a quantized model at a time into its reference, and score a text.
 
     Both models are in memory at once. Then the same with each module of the worst layers.

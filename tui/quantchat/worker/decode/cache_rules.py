@@ -37,7 +37,7 @@ class CacheRules:
             and not (self.switch and common <= self.switch < cached)
         )
 
-    def crosses(self, cached: int) -> bool:
+    def invalidated_at(self, cached: int) -> bool:
         """Return whether the next token makes the cache wrong."""
         return bool(self.switch) and cached == self.switch
 

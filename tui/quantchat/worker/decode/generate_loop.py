@@ -204,7 +204,7 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
         if not self.said:
             self._turn.prefilled(self._to_prefill, self._to_prefill)
         self.said.append(int(value.item()))
-        if not self._turn.heard(self.said[-1]):
+        if not self._turn.send(self.said[-1]):
             self.reason = "eos"
         elif self._turn.stopped:
             raise _Stopped  # `generate` checks stopping criteria before the streamer

@@ -36,7 +36,7 @@ class Turn:
         """Report that `done` of `total` prompt tokens have been computed."""
         self.outbox.send(Prefilled(self.number, done, total, time.perf_counter_ns()))
 
-    def heard(self, token: int) -> bool:
+    def send(self, token: int) -> bool:
         """Send `token`, known now, to the host; return False if it ends the answer instead."""
         now = time.perf_counter_ns()
         if token in self.end_tokens:

@@ -57,14 +57,14 @@ class NativeLoop:
             more = count < turn.most
             # The device computes the next token while this one is copied to the host; not for the
             # first token, or TTFT would include the launch of a second step.
-            ahead = more and reader.lags and count > 1
+            ahead = more and reader.is_async and count > 1
             reader.begin(token)
             if ahead:
                 token = sampler.choose(self._next(token))
             token_id = reader.read()  # the only point in a step that waits for the device
             if ahead:
                 self._ids.append(token_id)
-            if not turn.heard(token_id):
+            if not turn.send(token_id):
                 return "eos"
             if turn.stopped:
                 return "stop"
@@ -72,6 +72,7 @@ class NativeLoop:
                 logits = self._next(token)
                 self._ids.append(token_id)
                 token = sampler.choose(logits)
+            # At the limit of the thoughts, the mark that ends them replaces the chosen token.
             if more and (inserted := turn.inserted) is not None:
                 token = sampler.replace(inserted)
         return "length"
@@ -101,8 +102,11 @@ class NativeLoop:
     # ------------------------------------------------------------ steps
 
     def _next(self, token: Any) -> Any:
-        """Append `token`, shape (1, 1), to the cache; return its logits."""
-        if self._rules.crosses(len(self._ids)):
+        """Append `token`, shape (1, 1), to the cache; return its logits.
+
+        If the token makes the cached keys wrong (LongRoPE), everything is computed again at once.
+        """
+        if self._rules.invalidated_at(len(self._ids)):
             import torch
 
             self._step.forget()
@@ -120,6 +124,7 @@ class NativeLoop:
         """Compute `ids` in chunks; return the last token's logits, or None if stopped."""
         logits = None
         cached = len(self._ids)
+        # Some caches cannot be continued by several tokens, or become wrong beyond a length.
         size = CHUNK if self._rules.continues(cached, cached + len(ids)) else len(ids)
         stopped = (lambda: turn.stopped) if self._device.type == "cpu" else None
         for start in range(0, len(ids), size):
@@ -129,7 +134,7 @@ class NativeLoop:
             try:
                 logits = self._run(chunk, stopped)
             except Interrupted as interrupted:
-                if not interrupted.kept:
+                if not interrupted.cache_intact:
                     self._ids = []
                 return None
             self._synchronise()  # else a stop would wait for all queued chunks
@@ -154,9 +159,9 @@ class Reader:
     """Copies a token's id to the host; on a GPU while the device computes the next step."""
 
     def __init__(self, device: Any) -> None:
-        self.lags = device.type == "cuda"
+        self.is_async = device.type == "cuda"
         self._token: Any = None
-        if self.lags:
+        if self.is_async:
             import torch
 
             self._host = torch.empty((1, 1), dtype=torch.long, pin_memory=True)
@@ -165,13 +170,13 @@ class Reader:
     def begin(self, token: Any) -> None:
         """Queue the copy of `token`, shape (1, 1), after the step that chooses it."""
         self._token = token
-        if self.lags:
+        if self.is_async:
             self._host.copy_(token, non_blocking=True)
             self._copied.record()
 
     def read(self) -> int:
         """Wait for the copy, but not for work queued after it; return the id."""
-        if not self.lags:
+        if not self.is_async:
             return int(self._token.item())
         self._copied.synchronize()
         return int(self._host.item())

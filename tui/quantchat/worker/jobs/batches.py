@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from quantchat.wire.jobs import ROUNDS, BatchJob, BatchResult, BatchRound
+from quantchat.wire.jobs import ROUNDS_FILE, BatchJob, BatchResult, BatchRound
 from quantchat.worker.decode.batch_loop import BatchLoop
 from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
@@ -49,7 +49,7 @@ def run(job: BatchJob, report: Report) -> BatchResult:
     vocabulary = loaded.model.config.get_text_config().vocab_size
     loop.decode([_prompt(0, min(job.prompt_tokens, 16), vocabulary)], 2)
     sizes = list(job.batches)
-    with Path(job.workspace.output, ROUNDS).open("w", encoding="utf-8") as file:
+    with Path(job.workspace.output, ROUNDS_FILE).open("w", encoding="utf-8") as file:
         for count in range(job.rounds):
             for place, size in enumerate(sizes):
                 report(count * len(sizes) + place, job.rounds * len(sizes), f"batch of {size}")

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common.calibration_text import Record
-from quantchat.wire.jobs import CHATS, CHATS_TEXT, CalibrateResult
+from quantchat.wire.jobs import CHATS_FILE, CHATS_TEXT_FILE, CalibrateResult
 from quantchat.worker.model.chat_template import as_wanted
 
 
 def write(
     records: Iterable[Record], tokenizer: Any, folder: Path, template: Mapping[str, object]
 ) -> CalibrateResult:
-    """Write `records` into `folder`, as `CHATS` and `CHATS_TEXT`; return their number and tokens.
+    """Write `records` into `folder` as chats and as text; return their number and tokens.
 
     `template` has the variables of the model's chat template.
     """
     records = list(records)
     body = "".join(json.dumps(one) + "\n" for one in records)
-    (folder / CHATS).write_text(body, encoding="utf-8")
+    (folder / CHATS_FILE).write_text(body, encoding="utf-8")
     text = "\n".join(rendered(one, tokenizer, template)[0] for one in records)
-    (folder / CHATS_TEXT).write_text(text, encoding="utf-8")
+    (folder / CHATS_TEXT_FILE).write_text(text, encoding="utf-8")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return CalibrateResult(len(records), len(ids))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantchat.wire.jobs import LEAST, LONG, SHORT
+from quantchat.wire.jobs import CPU_SAMPLE_TOKENS, GPU_SAMPLE_TOKENS, MIN_SAMPLES
 
 ENOUGH = 4
 """Tokens for each input of the widest layer. With independent tokens, one for each input would give
@@ -35,7 +35,7 @@ def calibration_size(
     """
     on_gpu = device.startswith("cuda")
     return CalibrationSize(
-        samples=samples or LEAST,
+        samples=samples or MIN_SAMPLES,
         tokens=ENOUGH * inputs if on_gpu and not samples else 0,
-        length=sample_tokens or (LONG if on_gpu else SHORT),
+        length=sample_tokens or (GPU_SAMPLE_TOKENS if on_gpu else CPU_SAMPLE_TOKENS),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantchat.common.calibration_text import Record, read, record
 from quantchat.common.input_files import Unreadable
-from quantchat.wire.jobs import CollectJob, CollectResult
+from quantchat.wire.jobs import CollectSamplesJob, CollectSamplesResult
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs.calibration_io import ids, write
@@ -29,7 +29,7 @@ ROWS = 20
 """Rows of a data set to read for each required sample."""
 
 
-def run(job: CollectJob, report: Report) -> CollectResult:
+def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
     """Take samples from the file or data set, and write them into the output folder.
 
     Raises Refused if it cannot be read, or is not a calibration text.
@@ -49,10 +49,10 @@ def run(job: CollectJob, report: Report) -> CollectResult:
     template = template_variables(load)
     chosen = held if job.part == "held out" else _first(rest, wanted, tokenizer, template)
     written = write(chosen, tokenizer, Path(job.workspace.output), template)
-    return CollectResult(written.samples, written.tokens, len(pieces), wanted.length)
+    return CollectSamplesResult(written.samples, written.tokens, len(pieces), wanted.length)
 
 
-def _widest(job: CollectJob, load: Load) -> int:
+def _widest(job: CollectSamplesJob, load: Load) -> int:
     """Return the number of inputs of the widest layer; 0 if the number of samples is given."""
     if job.samples:
         return 0
@@ -78,7 +78,7 @@ def _first(
     return chosen
 
 
-def _of_file(job: CollectJob) -> list[Record]:
+def _of_file(job: CollectSamplesJob) -> list[Record]:
     try:
         records, sha256 = read(Path(job.file))
     except (OSError, Unreadable) as error:
@@ -88,7 +88,7 @@ def _of_file(job: CollectJob) -> list[Record]:
     return records
 
 
-def _of_dataset(job: CollectJob, wanted: int) -> list[Record]:
+def _of_dataset(job: CollectSamplesJob, wanted: int) -> list[Record]:
     import datasets
 
     _, name, split, column = (*job.dataset.split(":"), "", "")[:4]

@@ -6,13 +6,13 @@ from quantchat.wire.jobs import (
     AnyJob,
     BatchJob,
     CalibrateJob,
-    CollectJob,
+    CollectSamplesJob,
     DequantizeJob,
     EvaluateJob,
     InspectKernelsJob,
     JobResult,
     LoadTestJob,
-    LocateJob,
+    LocateLossJob,
     MergeAdapterJob,
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
@@ -36,7 +36,7 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import calibrate
 
             return calibrate.run(job, report)
-        case CollectJob():
+        case CollectSamplesJob():
             from quantchat.worker.jobs import collect
 
             return collect.run(job, report)
@@ -56,7 +56,7 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import load_test
 
             return load_test.run(job, report)
-        case LocateJob():
+        case LocateLossJob():
             from quantchat.worker.jobs import locate
 
             return locate.run(job, report)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TextIO
 
 from quantchat.wire.jobs import (
-    NOW,
-    ROUNDS,
-    Level,
-    LoadNow,
+    NOW_FILE,
+    ROUNDS_FILE,
+    LoadLevel,
     LoadRound,
     LoadTestJob,
+    LoadTestProgress,
     LoadTestResult,
     RequestTimes,
 )
@@ -48,8 +48,8 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
     client = opener.open(job.load, loader_of(job.load)).decoder.client
     output = Path(job.workspace.output)
     with (
-        Path(output, ROUNDS).open("w", encoding="utf-8") as rounds,
-        Path(output, NOW).open("w", encoding="utf-8") as now,
+        Path(output, ROUNDS_FILE).open("w", encoding="utf-8") as rounds,
+        Path(output, NOW_FILE).open("w", encoding="utf-8") as now,
     ):
         client.run(_LoadTest(client, job, report, rounds, now).run())
     return LoadTestResult(client.resolved(), client.note, client.counts)
@@ -76,7 +76,7 @@ class _LoadTest:
             for index, level in enumerate(self._job.levels):
                 arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311
                 if count == 0:  # the first requests of a level may compile kernels for its batches
-                    warm_up = Level(_open_at_once(level))
+                    warm_up = LoadLevel(_open_at_once(level))
                     await self._round(index, warm_up, warm_up.concurrency, arrivals, warm_up=True)
                 times = await self._round(index, level, self._totals[index], arrivals)
                 if failed := _all_failed(times):
@@ -87,7 +87,7 @@ class _LoadTest:
     async def _round(
         self,
         index: int,
-        level: Level,
+        level: LoadLevel,
         total: int,
         arrivals: random.Random,
         *,
@@ -157,8 +157,8 @@ class _Standing:
         self._failed += bool(times.error)
         self._tokens += 0 if times.error else times.output_tokens
 
-    def line(self) -> LoadNow:
-        return LoadNow(
+    def line(self) -> LoadTestProgress:
+        return LoadTestProgress(
             level=self._level,
             warm_up=self._warm_up,
             in_flight=self._open,
@@ -214,21 +214,21 @@ class _Request:
         return time.perf_counter_ns() - self._start_ns
 
 
-def _write(file: TextIO, line: LoadRound | LoadNow) -> None:
+def _write(file: TextIO, line: LoadRound | LoadTestProgress) -> None:
     file.write(json.dumps(dataclasses.asdict(line)) + "\n")
     file.flush()
 
 
-def default_requests(level: Level) -> int:
+def default_requests(level: LoadLevel) -> int:
     """Return the default number of requests in a round at `level`."""
     return max(LEAST, ROUND_TRIPS * level.concurrency)
 
 
-def _open_at_once(level: Level) -> int:
+def _open_at_once(level: LoadLevel) -> int:
     return level.concurrency or 1
 
 
-def _due(level: Level, arrivals: random.Random) -> Iterator[int]:
+def _due(level: LoadLevel, arrivals: random.Random) -> Iterator[int]:
     """Yield when each request is due, in ns; 0 in a closed loop: as soon as there is a slot."""
     at = 0.0
     while True:
@@ -236,7 +236,7 @@ def _due(level: Level, arrivals: random.Random) -> Iterator[int]:
         at += arrivals.expovariate(level.rate) if level.rate else 0.0
 
 
-def _named(level: Level) -> str:
+def _named(level: LoadLevel) -> str:
     rate = f"{level.rate:g} requests/s" if level.rate else ""
     count = f"{level.concurrency} at once" if level.concurrency else ""
     return ", ".join(filter(None, (rate, count)))

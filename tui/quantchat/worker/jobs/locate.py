@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantchat.wire.jobs import LocateJob, LocateResult, PartError
+from quantchat.wire.jobs import LocateLossJob, LocateLossResult, PartDivergence
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.model.loaded import Loaded
@@ -24,7 +24,7 @@ from quantchat.worker.scoring.text_scoring import load_or_refuse
 from quantchat.worker.scoring.windows import Windows, check, read_tokens
 
 
-def run(job: LocateJob, report: Report) -> LocateResult:
+def run(job: LocateLossJob, report: Report) -> LocateLossResult:
     """Score the text with each layer of the variant in the reference, then with single modules.
 
     Raises Refused if a model cannot be loaded, or if their layers cannot be exchanged.
@@ -45,20 +45,20 @@ def run(job: LocateJob, report: Report) -> LocateResult:
     total = len(layers) + min(job.worst, len(layers)) * most
     done = 0
 
-    def measured(name: str, *, layer: bool) -> PartError:
+    def measured(name: str, *, layer: bool) -> PartDivergence:
         nonlocal done
         report(done, total, "layers exchanged")
         done += 1
         with exchange.quantized(name):
-            return PartError(name, layer, *reading.distance(reference))
+            return PartDivergence(name, layer, *reading.distance(reference))
 
     parts = [measured(name, layer=True) for name in layers]
     worst = sorted(parts, key=lambda part: part.kld, reverse=True)[: job.worst]
     parts += [measured(name, layer=False) for one in worst for name in modules_of[one.name]]
-    return LocateResult(reading.positions, whole, parts)
+    return LocateLossResult(reading.positions, whole, parts)
 
 
-def _loaded(job: LocateJob, report: Report) -> tuple[Loaded, Loaded]:
+def _loaded(job: LocateLossJob, report: Report) -> tuple[Loaded, Loaded]:
     models = [load_or_refuse(job.load, report), load_or_refuse(job.reference, report)]
     variant, reference = models
     if not isinstance(variant, Loaded) or not isinstance(reference, Loaded):
@@ -72,7 +72,7 @@ def _loaded(job: LocateJob, report: Report) -> tuple[Loaded, Loaded]:
 class _Reading:
     """The text, and the reference's logits of it in a file."""
 
-    def __init__(self, job: LocateJob, reference: Loaded) -> None:
+    def __init__(self, job: LocateLossJob, reference: Loaded) -> None:
         self.file = Path(job.workspace.output, "forecasts")
         self._windows = Windows(job.window, job.window)
         self._tokens = read_tokens(reference.tokenizer, Path(job.text), job.tokens)

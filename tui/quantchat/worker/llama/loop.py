@@ -34,7 +34,7 @@ class LlamaLoop:
             for count in range(1, turn.most + 1):
                 inserted = turn.inserted
                 token = sampler.choose() if inserted is None else sampler.take(inserted)
-                if not turn.heard(token):
+                if not turn.send(token):
                     return "eos"
                 if turn.stopped:
                     return "stop"

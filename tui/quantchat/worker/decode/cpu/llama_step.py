@@ -93,7 +93,7 @@ class LlamaStep:
         x = functional.embedding(ids, self._embedding)
         for block, keys, values in zip(self._blocks, self._keys, self._values, strict=True):
             if stopped is not None and stopped():
-                raise Interrupted(kept=True)  # places beyond the length are ignored
+                raise Interrupted(cache_intact=True)  # places beyond the length are ignored
             qkv = block.qkv(self._normed(x, block.before))
             qkv = qkv.view(count, rotated + self._kv_heads, self._size)
             turned = qkv[:, :rotated]

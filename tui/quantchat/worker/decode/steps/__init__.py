@@ -15,12 +15,12 @@ Stopped = Callable[[], bool]
 class Interrupted(Exception):
     """Raised by a step that was stopped in the middle.
 
-    `kept` says that the cache is as it was before; otherwise the cache is empty.
+    `cache_intact` says that the cache is as it was before; otherwise the cache is empty.
     """
 
-    def __init__(self, *, kept: bool) -> None:
+    def __init__(self, *, cache_intact: bool) -> None:
         super().__init__("stopped in the middle of a step")
-        self.kept = kept
+        self.cache_intact = cache_intact
 
 
 class Step(Protocol):

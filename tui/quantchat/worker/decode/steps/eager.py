@@ -53,7 +53,7 @@ class EagerStep:
             kept = bool(before) and roll_back_to(self.cache, before)
             if not kept:
                 self.forget()
-            raise Interrupted(kept=kept) from None
+            raise Interrupted(cache_intact=kept) from None
         self._length = after
         return output.logits[:, -1]
 
