@@ -144,8 +144,10 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
     assert row(text, "non-torch") == "non-torch – 496 MiB"
     assert row(text, "process total") == "process total – 600 MiB"
     assert row(text, "known of the process") == "known of the process 104 MiB"
-    assert "reserved by torch, without the CUDA context: a container" in row(text, "measured")
-    assert "process total, from NVML" in row(text, "measured")
+    assert "reserved by torch, without the CUDA context: a container" in row(
+        text, "source of the total"
+    )
+    assert "process total, from NVML" in row(text, "source of the total")
 
 
 def test_what_lies_on_several_gpus_is_told_for_each() -> None:

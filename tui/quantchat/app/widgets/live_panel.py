@@ -124,8 +124,8 @@ class LivePanel(Widget):
 
     def render(self) -> Content:
         """Return the lines of the last `draw`: figures, then strips."""
-        # Return the lines of the last `draw`, not new ones: Textual may repaint only some, which would
-        # then be newer than the rest, and `draw` would compare with lines that were never shown.
+        # Return the lines of the last `draw`, not new ones. If Textual repaints only some lines,
+        # these would be newer than the rest, and `draw` would compare with lines never shown.
         if self._drawn_for != (self.size.width, self.strip_height, self.side):
             self._draw_lines()
         return Content("\n").join(self._drawn_lines)
