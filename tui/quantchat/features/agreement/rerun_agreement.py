@@ -44,7 +44,7 @@ class AgreementResult:
     problem: str = ""
     """Why there is no result; empty if there is one."""
     unit: str = "token"
-    """`token`, or `character` for a server, which reports no token ids."""
+    """`character` for a text of a server, which reports no token ids; otherwise `token`."""
 
 
 @dataclass
@@ -125,14 +125,22 @@ class AgreementCheck:
         self, variant: LiveVariant, condition: str, prompt: int, answer: Answer, rows: int
     ) -> AgreementResult:
         """Find the first token of `answer` that is not the most likely one, by teacher forcing."""
-        if not answer.ids:
+        served = answer.from_server
+        if not (answer.text if served else answer.ids):
             return AgreementResult(variant.label, condition, prompt, 0, None, "no answer")
+        if served and answer.thoughts:
+            problem = "the tokens of a server's thoughts are not known"
+            return AgreementResult(variant.label, condition, prompt, 0, None, problem)
         tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
-        scored = await variant.score_tokens(score_tokens_request(answer, tokens, batch=rows))
-        point = next((n for n, rank in enumerate(scored.ranks[: len(answer.ids)]) if rank), None)
-        return AgreementResult(
-            variant.label, condition, prompt, len(answer.ids), point, scored.problem
+        request = (
+            score_tokens_request(answer, [], batch=rows, text=answer.text)
+            if served
+            else score_tokens_request(answer, tokens, batch=rows)
         )
+        scored = await variant.score_tokens(request)
+        count = len(scored.ranks) if served else len(answer.ids)
+        point = next((n for n, rank in enumerate(scored.ranks[:count]) if rank), None)
+        return AgreementResult(variant.label, condition, prompt, count, point, scored.problem)
 
     # ------------------------------------------------------------ answers
 

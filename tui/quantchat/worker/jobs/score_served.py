@@ -52,7 +52,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         }
         for done, ids in enumerate(read):
             report(done, len(read), "windows read")
-            told = server.score_prompt(ids)[layout.context - 1 :]
+            told = server.score_prompt(ids, layout.context)
             counts = [len(one.likeliest) for one in told]
             fewest = min(counts) if not done else min(fewest, *counts)
             for one in told:

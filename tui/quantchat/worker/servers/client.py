@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from quantchat.common.versions import versions
@@ -16,7 +16,11 @@ from quantchat.wire.variant import SERVER, STARTED_SERVER, Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers import ollama
 from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
-from quantchat.worker.servers.prompt_logprobs import MOST_BYTES_A_POSITION, TokenLogprobs, read
+from quantchat.worker.servers.prompt_logprobs import (
+    MOST_BYTES_A_POSITION,
+    PromptLogprobs,
+    TokenLogprobs,
+)
 from quantchat.worker.servers.refusals import (
     StillLoading,
     cut_off,
@@ -25,8 +29,9 @@ from quantchat.worker.servers.refusals import (
     is_transport,
     refusal,
 )
-from quantchat.worker.servers.request import DIALECTS, Refusals, request_arguments
+from quantchat.worker.servers.request import DIALECTS, Refusals, chat_or_text, request_arguments
 from quantchat.worker.servers.stream import Record, StreamReader, count, mapping, name, parsed
+from quantchat.worker.servers.tokenizing import answer_tokens
 
 _T = TypeVar("_T")
 
@@ -67,6 +72,7 @@ class ServerClient:
         self._listed: dict[str, Any] = {}
         """The server's entry for the model in this list."""
         self.ollama: ollama.Ollama | None = None
+        self._logprobs = PromptLogprobs(self._client, self._model)
 
     # ------------------------------------------------------------ loading
 
@@ -264,11 +270,27 @@ class ServerClient:
             has=self._has,
         )
 
-    def score_prompt(self, ids: list[int]) -> list[TokenLogprobs]:
-        """Return the probabilities of the tokens `ids`, except the first. Raises Refused."""
-        with self._connection.reading_at_most(MOST_BYTES_A_POSITION * len(ids)):
-            found: list[TokenLogprobs] = self.run(read(self._client, self._model, ids))
-        return found
+    def score_prompt(self, ids: list[int], first: int = 1) -> list[TokenLogprobs]:
+        """Return the probabilities of the tokens `ids[first:]` of a prompt. Raises Refused."""
+        with self._connection.reading_at_most(MOST_BYTES + MOST_BYTES_A_POSITION * len(ids)):
+            return self.run(self._logprobs.read(ids, first))
+
+    async def score_answer(
+        self, messages: Sequence[Message], answer: str, rows: int = 1
+    ) -> list[TokenLogprobs]:
+        """Return the probabilities of the tokens of `answer` to the chat `messages`.
+
+        Sends `rows` equal requests at once, and returns the figures of the first. Raises Refused if
+        the server does not tell tokens or probabilities.
+        """
+        prompt = chat_or_text(messages, chat=self._chat)
+        url = self._connection.url
+        ids, before = await answer_tokens(
+            self._client, url, self._model, prompt, answer, self._template
+        )
+        with self._connection.reading_at_most(MOST_BYTES + MOST_BYTES_A_POSITION * len(ids)):
+            requests = (self._logprobs.read(ids, before) for _ in range(rows))
+            return (await asyncio.gather(*requests))[0]
 
     def continue_prompt(
         self, ids: list[int], sampling: Sampling, most: int, until: list[str]

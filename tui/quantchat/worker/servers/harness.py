@@ -29,7 +29,7 @@ class ServedLM(HarnessModel):
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
         # The request also generates a token, which the server counts.
         ids = [*context, *continuation][-(self._context_length - 1) :]
-        told = self._client.score_prompt(ids)[-len(continuation) :]
+        told = self._client.score_prompt(ids, max(1, len(ids) - len(continuation)))
         greedy = True
         for one in told:
             if one.best is None:

@@ -1,14 +1,18 @@
 """Ask a server for the log-probabilities of the tokens of a prompt.
 
-The prompt is sent as token ids, so the server's tokenizer plays no part. Two ways are tried: vLLM's
-`prompt_logprobs`, which gives the likeliest tokens of each position by id, and `echo` with
-`logprobs` of OpenAI's first completions API, which gives them as text: from these only the figure
-of the prompt's own token is used.
+The prompt is sent as token ids, so the server's tokenizer plays no part. Three ways are tried:
+
+- vLLM's `prompt_logprobs` gives the likeliest tokens of each position by id.
+- `echo` with `logprobs` of OpenAI's first completions API gives them as text: from these only the
+  figure of the prompt's own token is used, and whether it is the likeliest.
+- llama.cpp's server gives `logprobs` only of generated tokens, before any sampling setting. So each
+  token of the prompt is generated: `logit_bias` forces it. That is one request for each token; the
+  server computes only one token for it, since those before are in its prompt cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +20,12 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.servers.refusals import is_of_the_request
 
 TOP = 20
-"""Number of likeliest tokens that are requested: vLLM's limit, unless started with
+"""Number of likeliest tokens that are requested at each position: vLLM's limit, unless started with
 --max-logprobs."""
 MOST_BYTES_A_POSITION = 8192
 """Most bytes that describe one token with its alternatives."""
+_FORCE = 1e6
+"""Added to the logit of a token that must be generated; far more than logits differ."""
 
 
 @dataclass(frozen=True)
@@ -33,48 +39,85 @@ class TokenLogprobs:
     """Of the likeliest token of all; None if the server does not give it."""
 
 
-async def read(client: Any, model: str, ids: Sequence[int]) -> list[TokenLogprobs]:
-    """Return the log-probabilities of each of `ids` except the first. Raises Refused."""
-    common = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0}
-    for more, parsed in (
-        ({"prompt_logprobs": TOP}, _by_id),
-        ({"echo": True, "logprobs": 1}, _echoed),
-    ):
-        try:
-            body = await client.post("/completions", body={**common, **more}, cast_to=object)
-        except Exception as error:
-            if is_of_the_request(error):
-                continue  # the server does not support this way
-            raise
-        try:
-            found: list[TokenLogprobs] = parsed(body["choices"][0], ids)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            continue  # the server ignores this way
+_Way = Callable[[Sequence[int], int], Awaitable[list[TokenLogprobs]]]
+
+
+class PromptLogprobs:
+    """Asks the server of `client` in the first way that it supports."""
+
+    def __init__(self, client: Any, model: str) -> None:
+        self._client = client
+        self._model = model
+        self._ways: list[_Way] = [self._by_id, self._echoed, self._forced]
+        """Those that the server has not refused."""
+        self._works = False
+        """Whether the server has answered in the first of `_ways`."""
+
+    async def read(self, ids: Sequence[int], first: int = 1) -> list[TokenLogprobs]:
+        """Return the log-probabilities of `ids[first:]`, where `first` is at least 1.
+
+        Raises Refused if the server gives none.
+        """
+        while self._ways:
+            way = self._ways[0]
+            try:
+                found = await way(ids, first)
+            except (LookupError, TypeError, ValueError, AttributeError):
+                if self._works:
+                    raise
+            except Exception as error:
+                if self._works or not is_of_the_request(error):
+                    raise
+            else:
+                self._works = True
+                return found
+            if way in self._ways:  # another request may have removed it meanwhile
+                self._ways.remove(way)  # the server refuses it, or ignores it
+        raise Refused(
+            "unsupported",
+            "the server gives no log-probabilities of a prompt's tokens",
+            "docs/how-to/servers.md names servers that do",
+        )
+
+    async def _by_id(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
+        told = (await self._choice(ids, prompt_logprobs=TOP))["prompt_logprobs"]
+        if len(told) != len(ids):
+            raise ValueError("not one entry for each token")
+        return [
+            _named(token, {int(one): float(about["logprob"]) for one, about in entry.items()})
+            for token, entry in zip(ids[first:], told[first:], strict=True)
+        ]
+
+    async def _echoed(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
+        told = (await self._choice(ids, echo=True, logprobs=1))["logprobs"]
+        own = told["token_logprobs"]
+        if len(own) not in (len(ids), len(ids) + 1):  # it may also contain the generated token
+            raise ValueError("not one entry for each token")
+        top = told.get("top_logprobs") or [None] * len(own)
+        return [
+            TokenLogprobs(float(own), {}, max(map(float, best.values())) if best else None)
+            for own, best in zip(own[first : len(ids)], top[first : len(ids)], strict=True)
+        ]
+
+    async def _forced(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
+        found = []
+        for place in range(first, len(ids)):
+            forced = {str(ids[place]): _FORCE}
+            choice = await self._choice(ids[:place], logprobs=TOP, logit_bias=forced)
+            (entry,) = choice["logprobs"]["content"]
+            if entry["id"] != ids[place]:
+                raise ValueError("the server does not apply the bias")
+            named = {int(one["id"]): float(one["logprob"]) for one in entry["top_logprobs"]}
+            if not named:
+                raise ValueError("the server names no likeliest tokens")
+            found.append(_named(ids[place], {**named, ids[place]: float(entry["logprob"])}))
         return found
-    raise Refused(
-        "unsupported",
-        "the server gives no log-probabilities of a prompt's tokens",
-        "docs/how-to/servers.md names servers that do",
-    )
+
+    async def _choice(self, ids: Sequence[int], **more: Any) -> Any:
+        body = {"model": self._model, "prompt": list(ids), "max_tokens": 1, "temperature": 0}
+        found = await self._client.post("/completions", body={**body, **more}, cast_to=object)
+        return found["choices"][0]
 
 
-def _by_id(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
-    told = choice["prompt_logprobs"]
-    if len(told) != len(ids):
-        raise ValueError("not one entry for each token")
-    found = []
-    for token, entry in zip(ids[1:], told[1:], strict=True):
-        logprobs = {int(one): float(about["logprob"]) for one, about in entry.items()}
-        found.append(TokenLogprobs(logprobs[token], logprobs, max(logprobs.values())))
-    return found
-
-
-def _echoed(choice: Any, ids: Sequence[int]) -> list[TokenLogprobs]:
-    told = choice["logprobs"]["token_logprobs"]
-    if len(told) not in (len(ids), len(ids) + 1):  # the answer may also contain the generated token
-        raise ValueError("not one entry for each token")
-    top = choice["logprobs"].get("top_logprobs") or [None] * len(told)
-    return [
-        TokenLogprobs(float(own), {}, max(map(float, best.values())) if best else None)
-        for own, best in zip(told[1 : len(ids)], top[1 : len(ids)], strict=True)
-    ]
+def _named(token: int, logprobs: Mapping[int, float]) -> TokenLogprobs:
+    return TokenLogprobs(logprobs[token], logprobs, max(logprobs.values()))

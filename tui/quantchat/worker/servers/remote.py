@@ -12,9 +12,9 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from quantchat.wire.messages import (
     NO_ID,
@@ -32,6 +32,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.servers import ollama
 from quantchat.worker.servers.client import ServerClient
+from quantchat.worker.servers.prompt_logprobs import TokenLogprobs
 from quantchat.worker.servers.refusals import (
     cut_off,
     is_of_the_request,
@@ -122,9 +123,19 @@ class RemoteDecoder:
         """Do nothing, because each request has the whole chat."""
 
     def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
-        """Return the reason why this is impossible: a server sends no token ids."""
-        del overtaken
-        return TokenScores(request.number, problem="servers report no token ids")
+        """Score the tokens of `request.text`, as the server tokenizes it. Raises Refused."""
+        if not request.text:
+            return TokenScores(request.number, problem="servers report no token ids")
+        scored = self.client.score_answer(request.messages, request.text, request.batch)
+        found = self.client.run(_unless(scored, overtaken))
+        if any(one.best is None for one in found):
+            problem = "the server does not name the likeliest token of each position"
+            return TokenScores(request.number, problem=problem)
+        return TokenScores(
+            request.number,
+            logprobs=[one.own for one in found],
+            ranks=[_rank(one) for one in found],
+        )
 
     # ------------------------------------------------------------ answering
 
@@ -302,6 +313,24 @@ class RemoteDecoder:
         stream.thought_chunks += bool(thought)
         stream.last.append(record.text)
         outbox.send(Tokens(stream.turn, [NO_ID], [piece], [now], [thought] if thought else []))
+
+
+async def _unless(work: Coroutine[Any, Any, _T], overtaken: Callable[[], bool]) -> _T:
+    """Return the result of `work`. Raises Refused as soon as `overtaken()`."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        if overtaken():
+            task.cancel()  # closes its connections
+            await asyncio.wait([task])
+            raise Refused("stopped", "cancelled by another command", "")
+        await asyncio.wait([task], timeout=STOP_S)
+    return task.result()
+
+
+def _rank(told: TokenLogprobs) -> int:
+    """Return how many tokens were likelier: those that the server names, or at least one."""
+    named = sum(logprob > told.own for logprob in told.likeliest.values())
+    return named or int(told.best is not None and told.best > told.own)
 
 
 def _thinks_on(budget: int) -> Refused:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from quantchat.wire.messages import Generate
+from quantchat.wire.messages import Generate, Message
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers.refusals import named_parameters
 
@@ -177,8 +177,12 @@ def request_arguments(
         if dialect.along:
             # vLLM and SGLang then count in each chunk, and stopped answers are counted too.
             arguments["stream_options"]["continuous_usage_stats"] = True
-    if chat:
-        arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
-    else:
-        arguments["prompt"] = "\n".join(message.content for message in request.messages)
+    arguments["messages" if chat else "prompt"] = chat_or_text(request.messages, chat=chat)
     return arguments
+
+
+def chat_or_text(messages: Sequence[Message], *, chat: bool) -> str | list[dict[str, str]]:
+    """Return what a request sends of `messages`: a chat, or the prompt of a completion."""
+    if chat:
+        return [{"role": message.role, "content": message.content} for message in messages]
+    return "\n".join(message.content for message in messages)
