@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.content import Content
 
-from quantchat.app.widgets.text_layout import fitted, outside, spread
+from quantchat.app.widgets.text_layout import fitted, spread, untrusted
 
 _text = st.text(st.characters(categories=["L", "N", "P", "Zs", "So"]), max_size=40)
 
@@ -39,5 +39,5 @@ def test_what_does_not_fit_is_left_out_and_what_follows_may_fit() -> None:
 
 @given(st.text())
 def test_text_from_outside_is_one_neutral_line(text: str) -> None:
-    plain = outside(text, "bold").plain
+    plain = untrusted(text, "bold").plain
     assert "\n" not in plain and "\x1b" not in plain

@@ -191,7 +191,7 @@ async def test_one_that_dies_in_the_middle_ends_the_variant_alone(opened: Any) -
 
 def test_a_snapshot_starts_nothing_untrusted() -> None:
     rerun = Rerun(profile("ok"), (0, 1), Plan(()), ())
-    line, other = rerun.trusted
+    line, other = rerun.needs_trust
     assert other == '"other" asks the server at http://127.0.0.1:9/v1'
     assert line.startswith('"one" starts a server: ') and line.endswith("{port}' ok")
 

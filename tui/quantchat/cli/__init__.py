@@ -200,8 +200,8 @@ def _continue(name: str, snapshots: Path | None, low_bandwidth: bool | None) -> 
     file = find_snapshot(snapshots or paths.snapshots_dir(), name)
     chat = store.load(file)
     same = chat_of(chat, where=str(file))
-    if same.trusted:
-        for line in same.trusted:
+    if same.needs_trust:
+        for line in same.needs_trust:
             click.echo(one_line(line), err=True)
         click.confirm("Open these variants with the snapshot's settings?", abort=True, err=True)
     return _run(lambda: same.profile, snapshots, low_bandwidth, chat=chat, pair=same.pair)

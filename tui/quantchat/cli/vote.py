@@ -33,7 +33,8 @@ from quantchat.errors import UserError
 @click.option(
     "--at-the-end",
     is_flag=True,
-    help="Show the answers when both are complete, instead of streaming at the same speed.",
+    help="Show both answers only when both are complete. By default both stream at the same pace, "
+    "so that their speed gives nothing away.",
 )
 @save_option
 @json_option
@@ -55,9 +56,9 @@ def vote(
 
     Each prompt is a new chat. Names, kernels and speeds are hidden, and the sides are chosen at
     random for each prompt. Keys: a (A is better), b (B is better), t (tie), x (both bad). The
-    result has the wins, an exact sign test and how many more votes are needed, and is saved as a
-    snapshot. `quantchat compare` adds up several sessions. With --json the result is printed after
-    the screen is closed; standard output may be a file or a pipe.
+    result has the wins, an exact sign test, and how many more votes the test would need to show a
+    preference. It is saved as a snapshot. `quantchat compare` adds up several sessions. With --json
+    the result is printed after the screen is closed; standard output may be a file or a pipe.
 
     Choose the number of prompts before you start: if you add votes until a difference shows, you
     will find one too often.

@@ -1,10 +1,11 @@
-"""Declare the engine `torchao`: int4, int8 and float8, quantized while the model is loaded.
+"""Declare the engine `torchao`: int4, int8, float8 and NVFP4, quantized while the model is loaded.
 
 Bytes of a quantized matrix with n elements (source: the code of torchao 0.18):
 
     int4             n ÷ 2, a scale and a zero of two bytes for each group
     int8, float8     n, a float32 scale for each row; int8 has a zero of one byte beside it
-    nvfp4            n ÷ 2, a float8 scale for 16 weights, padded to tiles of 128 rows by 4 scales
+    nvfp4            n ÷ 2, a float8 scale for 16 weights, padded to tiles of 128 rows by 4 scales,
+                     and a float32 scale for the matrix
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class TorchAO(OpensPickles):
 
 class _Engine(OnLoad[TorchAO]):
     table = TorchAO
-    summary = "int4, int8 or float8, quantized while loading, without calibration"
+    summary = "int4, int8, float8 or NVFP4, quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.torchao"
     libraries = (Library("torchao", "torchao"),)
     methods = tuple(

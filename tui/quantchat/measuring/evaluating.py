@@ -100,7 +100,8 @@ class Evaluating:
         self.harness = ""
         """Version of lm-evaluation-harness; empty before the first result."""
         self._tokenizer = ""
-        """Folder or hub id of the reference, once it is prepared."""
+        """Folder or hub id of the reference's tokenizer, once the reference is prepared. It is used
+        to cut texts for a server."""
         self.models: list[EvaluatedRecord] = []
         """Records of the models that are done or failed."""
 
@@ -135,7 +136,7 @@ class Evaluating:
                 await self._ask_again(done.resolved)
 
     async def _ask_again(self, ran: Resolved) -> None:
-        """Evaluate the noise floor, if the plan asks for it. `ran` is what the reference ran as."""
+        """Evaluate the noise floor, if the plan asks for it. `ran` is the loaded reference."""
         floor = floor_of(self._plan.reference, ran, self._plan.floor)
         if floor is not None:
             self.models.append(await self.evaluate(floor, "floor"))
@@ -144,7 +145,7 @@ class Evaluating:
     async def evaluate(self, spec: AnyVariant, role: Role) -> EvaluatedRecord:
         """Return the results of one model, or why it failed."""
         try:
-            note, about = await self._jobs.do(spec, lambda load: self._job(spec, load))
+            note, result = await self._jobs.do(spec, lambda load: self._job(spec, load))
         except JobFailed as error:
             return EvaluatedRecord(
                 label=spec.label,
@@ -155,14 +156,14 @@ class Evaluating:
                 seconds=0.0,
                 failure=error.failure,
             )
-        self.harness = about.harness
+        self.harness = result.harness
         return EvaluatedRecord(
             label=spec.label,
             role=role,
-            resolved=about.resolved,
+            resolved=result.resolved,
             note=note,
-            tasks=[TaskResultRecord.model_validate(asdict(one)) for one in about.tasks],
-            seconds=about.seconds,
+            tasks=[TaskResultRecord.model_validate(asdict(one)) for one in result.tasks],
+            seconds=result.seconds,
         )
 
     def _job(self, spec: AnyVariant, load: Load) -> EvaluateJob:

@@ -50,7 +50,7 @@ class StorageRecord(Record):
     form: Text
     """Format of each stored logit, e.g. `half precision`."""
     bytes: int
-    """Size of one model's file, which was removed at the end."""
+    """Size of the file with the stored logits. The file was removed at the end of the run."""
     kld_mean: float
     """Mean KL(computed ‖ stored): the error of storing the logits."""
     kld_max: float
@@ -58,7 +58,7 @@ class StorageRecord(Record):
 
 
 class LocatedRecord(Record):
-    """Where the error of a variant comes from: what each of its parts does to the reference."""
+    """Where the error of a variant comes from: the KLD of the reference with one part of it."""
 
     positions: int
     """Tokens that were scored for this."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantchat.app.screens.progress import ProgressScreen
-from quantchat.app.widgets.text_layout import outside
+from quantchat.app.widgets.text_layout import untrusted
 from quantchat.document import terminal
 from quantchat.features.agreement import tables
 from quantchat.features.agreement.rerun_agreement import AgreementCheck
@@ -35,7 +35,7 @@ class AgreementScreen(ProgressScreen):
             with self._comparison.occupied():
                 found = await self._check.run()
         except ValueError as error:  # a variant ended during the check
-            self.say(outside(str(error), "$error"))
+            self.say(untrusted(str(error), "$error"))
             self.end()
         else:
             self.end(terminal.rendered(tables.blocks(found)))

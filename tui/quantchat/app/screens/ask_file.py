@@ -13,7 +13,7 @@ from textual.widgets import Input, Static
 
 from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import UserError
 from quantchat.session import prompts
@@ -56,6 +56,6 @@ class AskFileScreen(ModalScreen["tuple[str, ...] | None"]):
                 lambda: prompts.read(Path(path).expanduser()), within_s=PATIENCE_S
             )
         except UserError as error:
-            self.query_one("#complaint", Static).update(outside(str(error)))
+            self.query_one("#complaint", Static).update(untrusted(str(error)))
         else:
             self.dismiss(found)

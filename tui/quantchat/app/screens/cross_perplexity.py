@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.app.widgets.text_layout import SIDES, quiet, untrusted
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn
 from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level
@@ -95,13 +95,13 @@ def legend() -> Content:
 
 def report(answer: Answer, colour: str) -> Content:
     """Return the perplexity of `answer` under each variant, then its text with marked tokens."""
-    head = outside(answer.variant, f"bold {colour}") + quiet(": perplexity of this answer")
+    head = untrusted(answer.variant, f"bold {colour}") + quiet(": perplexity of this answer")
     others = [one for one in answer.cross_perplexities if one.by != answer.variant]
     for one in answer.cross_perplexities:
         who = "itself" if one.by == answer.variant else one.by
         value = one.perplexity
         text = f"under {who}: – ({one.problem})" if value is None else f"under {who}: {value:.3f}"
-        head += quiet("\n") + outside(text, "$quiet")
+        head += quiet("\n") + untrusted(text, "$quiet")
     body = (
         marked(answer, others[0])
         if others and others[0].logprobs

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.app.widgets.text_layout import SIDES, quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.session.conversation import Answer
 from quantchat.statistics.word_diff import word_diff
@@ -54,7 +54,7 @@ class DiffScreen(ModalScreen[None]):
 
     def _legend(self) -> Content:
         names = [
-            Content.styled(" ", style) + " only " + outside(answer.variant, side)
+            Content.styled(" ", style) + " only " + untrusted(answer.variant, side)
             for answer, style, side in zip(self._answers, _OWN, SIDES, strict=True)
         ]
         return Content("   ").join(names)

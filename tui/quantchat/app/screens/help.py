@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from quantchat.app.commands import COMMANDS, PROFILE_COMMANDS, SNAPSHOT_COMMANDS, Command
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 
 _TERMS = (
     ("tok/s", "decode throughput, 1000 ÷ TPOT: now = over the last second, avg = whole answer"),
@@ -140,4 +140,4 @@ def _table(title: str, rows: Iterable[tuple[str, str]], classes: str = "") -> It
     with Grid(classes=classes):
         for left, right in rows:
             yield Static(Content(left), classes="key")
-            yield Static(outside(right))
+            yield Static(untrusted(right))

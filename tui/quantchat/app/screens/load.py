@@ -17,7 +17,7 @@ from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.strip_chart import bar, ceiling
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.checkpoints.maker import Maker
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document import terminal
@@ -84,7 +84,7 @@ class LoadScreen(ProgressScreen):
             await self._save(test)
         except (ModelsFailed, UserError, OSError) as error:
             self.query_one("#bars", Static).update("")
-            self.say(outside(str(error), "$error"))
+            self.say(untrusted(str(error), "$error"))
             self.end()
         finally:
             sampler.close()
@@ -110,7 +110,7 @@ class LoadScreen(ProgressScreen):
         path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
         found = test.record
         result = await to_daemon_thread(lambda: terminal.rendered(blocks(found)))
-        self.say(outside(f"Saved {path}", "$quiet"))
+        self.say(untrusted(f"Saved {path}", "$quiet"))
         self._draw(found, None)
         self.end(result)
 
@@ -157,7 +157,7 @@ def _lines(found: LoadTestRecord, now: LoadTestProgress | None, width: int) -> I
     measured = {model.label: (model, its) for model, its in by_model}
     for label in dict.fromkeys([*measured, *found.undone]):
         waits = label not in measured and label != running
-        yield outside(label, "bold") + quiet("  waiting" if waits else "")
+        yield untrusted(label, "bold") + quiet("  waiting" if waits else "")
         if label in measured:
             model, its = measured[label]
             for point in its:

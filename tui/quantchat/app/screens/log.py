@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Log
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import outside
+from quantchat.app.widgets.text_layout import untrusted
 from quantchat.files import read_tail
 from quantchat.session.live_variant import LiveVariant
 from quantchat.text import neutralise
@@ -61,7 +61,7 @@ class LogScreen(ModalScreen[None]):
             return
         self._text = text
         place = f" · {variant.log}" if variant.log else ""
-        self.query_one(Dialog).border_title = outside(f"{variant.label}{place}")
+        self.query_one(Dialog).border_title = untrusted(f"{variant.label}{place}")
         log = self.query_one(Log)
         log.clear()
         log.write(text)

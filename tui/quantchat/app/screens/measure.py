@@ -12,7 +12,7 @@ from quantchat.app.crash_recovery import CrashRecovery
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document import terminal
 from quantchat.errors import UserError
@@ -76,7 +76,7 @@ class MeasuringScreen(ProgressScreen):
             with self._comparison.occupied():
                 snapshot = await self._measured()
         except ValueError as error:  # a variant ended while the plan was shown
-            self._end("Not measured", outside(str(error), "$error"))
+            self._end("Not measured", untrusted(str(error), "$error"))
             return
         if snapshot is None:
             self._end("Not measured", quiet("Stopped before the first answer was measured."))
@@ -107,8 +107,8 @@ class MeasuringScreen(ProgressScreen):
                 return quiet("saved for recovery, because the program has to end")
             path = await asyncio.wrap_future(self._recovery.save(snapshot, self._measurement))
         except UserError as error:
-            return outside(f"Not saved: {error}", "$error")
-        return outside(f"Saved {path}", "$quiet")
+            return untrusted(f"Not saved: {error}", "$error")
+        return untrusted(f"Saved {path}", "$quiet")
 
     def _step(self, done: int, total: int, detail: str) -> None:
         self.step(done, total, "stopping" if self._stopping else detail)

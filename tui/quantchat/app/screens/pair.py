@@ -13,7 +13,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import outside
+from quantchat.app.widgets.text_layout import untrusted
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import LiveVariant
 
@@ -77,7 +77,7 @@ class PairScreen(ModalScreen["tuple[int, int] | None"]):
 def _option(variant: LiveVariant) -> Option:
     spec = variant.spec
     return Option(
-        outside(variant.label, "bold")
+        untrusted(variant.label, "bold")
         + "\n"
-        + outside(f"{variant.state.value} · {spec.engine} · {spec.model}", "$quiet")
+        + untrusted(f"{variant.state.value} · {spec.engine} · {spec.model}", "$quiet")
     )

@@ -16,7 +16,7 @@ from quantchat.app.screens.pick_form import AskedPick
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.stages import counted
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.checkpoints.maker import Maker
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document import terminal
@@ -96,9 +96,9 @@ class PickScreen(ProgressScreen):
             with state.opened(state.key_of(asked.profile, asked.plan), fresh=asked.fresh) as kept:
                 await self._pick(kept)
         except ModelsFailed as error:  # each variant was dropped, and the table says why
-            await self._over(outside(str(error), "$error"))
+            await self._over(untrusted(str(error), "$error"))
         except UserError as error:
-            self.say(outside(str(error), "$error"))
+            self.say(untrusted(str(error), "$error"))
             self.end()
 
     async def _pick(self, kept: state.Store) -> None:
@@ -123,7 +123,7 @@ class PickScreen(ProgressScreen):
         path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
         if picking.finished:
             kept.remove()
-        await self._over(outside(f"Saved {path}", "$quiet"))
+        await self._over(untrusted(f"Saved {path}", "$quiet"))
 
     async def _over(self, text: Content) -> None:
         """Show the final decision."""
@@ -161,7 +161,7 @@ class PickScreen(ProgressScreen):
             self._doing = {label: counted(progress)}
             if not self._stopping:
                 detail = f"{label}: {counted(progress)}, {progress.detail}".rstrip(", ")
-                self.say(outside(detail, "$quiet"))
+                self.say(untrusted(detail, "$quiet"))
         self._dirty = True
 
     def _on_variant(self, variant: LiveVariant) -> None:

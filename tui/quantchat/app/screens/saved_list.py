@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 from quantchat.app.commands import SNAPSHOT_COMMANDS
 from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.messages import ProfileChosen
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.figures import plural
 from quantchat.errors import UserError
@@ -205,9 +205,9 @@ async def _loaded(paths: Sequence[Path]) -> list[tuple[Path, Snapshot]]:
 
 def _only_trusted(same: Rerun, path: Path, command: str) -> None:
     """Raise UserError if `same` would start or contact something outside quantchat."""
-    if same.trusted:
+    if same.needs_trust:
         raise UserError(
-            "; ".join(same.trusted),
+            "; ".join(same.needs_trust),
             where=path.name,
             hint=f"`{command}` allows what a snapshot names",
         )
@@ -222,11 +222,11 @@ def _about(listed: store.Listed) -> Content:
 
     if listed.problem:
         problem = Content.styled(f"  {one_line(listed.problem)}", "$error")
-        return outside(listed.path.name) + problem
+        return untrusted(listed.path.name) + problem
     when = listed.created[:16].replace("T", " ")
     # The kind comes first: a narrow terminal cuts off the end of the line.
-    parts = [outside(when, "bold"), *([quiet(listed.kind)] if listed.kind else [])]
-    parts += [outside(listed.name), outside(" | ".join(listed.variants), "$quiet")]
+    parts = [untrusted(when, "bold"), *([quiet(listed.kind)] if listed.kind else [])]
+    parts += [untrusted(listed.name), untrusted(" | ".join(listed.variants), "$quiet")]
     if listed.turns or listed.kind in ("", "chat"):
         parts.append(quiet(plural(listed.turns, "turn")))
     if is_recovered(listed.path):

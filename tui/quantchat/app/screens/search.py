@@ -14,7 +14,7 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.session.conversation import Conversation
 from quantchat.text import one_line
 
@@ -111,8 +111,8 @@ def search(conversation: Conversation, words: str) -> list[Found]:
 def _option(place: Found) -> Option:
     who = place.who or "prompt"
     around = (
-        outside(place.before, "$quiet")
+        untrusted(place.before, "$quiet")
         + Content.styled(one_line(place.text), "bold $primary")
-        + outside(place.after, "$quiet")
+        + untrusted(place.after, "$quiet")
     )
-    return Option(quiet(f"{place.turn + 1}  ") + outside(who, "bold") + "  " + around)
+    return Option(quiet(f"{place.turn + 1}  ") + untrusted(who, "bold") + "  " + around)

@@ -17,7 +17,7 @@ from textual.widgets import Static
 
 from quantchat.app.crash_recovery import PATIENCE_S
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
-from quantchat.app.widgets.text_layout import outside
+from quantchat.app.widgets.text_layout import untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.terminal import rendered
 from quantchat.errors import UserError
@@ -90,7 +90,7 @@ class DeleteScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Ask."""
         with Dialog("Delete this snapshot for good?", "Del: delete · Esc: cancel"):
-            yield Static(outside(str(self._path)))
+            yield Static(untrusted(str(self._path)))
 
     def action_delete(self) -> None:
         """Delete the file."""

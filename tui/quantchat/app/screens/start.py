@@ -23,7 +23,7 @@ from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.screens.saved_list import SavedList
 from quantchat.app.widgets.device_line import DeviceLine
-from quantchat.app.widgets.text_layout import GAP, fitted, hints, outside, quiet
+from quantchat.app.widgets.text_layout import GAP, fitted, hints, quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.figures import size
 from quantchat.errors import UserError
@@ -281,8 +281,8 @@ class StartScreen(Screen[None]):
         here = self._here.get(entry.name)
         mark = Content.styled(*(_MARKS[here.fit] if here else _NOT_CHECKED)) + " "
         if entry.profile is None:
-            return Option(mark + outside(entry.name) + Content.styled("  invalid", "$error"))
-        return Option(mark + outside(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
+            return Option(mark + untrusted(entry.name) + Content.styled("  invalid", "$error"))
+        return Option(mark + untrusted(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
 
 
 def _about(entry: library.Entry, here: Here | None) -> Content:
@@ -291,12 +291,12 @@ def _about(entry: library.Entry, here: Here | None) -> Content:
         mistakes = entry.error.lines if entry.error else ()
         return Content.styled(neutralise("\n\n".join(mistakes)), "$error")
     profile = entry.profile
-    lines = [outside(profile.name, "bold"), Content(neutralise(profile.description)), Content()]
+    lines = [untrusted(profile.name, "bold"), Content(neutralise(profile.description)), Content()]
     if here:
         lines += [*_what_it_means(here), Content()]
     for variant in profile.variants:
-        lines.append(outside(variant.label, "$primary"))
-        lines.append(quiet("  ") + outside(f"{variant.engine} · {variant.model}", "$quiet"))
+        lines.append(untrusted(variant.label, "$primary"))
+        lines.append(quiet("  ") + untrusted(f"{variant.engine} · {variant.model}", "$quiet"))
     return Content("\n").join(lines)
 
 
@@ -304,15 +304,15 @@ def _what_it_means(here: Here) -> list[Content]:
     """Return whether the profile fits, what it downloads and what it quantizes, one line each."""
     about = "about " if here.guessed else ""
     lines = [_fit(room, about) for room in here.rooms]
-    lines += [outside(reason, "$quiet") for reason in here.unknown]
+    lines += [untrusted(reason, "$quiet") for reason in here.unknown]
     for model, count in here.downloads:
         told = "of unknown size" if count is None else f"{about}{count / 1e9:.1f} GB"
-        lines.append(quiet("downloads ") + outside(f"{told}: {model}"))
+        lines.append(quiet("downloads ") + untrusted(f"{told}: {model}"))
     if not here.downloads:
         lines.append(quiet("downloads nothing"))
     if here.makes:
         lines.append(
-            quiet("quantizes ") + outside(", ".join(here.makes)) + quiet(" on this machine first")
+            quiet("quantizes ") + untrusted(", ".join(here.makes)) + quiet(" on this machine first")
         )
     return lines
 
@@ -327,4 +327,4 @@ def _fit(room: RoomPlan, about: str) -> Content:
         needed = f"{about}{size(room.peak if loading else room.total)}"
         when = " while loading" if loading else ""
         text += f": needs {needed}{when}; {room.room.name} has {size(room.room.free)} free"
-    return outside(text, style)
+    return untrusted(text, style)

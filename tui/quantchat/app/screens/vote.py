@@ -27,7 +27,7 @@ from quantchat.app.final_sampler import FinalSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explained
 from quantchat.app.widgets.stages import counted
-from quantchat.app.widgets.text_layout import SIDES, hints, outside, quiet
+from quantchat.app.widgets.text_layout import SIDES, hints, quiet, untrusted
 from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
 from quantchat.document.terminal import rendered
 from quantchat.errors import UserError
@@ -168,7 +168,7 @@ class VoteScreen(Screen[None]):
                     await self._vote_on_next_prompt()
                 await self.voting.close()
         except ValueError as error:
-            self._end(outside(str(error), "$error"))
+            self._end(untrusted(str(error), "$error"))
             return
         await self._finish()
 
@@ -178,7 +178,7 @@ class VoteScreen(Screen[None]):
         lines = []
         for one in self.voting.comparison.sides:
             if one.failure is not None:
-                lines += [outside(one.label, "bold"), *explained(one.failure), Content()]
+                lines += [untrusted(one.label, "bold"), *explained(one.failure), Content()]
         self.query_one("#result", Static).update(Content("\n").join(lines))
 
     async def _vote_on_next_prompt(self) -> None:
@@ -201,9 +201,9 @@ class VoteScreen(Screen[None]):
         snapshot = await to_daemon_thread(self._record)
         try:
             await to_daemon_thread(lambda: self._save(snapshot))
-            self._end(outside(f"Saved {self.saved}", "$quiet"))
+            self._end(untrusted(f"Saved {self.saved}", "$quiet"))
         except UserError as error:
-            self._end(outside(f"Not saved: {error}", "$error"))
+            self._end(untrusted(f"Not saved: {error}", "$error"))
         self.query_one("#result", Static).update(rendered(tables.blocks(snapshot)))
 
     def _record(self) -> Snapshot:
@@ -303,7 +303,7 @@ class VoteScreen(Screen[None]):
         loaded = sum(one.state is State.READY for one in sides)
         self._top.update(quiet(f"blind vote on {total} prompts · loading, {loaded} of 2 ready"))
         stages = sorted(counted(one.progress) for one in sides if one.progress is not None)
-        self._loading.update(outside(" · ".join(dict.fromkeys(stages))))
+        self._loading.update(untrusted(" · ".join(dict.fromkeys(stages))))
         self._draw_keys(_KEYS[-1:])
 
     def _draw_keys(self, keys: Sequence[tuple[str, str]]) -> None:
@@ -330,6 +330,6 @@ class VoteScreen(Screen[None]):
         ):
             shown = Content.styled(letter, colour)
             if ballot.seen:
-                shown += Content("  ") + outside(f"{label} (not counted)")
+                shown += Content("  ") + untrusted(f"{label} (not counted)")
             name.update(shown)
         self._draw_keys(_KEYS)

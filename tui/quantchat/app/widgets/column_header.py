@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.text_layout import fitted, outside, quiet, spread
+from quantchat.app.widgets.text_layout import fitted, quiet, spread, untrusted
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.wire.variant import SERVERS, Resolved
 
@@ -36,7 +36,7 @@ class ColumnHeader(Widget):
         """Colour of the column's side."""
         self.silent = False
         """Whether the worker seems to hang."""
-        self.away = False
+        self.more_below = False
         """Whether the column is scrolled up, so that new text is out of sight."""
 
     def render(self) -> Content:
@@ -44,9 +44,9 @@ class ColumnHeader(Widget):
         variant, width = self._variant, self.size.width
         badge, style = _SILENT if self.silent else BADGES[variant.state]
         right = Content.styled(badge, style)
-        if self.away:
+        if self.more_below:
             right = Content.styled("↓ more ^G  ", "$warning") + right
-        first = spread(outside(variant.label, f"bold {self.side}"), right, width)
+        first = spread(untrusted(variant.label, f"bold {self.side}"), right, width)
         warned = Content.styled(
             "".join(f"⚠ {unsafe_option} " for unsafe_option in variant.spec.unsafe_options),
             "bold $error",
@@ -58,12 +58,12 @@ class ColumnHeader(Widget):
         resolved = self._variant.resolved
         if resolved is None:
             spec = self._variant.spec
-            return quiet("to load: ") + outside(f"{spec.engine} · {spec.model}", "$quiet")
+            return quiet("to load: ") + untrusted(f"{spec.engine} · {spec.model}", "$quiet")
         # Dtype and device are always shown, details only whole; a long kernel's name is cut.
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
         where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
-        right = outside(where, "$quiet")
-        parts = (outside(part, "$quiet") for part in (_kernel(resolved), *_details(resolved)))
+        right = untrusted(where, "$quiet")
+        parts = (untrusted(part, "$quiet") for part in (_kernel(resolved), *_details(resolved)))
         return spread(fitted(parts, width - right.cell_length - 1, " · "), right, width)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.text_layout import fitted, outside, quiet, spread
+from quantchat.app.widgets.text_layout import fitted, quiet, spread, untrusted
 from quantchat.document import figures
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class DeviceLine(Widget):
     def render(self) -> Content:
         """Return the title at the left and the machine at the right."""
         width = self.size.width
-        title = Content.styled("quantchat ", "bold") + outside(self._title, "$quiet")
+        title = Content.styled("quantchat ", "bold") + untrusted(self._title, "$quiet")
         room = max(width - title.cell_length - 3, width * 3 // 5)
         if self._sample is None:
             return spread(title, quiet("looking for GPUs"), width)
@@ -80,7 +80,7 @@ def _gpu(gpu: GpuSample, width: int) -> Content:
         Content(power),
     ]
     if gpu.throttle:
-        numbers.append(Content.styled("throttled: ", "$warning") + outside(gpu.throttle[0]))
+        numbers.append(Content.styled("throttled: ", "$warning") + untrusted(gpu.throttle[0]))
     line = _named(gpu.name + (" (MIG)" if gpu.mig else ""), numbers)
     return line if line.cell_length <= width else _short(gpu)
 
@@ -99,7 +99,7 @@ def _short(gpu: GpuSample) -> Content:
 
 
 def _named(name: str, numbers: list[Content]) -> Content:
-    return Content("  ").join([outside(name), *numbers])
+    return Content("  ").join([untrusted(name), *numbers])
 
 
 def _host(host: HostSample, width: int) -> Content:
@@ -114,4 +114,4 @@ def _host(host: HostSample, width: int) -> Content:
     room = width - line.cell_length - 2
     if room < _LEAST_NAME:
         return line
-    return outside(host.cpu).truncate(room, ellipsis=True) + "  " + line
+    return untrusted(host.cpu).truncate(room, ellipsis=True) + "  " + line

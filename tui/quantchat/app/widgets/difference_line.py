@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from quantchat.app.memory_track import MemoryTrack
-from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.app.widgets.text_layout import SIDES, quiet, untrusted
 from quantchat.document import figures
 from quantchat.session.conversation import Answer
 from quantchat.session.live_variant import LiveVariant
@@ -47,7 +47,7 @@ class DifferenceLine(Widget):
         if self._variants is None:
             return Content()
         names = [
-            outside(variant.label).truncate(max(8, width // 6), ellipsis=True).stylize(side)
+            untrusted(variant.label).truncate(max(8, width // 6), ellipsis=True).stylize(side)
             for variant, side in zip(self._variants, SIDES, strict=True)
         ]
         memory = _memory(*self._memory) if self._memory else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.app.widgets.text_layout import SIDES, quiet, untrusted
 from quantchat.document.figures import plural
 from quantchat.session.conversation import (
     ENDS,
@@ -142,7 +142,7 @@ def _with_probabilities(
         for one, answer in zip(continuations, answers, strict=True)
     ]
     short = [
-        outside(f"{token} {_probability(one.own)}", side)
+        untrusted(f"{token} {_probability(one.own)}", side)
         for one, token, side in zip(continuations, tokens, SIDES, strict=True)
     ]
     full = [
@@ -175,7 +175,7 @@ def _probability(probability: float | None) -> str:
 def _excerpts(first: Answer, second: Answer, texts: Iterable[str]) -> Content:
     """Return the next words of each answer; `end` if the answer has ended."""
     each = zip((first, second), texts, SIDES, strict=True)
-    return _joined([outside(_words(answer, text.strip()), side) for answer, text, side in each])
+    return _joined([untrusted(_words(answer, text.strip()), side) for answer, text, side in each])
 
 
 def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from quantchat.app.commands import command
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.document import figures
 from quantchat.wire.messages import Failed
 
@@ -47,12 +47,12 @@ def title_of(failure: Failed) -> str:
 
 def explained(failure: Failed) -> list[Content]:
     """Return the reason, the memory sizes if known, and the hint, one line each."""
-    lines = [outside(failure.reason)]
+    lines = [untrusted(failure.reason)]
     if failure.needed >= 0 or failure.free >= 0:
         needed, free = figures.size(failure.needed), figures.size(failure.free)
         lines.append(Content(f"needed {needed}, free {free}"))
     if failure.hint:
-        lines.append(quiet("try: ") + outside(failure.hint))
+        lines.append(quiet("try: ") + untrusted(failure.hint))
     return lines
 
 

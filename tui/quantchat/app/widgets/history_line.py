@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from quantchat.app.commands import command
-from quantchat.app.widgets.text_layout import SIDES, outside, quiet
+from quantchat.app.widgets.text_layout import SIDES, quiet, untrusted
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Conversation
 
@@ -46,7 +46,7 @@ class HistoryLine(Widget):
         if turn.history_of and len(comparison.conversation.turns) > 1:
             at = labels.index(turn.history_of) if turn.history_of in labels else None
             style = "" if at is None else SIDES[at]
-            return quiet("both sides continue the answers of ") + outside(turn.history_of, style)
+            return quiet("both sides continue the answers of ") + untrusted(turn.history_of, style)
         if not histories_differ(comparison.conversation, labels[0], labels[1]):
             return Content()
         return quiet(

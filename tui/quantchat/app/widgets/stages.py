@@ -10,7 +10,7 @@ from textual.geometry import Size
 from textual.widget import Widget
 
 from quantchat.app.widgets.strip_chart import bar
-from quantchat.app.widgets.text_layout import outside, quiet, spread
+from quantchat.app.widgets.text_layout import quiet, spread, untrusted
 from quantchat.document import figures
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.wire.messages import Progress
@@ -90,9 +90,9 @@ class Stages(Widget):
         took = figures.seconds((stage.ended_s or time.monotonic()) - stage.began_s)
         if not current or failed:
             sign = ("✖ ", "$error") if failed else ("✓ ", "$success")
-            name = Content.assemble(sign) + outside(progress.stage, "$quiet")
+            name = Content.assemble(sign) + untrusted(progress.stage, "$quiet")
             return [spread(name, quiet("" if failed else took), width)]
-        name = Content.styled("▸ ", "$warning") + outside(counted(progress), "bold")
+        name = Content.styled("▸ ", "$warning") + untrusted(counted(progress), "bold")
         below = quiet("  ")
         if progress.total > 0:
             share = progress.done / progress.total
@@ -100,7 +100,7 @@ class Stages(Widget):
             below = Content.assemble(
                 below, (bar(share, cells), "$warning on $panel"), f" {100 * share:.0f} %  "
             )
-        below = (below + outside(progress.detail, "$quiet")).truncate(width, ellipsis=True)
+        below = (below + untrusted(progress.detail, "$quiet")).truncate(width, ellipsis=True)
         return [spread(name, quiet(took), width), *([below] if below.plain.strip() else [])]
 
 

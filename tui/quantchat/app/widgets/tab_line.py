@@ -9,7 +9,7 @@ from textual.widget import Widget
 
 from quantchat.app.commands import command
 from quantchat.app.widgets.column_header import BADGES
-from quantchat.app.widgets.text_layout import SIDES, outside, quiet, spread
+from quantchat.app.widgets.text_layout import SIDES, quiet, spread, untrusted
 from quantchat.session.live_variant import LiveVariant
 
 
@@ -42,7 +42,7 @@ class TabLine(Widget):
         for index, (variant, side) in enumerate(zip(self._variants, SIDES, strict=False)):
             style = f"bold reverse {side}" if index == self._shown else side
             sign = BADGES[variant.state][0][0]
-            label = outside(variant.label, style).truncate(room, ellipsis=True)
+            label = untrusted(variant.label, style).truncate(room, ellipsis=True)
             tabs.append(Content.styled(f" {sign} ", style) + label + Content.styled(" ", style))
         return spread(Content(" ").join(tabs), hint, width)
 

@@ -19,7 +19,7 @@ def quiet(text: str) -> Content:
     return Content.styled(text, QUIET)
 
 
-def outside(text: str, style: str = "") -> Content:
+def untrusted(text: str, style: str = "") -> Content:
     """Return text from models, files or libraries on one line, without control characters."""
     return Content.styled(one_line(text), style)
 

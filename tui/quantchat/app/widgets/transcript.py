@@ -15,7 +15,7 @@ from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.failure_note import FailureNote
 from quantchat.app.widgets.look import Look
 from quantchat.app.widgets.stages import Stages
-from quantchat.app.widgets.text_layout import outside, quiet
+from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.document import figures
 from quantchat.session.conversation import Conversation, Turn
 from quantchat.session.live_variant import LiveVariant
@@ -182,11 +182,11 @@ class Transcript(VerticalScroll, can_focus=False):
         split = " + ".join(f"{name}\xa0{s:.{0 if s >= 9.95 else 1}f}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
         if resolved.device in SERVERS:
-            lines.append(quiet("model: ") + outside(resolved.model, "$quiet"))
+            lines.append(quiet("model: ") + untrusted(resolved.model, "$quiet"))
         else:
-            lines.append(quiet("decode mode: ") + outside(resolved.decode, "$quiet"))
+            lines.append(quiet("decode mode: ") + untrusted(resolved.decode, "$quiet"))
         if resolved.tokenizer:
-            lines.append(quiet("tokenizer: ") + outside(resolved.tokenizer, "$quiet"))
+            lines.append(quiet("tokenizer: ") + untrusted(resolved.tokenizer, "$quiet"))
         if not resolved.chat_template:
             hint = (
                 'Set api = "chat" in the profile to use the server\'s template.'
@@ -197,9 +197,9 @@ class Transcript(VerticalScroll, can_focus=False):
             lines.append(Content.styled(f"{plain} {hint}", "$warning"))
         if resolved.slow_kernel:
             slow = Content.styled("SLOW KERNEL: ", "bold $error")
-            lines.append(slow + outside(resolved.slow_kernel))
+            lines.append(slow + untrusted(resolved.slow_kernel))
         if ready.note:
-            lines.append(outside(ready.note))
+            lines.append(untrusted(ready.note))
         self._note.update(Content("\n").join(lines))
 
     # ------------------------------------------------------------ following the end
@@ -210,7 +210,7 @@ class Transcript(VerticalScroll, can_focus=False):
         return self._follows and not (self.is_anchored and self._anchor_released)
 
     @property
-    def away(self) -> bool:
+    def more_below(self) -> bool:
         """Whether there is text below the visible part and the column does not follow it."""
         return not self.following and self.scroll_y < self.max_scroll_y
 

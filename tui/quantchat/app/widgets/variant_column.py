@@ -55,9 +55,9 @@ class VariantColumn(Vertical):
             self.memory.forget()
 
     def show_silence(self, now_s: float) -> bool:
-        """Show, or remove, the note that the worker seems to hang at `now_s` (monotonic clock).
+        """Show or remove the note that the worker seems to hang; return whether it does.
 
-        Returns whether it seems to hang.
+        `now_s` is the current time of the monotonic clock.
         """
         silence = self.variant.silence(now_s)
         if silence is not None or self.header.silent:
@@ -70,9 +70,9 @@ class VariantColumn(Vertical):
         """Draw what arrived since the last tick."""
         self.transcript.tick()
         self.panel.observe(self.newest_answer(conversation))
-        away = self.transcript.away
-        if away != self.header.away:
-            self.header.away = away
+        more_below = self.transcript.more_below
+        if more_below != self.header.more_below:
+            self.header.more_below = more_below
             self.header.refresh()
 
     def newest_answer(self, conversation: Conversation) -> Answer | None:

@@ -31,7 +31,7 @@ class Rerun:
     """Which settings cannot be repeated exactly, one line each."""
 
     @property
-    def trusted(self) -> list[str]:
+    def needs_trust(self) -> list[str]:
         """What the rerun would start or contact outside quantchat, one line each."""
         found = []
         for variant in (self.profile.variants[index] for index in self.pair):
@@ -108,7 +108,10 @@ def _chat(turns: list[TurnRecord], run: Run) -> Plan:
 def _settings(
     turns: list[TurnRecord], plan: Plan, asked: Generation, where: str
 ) -> Iterable[Generation]:
-    """Yield the sampling settings of each answer, without an answer length that its task set."""
+    """Yield the generation settings of each answer; `asked` are those of the profile.
+
+    If the task of an answer set its length, `max_new_tokens` is that of the profile.
+    """
     for turn in turns:
         number = turn.task or 0
         own_length = 0 < number <= len(plan.tasks) and plan.tasks[number - 1].output_tokens

@@ -35,9 +35,9 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
 
     file = find_snapshot(obj or paths.snapshots_dir(), snapshot)
     same = rerun_of(store.load(file), where=str(file))
-    if same.trusted and not trust:
+    if same.needs_trust and not trust:
         raise UserError(
-            "; ".join(same.trusted),
+            "; ".join(same.needs_trust),
             where=str(file),
             hint="add --trust if you trust the origin of this snapshot",
         )

@@ -94,8 +94,8 @@ class Sampler:
             token = logits.argmax(dim=-1, keepdim=True)
         else:
             chances = torch.softmax(logits.float(), dim=-1)
-            # torch.multinomial for one draw (ATen/native/Distributions.cpp), without its checks:
-            # which would make the host wait for the device.
+            # Like torch.multinomial for one draw (ATen/native/Distributions.cpp), but without its
+            # checks, which would make the host wait for the device.
             races = torch.empty_like(chances).exponential_(1, generator=self._generator)
             token = (chances / races).argmax(dim=-1, keepdim=True)
         if self._looks_back:
