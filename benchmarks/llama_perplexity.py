@@ -163,8 +163,8 @@ def table(result: dict[str, Any]) -> str:
     scored = result["quantchat"]["setting"]["positions"]
     lines += [
         "",
-        f"{scored} tokens were scored. Of the Q4_1 file as it comes, whose activations llama.cpp "
-        f"rounds to 8 bits, its perplexity is {as_it_comes}.",
+        f"{scored} tokens were scored. If llama.cpp reads the original Q4_1 file and rounds "
+        f"activations to 8 bits, its perplexity is {as_it_comes}.",
     ]
     return "\n".join(lines)
 

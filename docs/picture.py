@@ -23,7 +23,7 @@ TARGET = Path(__file__).with_name("screen.svg")
 
 async def picture() -> str:
     """Load the demo, ask, wait until the divergence is scored; return the screen as SVG."""
-    os.environ["COLORTERM"] = "truecolor"  # wherever it is made, the picture has all colours
+    os.environ["COLORTERM"] = "truecolor"  # so that the picture has all colours on any machine
     app = QuantchatApp(load.load(library.find("demo")))
     async with app.run_test(size=SIZE) as pilot:
         screen = app.screen
@@ -41,7 +41,7 @@ async def picture() -> str:
             await pilot.pause(0.2)
         await pilot.pause(1)
         svg = app.export_screenshot(title="quantchat demo")
-    # The fonts it would fetch from the network are not needed: every viewer has a monospaced one.
+    # Leave out the fonts that a viewer would fetch: each has a monospaced font of its own.
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
 

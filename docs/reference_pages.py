@@ -36,8 +36,8 @@ PAGES: dict[str, tuple[str, type[BaseModel], str]] = {
     ),
 }
 
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./){2,}[^)]*\)")
-"""A link to a file of the repository that is no page of the site."""
+_REPOSITORY_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./){2,}[^)]*\)")
+"""A link to a file of the repository that is outside `docs/` and so not a page of the site."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -50,7 +50,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Show the text alone of a link that leads out of `docs/`, to a file of the repository."""
-    return _OUTSIDE.sub(r"\1", markdown)
+    return _REPOSITORY_LINK.sub(r"\1", markdown)
 
 
 def _tables(model: type[BaseModel]) -> Iterator[str]:
