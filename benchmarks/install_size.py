@@ -3,7 +3,7 @@
 `python benchmarks/install_size.py` resolves the dependencies of `pyproject.toml` with `uv lock`
 (which must be on PATH; nothing is downloaded), adds up the files that pip would take on Linux
 x86_64, and writes `benchmarks/results/install_size.json`. `--table` prints the table of the
-documentation.
+documentation. The index has no torch for CPUs, so the size of its wheel is given by `--cpu-torch`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from session import HERE, keep, kept
 from quantchat.profile.toml_text import parse
 
 PYTHON = (3, 12)
+MBIT_S = 100
+"""Speed of the connection for which times are given."""
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
 CUDA = ("nvidia-", "cuda-", "triton")
@@ -96,22 +98,30 @@ def size(package: dict[str, Any]) -> int:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the saved result as Markdown."""
+    """Return the saved result as Markdown, with the time that each download takes."""
     mb = result["mb"]
+    cuda = mb["torch"] + mb["cuda"]
     rows = [
-        ("torch for CUDA, Triton and NVIDIA's libraries", mb["torch"] + mb["cuda"]),
+        ("torch for CUDA, Triton and NVIDIA's libraries", cuda),
+        ("torch for CPUs", mb["cpu_torch"]),
         ("everything else", mb["other"]),
-        ("together", sum(mb.values())),
+        ("together, for CUDA", cuda + mb["other"]),
+        ("together, for CPUs", mb["cpu_torch"] + mb["other"]),
     ]
-    lines = ["| download | MB |", "| --- | --: |"]
-    return "\n".join([*lines, *(f"| {name} | {value:,} |" for name, value in rows)])
+    lines = [f"| download | MB | minutes at {MBIT_S} Mbit/s |", "| --- | --: | --: |"]
+    lines += [f"| {name} | {value:,} | {value * 8 / MBIT_S / 60:.1f} |" for name, value in rows]
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Resolve and save, or print the saved table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true")
-    if parser.parse_args().table:
+    parser.add_argument("--cpu-torch", type=Path, metavar="WHEEL", help="torch's wheel for CPUs")
+    given = parser.parse_args()
+    if not given.table and given.cpu_torch is None:
+        parser.error("--cpu-torch WHEEL is missing")
+    if given.table:
         print(table(kept("install_size")))
         return
     packages = {package["name"]: package for package in installed(locked())}
@@ -119,12 +129,13 @@ def main() -> None:
     cuda = {name for name in sizes if name.startswith(CUDA)} - {"nvidia-ml-py"}
     mb = {
         "torch": sizes["torch"],
+        "cpu_torch": given.cpu_torch.stat().st_size,
         "cuda": sum(sizes[name] for name in cuda),
         "other": sum(value for name, value in sizes.items() if name not in cuda | {"torch"}),
     }
     result = {
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "command": "python benchmarks/install_size.py",
+        "command": f"python benchmarks/install_size.py --cpu-torch {given.cpu_torch.name}",
         "for": f"Python {PYTHON[0]}.{PYTHON[1]}, Linux x86_64",
         "versions": {name: packages[name]["version"] for name in ("torch", "gptqmodel")},
         "packages": len(sizes),

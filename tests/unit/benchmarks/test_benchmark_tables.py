@@ -77,8 +77,11 @@ def test_the_page_on_decoding_says_how_soon_a_stop_is_answered() -> None:
 def test_the_readme_says_how_much_is_downloaded() -> None:
     mb = json.loads((ROOT / "benchmarks" / "results" / "install_size.json").read_text())["mb"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for size in (sum(mb.values()), mb["torch"] + mb["cuda"], mb["other"]):
-        assert f"{size / 1000:.1f} GB" in readme
+    for_cuda = mb["torch"] + mb["cuda"] + mb["other"]
+    for_cpus = mb["cpu_torch"] + mb["other"]
+    minutes = for_cuda * 8 / 100 / 60
+    assert f"{for_cuda / 1000:.1f} GB, {minutes:.0f} minutes at 100 Mbit/s" in readme
+    assert f"build for CPUs: {for_cpus / 1000:.1f} GB" in readme
 
 
 def test_the_page_on_decoding_says_what_imports_cost() -> None:
