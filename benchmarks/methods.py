@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="measure only speeds not yet saved")
     given = parser.parse_args()
     if not (given.table or given.speed):
-        options = ("--tokens", str(given.tokens))
+        options = ("--tokens", str(given.tokens), "--window", "512")
         result = kept("score", saved_by("score", *options, profile=PROFILE), profile=PROFILE)
         save(
             {**result, "command": f"python benchmarks/methods.py {' '.join(options)}", "speed": {}}

@@ -26,7 +26,7 @@ RESULTS = HERE / "results" / "quality.json"
 
 def measure() -> dict[str, Any]:
     """Return the part of `quantchat score`'s snapshot that is saved here."""
-    return kept("score", saved_by("score"))
+    return kept("score --window 512", saved_by("score", "--window", "512"))
 
 
 def saved_by(command: str, *options: str, profile: str = "quality.toml") -> dict[str, Any]:

@@ -78,6 +78,7 @@ RESULTS: dict[str, JobResult] = {
         vocabulary=100,
         seconds=1.0,
         weights=1,
+        window=512,
     ),
 }
 """What each job answers where a test says nothing else."""

@@ -128,4 +128,5 @@ def _write_scores(job: ScoreJob, label: str, workers: PickWorkers) -> ScoreResul
         vocabulary=100,
         seconds=1.0,
         weights=script.weights,
+        window=job.window,
     )

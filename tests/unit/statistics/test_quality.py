@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy
@@ -10,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantchat.statistics.quality import Divergence, Quantity, divergence, perplexity
+from quantchat.statistics.quality import (
+    Divergence,
+    Quantity,
+    depth_ends,
+    divergence,
+    passages,
+    perplexity,
+)
 from quantchat.statistics.surprisal import CrossPerplexity
 
 WINDOWS, SCORED = 12, 31
@@ -143,15 +151,36 @@ def test_an_answer_that_a_broken_model_holds_impossible_has_a_perplexity_without
 
 
 def test_the_kld_by_depth_is_that_of_each_part_of_the_windows() -> None:
-    windows, scored = 3, 10  # parts of 3, 3, 2 and 2 tokens
-    kld = numpy.arange(windows * scored, dtype=float).reshape(windows, scored)
+    windows, window = 3, 1000
+    ends = depth_ends(1, window)
+    assert ends == (1, 128, 512, 1000)
+    # One row for each window: the KLD at the tokens 1 to 999; the first is read without context.
+    kld = numpy.arange(windows * (window - 1), dtype=float).reshape(windows, window - 1)
+    early, scored = kld[:, :500].ravel(), kld[:, 500:].ravel()
     seen = divergence(
-        nll=kld.ravel() * 0,
-        reference_nll=kld.ravel() * 0,
-        kld=kld.ravel(),
-        top1_agrees=kld.ravel() >= 0,
+        nll=scored * 0,
+        reference_nll=scored * 0,
+        kld=scored,
+        top1_agrees=scored >= 0,
         windows=windows,
+        kld_early=early,
+        depth_ends=ends,
     )
-    expected = [kld[:, a:b].mean() for a, b in ((0, 3), (3, 6), (6, 8), (8, 10))]
+    expected = [kld[:, a - 1 : b - 1].mean() for a, b in pairwise(ends)]
     assert [part.value for part in seen.kld_by_depth] == pytest.approx(expected)
     assert all(part.clustered is not None for part in seen.kld_by_depth)
+    assert seen.kld_mean.value == scored.mean()  # the early tokens count for the depths alone
+
+
+def test_parts_of_the_depth_double_up_to_the_window() -> None:
+    assert depth_ends(1, 4096) == (1, 128, 512, 1024, 2048, 4096)
+    assert depth_ends(257, 4096) == (257, 512, 1024, 2048, 4096)
+    assert depth_ends(1, 128) == ()  # a single part says nothing
+    assert depth_ends(2049, 4096) == ()
+
+
+def test_a_long_window_is_several_passages() -> None:
+    assert (passages(16, 255), passages(2, 2047), passages(3, 7)) == (16, 16, 3)
+    noise = numpy.repeat(numpy.random.default_rng(5).normal(0, 1, 64), 256)  # passages of 256
+    whole = perplexity(3 + noise, 2).clustered
+    assert whole == pytest.approx(perplexity(3 + noise, 64).clustered)

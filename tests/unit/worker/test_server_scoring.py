@@ -103,7 +103,7 @@ def scored(server: FakeServer, folder: Path, answer: Answer) -> ScoreResult:
     (folder / "windows").write_bytes(array("q", itertools.chain(*IDS)).tobytes())
     with LogitWriter(folder / "forecasts") as writer:
         for _ in IDS:
-            writer.write(REFERENCE[WINDOW - SCORED - 1 : WINDOW - 1])
+            writer.write(REFERENCE[: WINDOW - 1])
     server.recorded = answer
     options = {"api": "chat", "base_url": server.url, "timeout_s": 20.0}
     load = Load("openai", "tiny", options, loader="quantchat.worker.loaders.openai")
@@ -113,6 +113,7 @@ def scored(server: FakeServer, folder: Path, answer: Answer) -> ScoreResult:
         text="",
         window=WINDOW,
         stride=WINDOW,
+        depths=True,
         workspace=Workspace(str(output), str(output)),
         against={"0": str(folder / "forecasts")},
         windows=str(folder / "windows"),
@@ -137,6 +138,10 @@ def test_surprisal_is_exact_and_the_divergence_a_lower_bound(
     assert read["top"].tolist() == MODEL[rows].argmax(-1).tolist() * WINDOWS
     whole = divergence(REFERENCE[rows], MODEL[rows]).tolist() * WINDOWS
     assert all(0 < a <= b + 1e-3 for a, b in zip(read["0.forward"], whole, strict=True))
+    early = numpy.fromfile(tmp_path / "out" / "0.early.forward").tolist()
+    before = slice(0, WINDOW - SCORED - 1)
+    whole = divergence(REFERENCE[before], MODEL[before]).tolist() * WINDOWS
+    assert all(0 < a <= b + 1e-3 for a, b in zip(early, whole, strict=True))
     prompts = [one["prompt"] for one in server.requests if "prompt_logprobs" in one]
     assert prompts == IDS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,10 @@ QUICK = 8192
 """Default number of tokens."""
 
 WINDOW = 512
-"""Default window in tokens, as in llama.cpp."""
+"""Window in tokens as in llama.cpp, for everything but the KLD by depth in a long context."""
+
+LONGEST = 4096
+"""Default window of `quantchat score` in tokens, where text, context and memory allow it."""
 
 Floor = Literal["attention", "dtype", "none"]
 
@@ -29,10 +33,35 @@ class ScorePlan:
     """Number of tokens of the text; 0: all."""
     window: int = WINDOW
     stride: int = WINDOW
+    fit: bool = False
+    """Whether to take shorter windows if the text, the context or the memory requires it."""
+    window_limit: str = ""
+    """Why `window` is shorter than the default; empty if it is not."""
+    depths: bool = False
+    """Whether to compare the tokens before the scored ones too, for the KLD by depth."""
     floor: Floor = "attention"
     """Which setting of the reference is changed to measure the noise floor."""
     pair: bool = True
     """Whether the first two variants are also compared with each other."""
+
+
+def longest_window(variants: Sequence[AnyVariant]) -> tuple[int, str]:
+    """Return the longest default window that all of `variants` take, and why it is shorter.
+
+    The reason is empty for `LONGEST`. A server may take less than its model, so it gets `WINDOW`.
+    """
+    window, limit = LONGEST, ""
+    for spec in variants:
+        engine = engine_of(spec)
+        most = WINDOW if engine.is_server else engine.cached_tokens(spec, LONGEST)
+        if most < window:
+            window = most
+            limit = (
+                f"{spec.label} is behind a server, whose context is not known"
+                if engine.is_server
+                else f"{spec.label} has a context of {most}"
+            )
+    return window, limit
 
 
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:

@@ -17,6 +17,8 @@ class Figures:
     folder: Path
     windows: int
     """Number of equally long windows of scored tokens."""
+    depth_ends: tuple[int, ...] = ()
+    """See `quality.depth_ends`; empty if the tokens before the scored ones were not compared."""
 
     def read(self, name: str) -> Any:
         """Return the array `name`, of shape (scored tokens,)."""
@@ -34,20 +36,24 @@ class Figures:
 
         This model's job was given the stored logits of `other` under `name`.
         """
-        return self._compared(other, self.read(f"{name}.forward"))
+        return self._compared(other, self, f"{name}.forward", f"{name}.early.forward")
 
     def seeing(self, other: Figures, name: str) -> Divergence:
         """Return the divergence of `other` from this model as the reference.
 
         This model's job was given the stored logits of `other` under `name`.
         """
-        return other._compared(self, self.read(f"{name}.backward"))
+        return other._compared(self, self, f"{name}.backward", f"{name}.early.backward")
 
-    def _compared(self, reference: Figures, kld: Any) -> Divergence:
+    def _compared(self, reference: Figures, measured: Figures, kld: str, early: str) -> Divergence:
+        """Return the divergence from `reference`; `measured` has the arrays `kld` and `early`."""
+        depths = self.depth_ends if (measured.folder / early).is_file() else ()
         return quality.divergence(
             nll=self.read("nll"),
             reference_nll=reference.read("nll"),
-            kld=kld,
+            kld=measured.read(kld),
             top1_agrees=self.read("top") == reference.read("top"),
             windows=self.windows,
+            kld_early=measured.read(early) if depths else None,
+            depth_ends=depths,
         )

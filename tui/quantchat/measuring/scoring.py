@@ -8,6 +8,7 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.engines.registry import engine_of
 from quantchat.host.job_runner import JobFailed
+from quantchat.host.limits import MemoryLimits
 from quantchat.measuring.score_plan import ScorePlan, floor_of
 from quantchat.measuring.score_results import Figures
 from quantchat.profile.model import AnyVariant, Profile
@@ -22,7 +23,8 @@ from quantchat.snapshot.score import (
     SettingRecord,
     StorageRecord,
 )
-from quantchat.wire.jobs import ScoreJob, ScoreResult, Workspace
+from quantchat.statistics.quality import depth_ends, passages
+from quantchat.wire.jobs import Fit, ScoreJob, ScoreResult, Workspace
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
@@ -101,9 +103,8 @@ class Scoring:
         if not (folder / "forecasts").is_file():
             return
         setting = record.setting
-        windows = setting.positions // (setting.window - setting.context)
         self._setting, self._storage = setting, record.storage
-        self._kept[reference] = _Read("0", Figures(folder, windows))
+        self._kept[reference] = _Read("0", self._figures(folder, setting.positions))
         self.models = list(record.models)
         done = {one.label for one in record.models}
         self._unread = [label for label in self._unread if label not in done]
@@ -125,8 +126,8 @@ class Scoring:
             )
             return None
         ran = about.resolved
-        figures = Figures(folder, about.positions // (self._plan.window - about.context))
         other = self._settle(about)
+        figures = self._figures(folder, about.positions)
         whole = not engine_of(spec).is_server or about.likeliest > 0
         before = self._kept.get(self._plan.reference.label)
         scored = ScoredRecord(
@@ -152,20 +153,41 @@ class Scoring:
         self._jobs.on_model(spec.label, None)
 
     def _job(self, role: Role, spec: AnyVariant, load: Load, folder: Path) -> ScoreJob:
-        plan = self._plan
+        plan, setting = self._plan, self._setting
         return ScoreJob(
             load=load,
             text=str(plan.corpus.path),
-            window=plan.window,
-            stride=plan.stride,
+            window=setting.window if setting else plan.window,
+            stride=setting.stride if setting else plan.stride,
+            fit=self._fit() if plan.fit and setting is None else None,
+            depths=plan.depths,
             workspace=Workspace(str(folder), str(folder), threads=threads_for(1)),
             tokens=plan.tokens,
-            ids_sha256=self._setting.ids_sha256 if self._setting else "",
+            ids_sha256=setting.ids_sha256 if setting else "",
             against={read.name: str(read.kept) for read in self._kept.values()},
             keep="forecasts" if self._wanted_later(role, spec) else "",
             windows=str(self._folder / "0" / "windows") if engine_of(spec).is_server else "",
             copies=2 if plan.pair and role == "reference" and not self._is_pairs(spec) else 1,
         )
+
+    def _fit(self) -> Fit:
+        """Return what limits the windows of the first model, and so those of all models."""
+        specs = [self._plan.reference, *self._others]
+        eager = any(getattr(spec, "attention", "") == "eager" for spec in specs)
+        floor = self._plan.floor == "attention" and engine_of(specs[0]).selects_attention
+        return Fit(memory=MemoryLimits().usable().available, eager=eager or floor)
+
+    @property
+    def window(self) -> int:
+        """Tokens that each model reads at a time."""
+        return self._setting.window if self._setting else self._plan.window
+
+    def _figures(self, folder: Path, positions: int) -> Figures:
+        """Return the figures in `folder` of a model that scored `positions` tokens."""
+        setting = self._setting
+        assert setting is not None  # noqa: S101  # the first model's result is the setting
+        windows = positions // (setting.window - setting.context)
+        return Figures(folder, windows, tuple(setting.depth_ends))
 
     def _is_pairs(self, spec: AnyVariant) -> bool:
         return spec.label in (self._first, self._second)
@@ -183,11 +205,16 @@ class Scoring:
         """Store the setting of the first scored model; return a note if a tokenizer differs."""
         plan, tokenizer_hash = self._plan, about.resolved.tokenizer_hash
         if self._setting is None:
+            window = about.window
+            stride = min(plan.stride, window)
+            scored = window - about.context
+            ends = depth_ends(1, window) if plan.depths and stride == window else ()
             self._setting = SettingRecord(
                 text=plan.corpus.name,
                 text_sha256=plan.corpus.sha256,
-                window=plan.window,
-                stride=plan.stride,
+                window=window,
+                window_limit=about.window_limit or plan.window_limit,
+                stride=stride,
                 tokenizer_hash=tokenizer_hash,
                 tokens=about.tokens,
                 positions=about.positions,
@@ -195,6 +222,8 @@ class Scoring:
                 begin=about.begin,
                 ids_sha256=about.ids_sha256,
                 vocabulary=about.vocabulary,
+                passages=passages(about.positions // scored, scored),
+                depth_ends=list(ends),
             )
         if about.likeliest >= 0:
             return _of_a_server(about.likeliest)

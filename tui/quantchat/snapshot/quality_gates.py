@@ -155,12 +155,11 @@ _Named = Callable[[str], QualityColumn]
 
 def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _Named], _Named | None]:
     setting = score.setting
-    windows = setting.positions // max(1, setting.window - setting.context)
     reference = next((one for one in score.models if one.role == "reference"), None)
 
     def column(model: ScoredRecord) -> _Named:
         def read(figure: str) -> Reading | None:
-            return _of_score(figure, run, model, reference, windows)
+            return _of_score(figure, run, model, reference, setting.independent)
 
         return lambda letter: QualityColumn(letter, model.label, read, setting.tokens, "token")
 
@@ -169,16 +168,16 @@ def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _Named], _Named | N
 
 
 def _of_score(
-    figure: str, run: int, model: ScoredRecord, reference: ScoredRecord | None, windows: int
+    figure: str, run: int, model: ScoredRecord, reference: ScoredRecord | None, passages: int
 ) -> Reading | None:
     seen = model.divergence
     if figure == "perplexity" and reference is not None and reference.perplexity is not None:
-        base = ((run, "perplexity"), mean_of_tokens(reference.perplexity, windows))
+        base = ((run, "perplexity"), mean_of_tokens(reference.perplexity, passages))
         if model is reference:
             return Reading((base,), lambda perplexity: perplexity)
         if seen is None:
             return None
-        ratio = ((run, "log ratio", model.label), mean_of_tokens(seen.log_ratio, windows))
+        ratio = ((run, "log ratio", model.label), mean_of_tokens(seen.log_ratio, passages))
         return Reading((base, ratio), lambda perplexity, log: perplexity * math.exp(log))
     if seen is None:
         return None
@@ -191,12 +190,12 @@ def _of_score(
     quantity = quantities.get(figure)
     if quantity is None:
         return None
-    part = ((run, figure, model.label), mean_of_tokens(quantity, windows))
+    part = ((run, figure, model.label), mean_of_tokens(quantity, passages))
     return Reading((part,), lambda value: value)
 
 
-def mean_of_tokens(quantity: Quantity, windows: int) -> Uncertain:
-    """Return a mean over tokens with its margin: the wider of those by token and by window.
+def mean_of_tokens(quantity: Quantity, passages: int) -> Uncertain:
+    """Return a mean over tokens with its margin: the wider of those by token and by passage.
 
     Without any standard error the margin is infinite.
     """
@@ -205,8 +204,8 @@ def mean_of_tokens(quantity: Quantity, windows: int) -> Uncertain:
     margins = []
     if quantity.error is not None:
         margins.append(float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * quantity.error)
-    if quantity.clustered is not None and windows > 1:
-        margins.append(float(stats.t.ppf((1 + CONFIDENCE) / 2, windows - 1)) * quantity.clustered)
+    if quantity.clustered is not None and passages > 1:
+        margins.append(float(stats.t.ppf((1 + CONFIDENCE) / 2, passages - 1)) * quantity.clustered)
     return Uncertain(quantity.value, quantity.value, max(margins, default=math.inf))
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from quantchat.snapshot.fields import AsObject, Record, Text
-from quantchat.statistics.quality import Divergence, Quantity
+from quantchat.statistics.quality import EQUAL_DEPTHS, Divergence, Quantity
 from quantchat.wire.jobs import PartDivergence
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
@@ -33,7 +35,7 @@ class SettingRecord(Record):
     stride: int
     """Tokens from the beginning of one window to that of the next."""
     context: int
-    """Tokens at the beginning of each window that are only read."""
+    """Tokens at the beginning of each window before the scored ones."""
     begin: Text
     """The BOS token that replaces the first token of each window; empty if there is none."""
     tokenizer_hash: Text
@@ -42,6 +44,29 @@ class SettingRecord(Record):
     """Hash of the token ids that were read."""
     vocabulary: int
     """Number of logits at each position."""
+    window_limit: Text = ""
+    """What made the window shorter than the default; empty if it was asked for or nothing did."""
+    passages: int = 0
+    """Groups of tokens whose errors are taken as independent; 0 in older files: the windows."""
+    depth_ends: list[int] = Field(default_factory=list)
+    """Tokens of a window at which the parts of the KLD by depth begin and end; empty in older
+    files, which have four equal parts of the scored tokens."""
+
+    @property
+    def independent(self) -> int:
+        """Number of groups of tokens whose errors are taken as independent."""
+        return self.passages or self.positions // max(1, self.window - self.context)
+
+    @property
+    def depths(self) -> list[int]:
+        """The tokens of a window at which the parts of the KLD by depth begin and end.
+
+        Older files were split as by `numpy.array_split`: the first parts are longer by one.
+        """
+        if self.depth_ends:
+            return self.depth_ends
+        size, longer = divmod(self.window - self.context, EQUAL_DEPTHS)
+        return [self.context + n * size + min(n, longer) for n in range(EQUAL_DEPTHS + 1)]
 
 
 class StorageRecord(Record):

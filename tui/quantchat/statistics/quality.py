@@ -8,7 +8,9 @@ tokens as independent, and those of perplexity are propagated (the delta method)
 difference of perplexities is paired, because both models read the same tokens.
 
 Tokens of one window are not quite independent: a hard passage is hard for many tokens. So
-`Quantity.clustered` takes the windows as units (a cluster-robust error: Cameron and Miller 2015).
+`Quantity.clustered` takes passages of about `PASSAGE` tokens as units (a cluster-robust error:
+Cameron and Miller 2015). A window of 512 tokens, of which 255 are scored, is one passage. A longer
+one is several, because the few windows of a long context would not give a usable error.
 A percentile's error is half the distance between the percentiles one standard error of the
 proportion below and above (Woodruff 1952).
 """
@@ -28,8 +30,14 @@ if TYPE_CHECKING:
     Values = NDArray[Any]
 
 KLD_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
-DEPTHS = 4
-"""Equal parts of a window's scored tokens, for the KLD by depth in the context."""
+PASSAGE = 256
+"""Scored tokens of a passage, about: what a window of 512 tokens has."""
+
+DEPTH_ENDS = (128, *(2**power for power in range(9, 21)))
+"""Token numbers in a window at which a part of the KLD by depth ends; the window ends the last."""
+
+EQUAL_DEPTHS = 4
+"""Equal parts of a window's scored tokens, in which older snapshots have the KLD by depth."""
 
 DELTA_P_PERCENTILES = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
@@ -43,7 +51,7 @@ class Quantity:
     error: float | None
     """Standard error with each token as a unit."""
     clustered: float | None
-    """Standard error with each window as a unit; None for fewer than two windows."""
+    """Standard error with each passage as a unit; None for fewer than two passages."""
 
     @property
     def wider(self) -> float | None:
@@ -85,8 +93,27 @@ class Divergence:
     top1_agreement: Quantity = field(metadata={FORMERLY: "same_top"})
     """Top-1 agreement: share of positions at which both models have the same most likely token."""
     kld_by_depth: list[Quantity] = field(default_factory=list)
-    """Mean KLD in each of four (`DEPTHS`) parts of the windows, from the first scored token to the
-    last; empty if a window has fewer scored tokens."""
+    """Mean KLD in each part of the windows, from the first compared token to the last; empty if it
+    was not measured. The score's setting says where the parts end."""
+
+
+def passages(windows: int, scored: int) -> int:
+    """Return the number of passages in `windows` windows of `scored` scored tokens each."""
+    return windows * _parts(scored)
+
+
+def _parts(scored: int) -> int:
+    return max(1, round(scored / PASSAGE))
+
+
+def depth_ends(first: int, window: int) -> tuple[int, ...]:
+    """Return at which tokens of a window the parts of the KLD by depth begin and end.
+
+    A part has the tokens from one index (from 0) up to the next; `first` is the index of the first
+    compared token. Empty if there would be a single part.
+    """
+    ends = (first, *(end for end in DEPTH_ENDS if first < end < window), window)
+    return ends if len(ends) > 2 else ()
 
 
 def perplexity(nll: Values, windows: int) -> Quantity:
@@ -104,11 +131,20 @@ def perplexity_difference(nll: Values, reference_nll: Values, windows: int) -> Q
 
 
 def divergence(
-    *, nll: Values, reference_nll: Values, kld: Values, top1_agrees: Values, windows: int
+    *,
+    nll: Values,
+    reference_nll: Values,
+    kld: Values,
+    top1_agrees: Values,
+    windows: int,
+    kld_early: Values | None = None,
+    depth_ends: Sequence[int] = (),
 ) -> Divergence:
     """Compare two models, from parallel arrays with an item for each scored token.
 
     `top1_agrees` says for each token whether both models had the same most likely token.
+    `kld_early` has the KLD of the tokens of each window before the scored ones, which count for the
+    KLD by depth only; `depth_ends` are its parts.
     """
     import numpy
 
@@ -123,18 +159,21 @@ def divergence(
         delta_p_rms=_rms(delta_p, windows),
         delta_p_percentiles=_percentiles(delta_p, DELTA_P_PERCENTILES, windows),
         top1_agreement=_mean(top1_agrees.astype(float), windows),
-        kld_by_depth=_by_depth(kld, windows),
+        kld_by_depth=_by_depth(kld, kld_early, depth_ends, windows),
     )
 
 
-def _by_depth(values: Values, windows: int) -> list[Quantity]:
-    """Return the mean of `values` in each of `DEPTHS` nearly equal parts of the windows."""
+def _by_depth(
+    scored: Values, early: Values | None, ends: Sequence[int], windows: int
+) -> list[Quantity]:
+    """Return the mean of the KLDs between each two of `ends` in all windows."""
     import numpy
 
-    by_window = values.reshape(windows, -1)
-    if by_window.shape[1] < DEPTHS:
+    if early is None or not ends:
         return []
-    parts = numpy.array_split(by_window, DEPTHS, axis=1)
+    by_window = numpy.hstack([early.reshape(windows, -1), scored.reshape(windows, -1)])
+    cuts = [end - ends[0] for end in ends[1:-1]]
+    parts = numpy.split(by_window, cuts, axis=1)
     return [_mean(part.ravel(), windows) for part in parts]
 
 
@@ -173,10 +212,14 @@ def _percentile(values: Values, share: float, windows: int) -> Quantity:
 
 def _estimate(value: float, pulls: Values, windows: int) -> Quantity:
     """Return `value` with its errors; `pulls` is each token's influence on it, with mean 0."""
+    import numpy
+
     count = len(pulls)
     error = math.sqrt(float((pulls**2).sum()) / (count * (count - 1))) if count > 1 else None
     clustered = None
-    if windows > 1:
-        sums = pulls.reshape(windows, -1).sum(axis=1)
-        clustered = math.sqrt(float((sums**2).sum()) * windows / (windows - 1)) / count
+    by_window = pulls.reshape(windows, -1)
+    parts = numpy.array_split(by_window, _parts(by_window.shape[1]), axis=1)
+    sums = numpy.concatenate([part.sum(axis=1) for part in parts])
+    if (units := len(sums)) > 1:
+        clustered = math.sqrt(float((sums**2).sum()) * units / (units - 1)) / count
     return Quantity(value, error, clustered)

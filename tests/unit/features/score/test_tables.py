@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from quantchat.features.score import tables as report
 from quantchat.report.csv_tables import tables
 from quantchat.snapshot import store
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.score import obstacles
+from quantchat.snapshot.score import ScoreRecord, obstacles
 from quantchat.statistics.quality import Quantity
 
 Capture = pytest.CaptureFixture[str]
@@ -172,3 +174,53 @@ def test_what_cannot_be_asked_of_scores(tmp_path: Path, capsys: Capture) -> None
     assert "is a figure of `quantchat run`" in capsys.readouterr().err
     assert main(["compare", *files]) == 2
     assert "is a score and not a measurement" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------ depth in the context
+
+
+def with_depths(*ends: int, parts: int, **changes: Any) -> ScoreRecord:
+    """A score whose NF4 has a KLD of 0.1, 0.2, … in so many parts of the windows."""
+    record = score_record(RESOLVED)
+    seen = record.models[2].divergence
+    assert seen is not None
+    depths = [Quantity((n + 1) / 10, 0.01, None) for n in range(parts)]
+    model = record.models[2].model_copy(
+        update={"divergence": dataclasses.replace(seen, kld_by_depth=depths)}
+    )
+    window = ends[-1] if ends else 64
+    return record.model_copy(
+        update={
+            "setting": setting(
+                window=window,
+                stride=window,
+                context=window // 2 + 1,
+                depth_ends=list(ends),
+                **changes,
+            ),
+            "models": [model],
+        }
+    )
+
+
+def test_the_kld_by_depth_names_the_tokens_of_each_part() -> None:
+    record = with_depths(1, 128, 512, 1000, parts=3, window_limit="the text has 1000 tokens")
+    text = printed(report.blocks(record))
+    for said in (
+        "2 to 128", "129 to 512", "513 to 1000", "0.100 ±0.010", "0.300 ±0.010",
+        "windows of 1000 tokens (4096 was too long: the text has 1000 tokens)",
+        "the first 501 of each only for the KLD by depth",
+    ):  # fmt: skip
+        assert said in " ".join(text.split()), said
+    rows = report.data_table([("s.json", scored().model_copy(update={"score": record}))]).rows
+    assert [(row[5], row[6]) for row in rows if row[3] == "kld_by_depth"] == [
+        ("2 to 128", 0.1), ("129 to 512", 0.2), ("513 to 1000", 0.3),
+    ]  # fmt: skip
+
+
+def test_an_older_score_has_four_equal_parts_of_the_scored_tokens() -> None:
+    record = with_depths(parts=4)
+    assert record.setting.independent == 8  # its windows
+    text = printed(report.blocks(record))
+    for said in ("34 to 41", "42 to 49", "50 to 57", "58 to 64"):
+        assert said in text, said

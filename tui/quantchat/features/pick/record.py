@@ -101,8 +101,7 @@ def _kld(label: str, plan: PickPlan, state: PickState) -> tuple[int, Uncertain |
     if score is None or found is None or found.divergence is None:
         return 0, None
     setting = score.setting
-    windows = setting.positions // max(1, setting.window - setting.context)
-    return setting.tokens, mean_of_tokens(found.divergence.kld_mean, windows)
+    return setting.tokens, mean_of_tokens(found.divergence.kld_mean, setting.independent)
 
 
 def _scored(state: PickState, label: str) -> ScoredRecord | None:

@@ -38,10 +38,9 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
 @click.option(
     "--window",
     type=click.IntRange(LEAST_WINDOW, MOST_WINDOW),
-    default=512,
-    show_default=True,
     metavar="N",
-    help="Length of a window: the tokens that a model reads at once.",
+    help="Length of a window: the tokens that a model reads at once (default: up to 4096, as much"
+    " as text, context and memory allow; 512 with --stride).",
 )
 @click.option(
     "--stride",
@@ -72,7 +71,7 @@ def score(
     dataset: str | None,
     tokens: int | None,
     full: bool,
-    window: int,
+    window: int | None,
     stride: int | None,
     floor: str,
     where: bool,
@@ -95,26 +94,33 @@ def score(
     from quantchat.console import opening
     from quantchat.features.score import run
     from quantchat.features.score.tables import blocks
-    from quantchat.measuring.score_plan import QUICK, ScorePlan
+    from quantchat.measuring.score_plan import QUICK, WINDOW, ScorePlan, longest_window
     from quantchat.session.reference import reference_of
 
     if file is not None and dataset is not None:
         raise click.UsageError("--text and --dataset both name a text: give only one of them")
     if full and tokens is not None:
         raise click.UsageError("--full and --tokens both set the length: give only one of them")
-    if stride is not None and stride > window:
+    if stride is not None and stride > (window or WINDOW):
         raise click.UsageError(
-            f"--stride {stride} is longer than --window {window}, so text would be skipped: give a "
-            "stride of at most one window"
+            f"--stride {stride} is longer than a window of {window or WINDOW}, so text would be "
+            "skipped: give a stride of at most one window"
         )
     asked = opening.profile_of((profile,))
     gates.parse_early([variant.label for variant in asked.variants], "score")
+    read = reference_of(asked, reference)
+    fit, limit = window is None and stride is None, ""
+    if window is None:
+        window, limit = longest_window([*asked.variants, read]) if fit else (WINDOW, "")
     plan = ScorePlan(
         corpus=corpus.text_file(file) if file else corpus.dataset(dataset or corpus.OWN),
-        reference=reference_of(asked, reference),
+        reference=read,
         tokens=0 if full else tokens or QUICK,
         window=window,
         stride=stride or window,
+        fit=fit,
+        window_limit=limit,
+        depths=True,
         floor=cast("Floor", floor),
     )
     return judged(

@@ -20,9 +20,10 @@ from quantchat.document.document import (
 )
 from quantchat.document.figures import UNKNOWN, size, with_error
 from quantchat.document.model_results import Result, failures, heading, not_comparable, notes
+from quantchat.measuring.score_plan import LONGEST
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import LocatedRecord, ScoredRecord, ScoreRecord, SettingRecord
-from quantchat.statistics.quality import DEPTHS, Divergence, Percentile, Quantity
+from quantchat.statistics.quality import Divergence, Percentile, Quantity
 
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
 
@@ -31,7 +32,7 @@ _DELTA_P_SHOWN = (1.0, 5.0, 50.0, 95.0, 99.0)
 
 ERRORS = (
     "PPL is perplexity, ΔPPL the difference from the reference's, paired by token. ± is one "
-    "standard error, over tokens or over windows, whichever is larger."
+    "standard error, over tokens or over passages of 256 tokens, whichever is larger."
 )
 
 
@@ -65,9 +66,11 @@ def _read(setting: SettingRecord) -> str:
 
 def _windows(setting: SettingRecord) -> str:
     begin = f"begun with {setting.begin}" if setting.begin else "begun without a BOS"
+    limit = f" ({LONGEST} was too long: {setting.window_limit})" if setting.window_limit else ""
+    early = "only for the KLD by depth" if setting.depth_ends else "only read"
     return (
-        f"windows of {setting.window} tokens, a stride of {setting.stride}, the first"
-        f" {setting.context} of each only read, {begin}"
+        f"windows of {setting.window} tokens{limit}, a stride of {setting.stride}, the first"
+        f" {setting.context} of each {early}, {begin}"
     )
 
 
@@ -142,11 +145,7 @@ def depths_table(score: ScoreRecord) -> Table | None:
     ]
     if not rows:
         return None
-    setting = score.setting
-    # Split as `numpy.array_split` does: the first parts are longer by one if it does not divide.
-    size, longer = divmod(setting.window - setting.context, DEPTHS)
-    ends = [setting.context + n * size + min(n, longer) for n in range(DEPTHS + 1)]
-    headings = [f"{first + 1} to {last}" for first, last in pairwise(ends)]
+    headings = [f"{first + 1} to {last}" for first, last in pairwise(score.setting.depths)]
     title = "Mean KLD by depth: position of the predicted token in its window, nats"
     return table(title, ("", *headings), rows)
 
@@ -235,34 +234,40 @@ def _several_table(scores: Sequence[Result[ScoreRecord]]) -> Table:
 # ------------------------------------------------------------ CSV
 
 _COLUMNS = (
-    "snapshot", "model", "role", "figure", "percent", "value", "error", "clustered_error",
+    "snapshot", "model", "role", "figure", "percent", "tokens", "value", "error", "clustered_error",
 )  # fmt: skip
 
 
 def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
-    """Return each figure against the reference; `percent` says which percentile it is."""
+    """Return each figure against the reference.
+
+    `percent` says which percentile it is, `tokens` which tokens of a window a KLD by depth is of.
+    """
     rows: list[tuple[str | float | None, ...]] = []
     for file, snapshot in snapshots:
         for model in snapshot.score.models if snapshot.score else ():
             key = (file, model.label, model.role)
             if model.perplexity is not None:
-                rows.append((*key, "perplexity", None, *_errors(model.perplexity)))
+                rows.append((*key, "perplexity", None, None, *_errors(model.perplexity)))
             if model.divergence is not None:
-                rows += [(*key, *row) for row in _data_rows(model.divergence)]
+                depths = snapshot.score.setting.depths if snapshot.score else []
+                rows += [(*key, *row) for row in _data_rows(model.divergence, depths)]
     return DataTable(_COLUMNS, tuple(rows))
 
 
-_DataRow = tuple[str, float | None, float | None, float | None, float | None]
+_DataRow = tuple[str, float | None, str | None, float | None, float | None, float | None]
 
 
-def _data_rows(seen: Divergence) -> Iterator[_DataRow]:
+def _data_rows(seen: Divergence, depths: Sequence[int]) -> Iterator[_DataRow]:
     for name in ("log_ratio", "perplexity_difference", "kld_mean", "delta_p_mean", "delta_p_rms"):
-        yield (name, None, *_errors(getattr(seen, name)))
-    yield ("top1_agreement", None, *_errors(seen.top1_agreement))
-    yield ("kld_max", None, seen.kld_max, None, None)
+        yield (name, None, None, *_errors(getattr(seen, name)))
+    yield ("top1_agreement", None, None, *_errors(seen.top1_agreement))
+    yield ("kld_max", None, None, seen.kld_max, None, None)
     for name, percentiles in (("kld", seen.kld_percentiles), ("delta_p", seen.delta_p_percentiles)):
         for one in percentiles:
-            yield (name, one.percent, *_errors(one.figure))
+            yield (name, one.percent, None, *_errors(one.figure))
+    for (first, last), part in zip(pairwise(depths), seen.kld_by_depth, strict=False):
+        yield ("kld_by_depth", None, f"{first + 1} to {last}", *_errors(part))
 
 
 def _errors(quantity: Quantity) -> tuple[float, float | None, float | None]:

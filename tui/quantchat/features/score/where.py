@@ -7,7 +7,7 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.engines.registry import engine_of
 from quantchat.host.job_runner import JobFailed
-from quantchat.measuring.score_plan import ScorePlan
+from quantchat.measuring.score_plan import WINDOW, ScorePlan
 from quantchat.measuring.scoring import Scoring
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.model_jobs import ModelJobs
@@ -37,7 +37,8 @@ async def locate_errors(
         if spec is None or not compared or engine_of(spec).is_server:
             continue
         try:
-            found = await _located(spec, plan, folder / f"where-{place}", jobs)
+            window = min(WINDOW, scoring.window)
+            found = await _located(spec, plan, window, folder / f"where-{place}", jobs)
         except JobFailed as error:
             note = f"its error was not located: {error.failure.reason}"
             changes: dict[str, object] = {"note": "; ".join(filter(None, (model.note, note)))}
@@ -48,7 +49,7 @@ async def locate_errors(
 
 
 async def _located(
-    spec: AnyVariant, plan: ScorePlan, folder: Path, jobs: ModelJobs
+    spec: AnyVariant, plan: ScorePlan, window: int, folder: Path, jobs: ModelJobs
 ) -> LocatedRecord:
     """Run the job on `spec`. Raises JobFailed."""
     prepared = await jobs.maker.prepare(
@@ -62,8 +63,8 @@ async def _located(
             load=load,
             reference=reference,
             text=str(plan.corpus.path),
-            window=plan.window,
-            tokens=max(plan.window, min(plan.tokens or MOST_TOKENS, MOST_TOKENS)),
+            window=window,
+            tokens=max(window, min(plan.tokens or MOST_TOKENS, MOST_TOKENS)),
             workspace=workspace,
             worst=WORST,
         )

@@ -66,6 +66,7 @@ from quantchat.wire.jobs.load import (
     RequestTimes,
 )
 from quantchat.wire.jobs.score import (
+    Fit,
     LocateLossJob,
     LocateLossResult,
     PartDivergence,
@@ -104,6 +105,7 @@ __all__ = [
     "DequantizeResult",
     "EvaluateJob",
     "EvaluateResult",
+    "Fit",
     "GptqSettings",
     "InspectKernelsJob",
     "InspectKernelsResult",

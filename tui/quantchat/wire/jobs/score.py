@@ -19,7 +19,7 @@ class ScoreResult:
     positions: int
     """Tokens that were scored."""
     context: int
-    """Tokens at the start of each window that are only read."""
+    """Tokens at the start of each window that are read before the scored ones."""
     ids_sha256: str
     """SHA-256 over the token ids."""
     begin: str
@@ -32,6 +32,10 @@ class ScoreResult:
     likeliest: int = -1
     """Number of tokens for which a server reports probabilities at each position; all others count
     as one token. 0 if it reports none, -1 for a model whose logits are all known."""
+    window: int = 0
+    """Length of a window in tokens."""
+    window_limit: str = ""
+    """What made the window shorter than the job's; empty if nothing did."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,26 @@ class LocateLossJob(Job[LocateLossResult]):
 
 
 @dataclass(frozen=True)
+class Fit:
+    """What limits a window besides the text and the model's context."""
+
+    memory: int = 0
+    """Bytes of main memory that are free before the model is loaded; 0: unknown."""
+    eager: bool = False
+    """Whether a model will compute attention as whole matrices, of window × window."""
+
+
+@dataclass(frozen=True)
 class ScoreJob(Job[ScoreResult]):
     """Let a model read a text, and write a float64 for each scored token into the output folder.
 
     The files are: `nll`, the surprisal in nats; `top`, the id of the likeliest token; for each
     model of `against`, `<name>.forward` with KL(that model ‖ this one) and `<name>.backward` with
     KL(this one ‖ that model), in nats; with `keep`, the file `kept` with the KL divergence of the
-    stored logits from the computed ones. The file `windows` has the token ids of all windows,
-    int64. A server that reports no token ids has only `nll`.
+    stored logits from the computed ones. With `depths`, `<name>.early.forward` and
+    `<name>.early.backward` have the same for the tokens of each window before the scored ones. The
+    file `windows` has the token ids of all windows, int64. A server that reports no token ids has
+    only `nll`.
     """
 
     title = "score"
@@ -103,6 +119,10 @@ class ScoreJob(Job[ScoreResult]):
     stride: int
     """Tokens from the start of a window to the start of the next."""
     workspace: Workspace
+    fit: Fit | None = None
+    """Take a shorter window, and a stride as long, if `window` is too long; None: refuse it."""
+    depths: bool = False
+    """Also compare the tokens before the scored ones, if the windows do not overlap."""
     tokens: int = 0
     """Tokens of the text to read; 0: all."""
     ids_sha256: str = ""

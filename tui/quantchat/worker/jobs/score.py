@@ -57,6 +57,8 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         begin="" if first is None else loaded.tokenizer.decode([first]),
         vocabulary=reading.forecast.vocabulary,
         seconds=seconds,
+        window=reading.windows.window,
+        window_limit=reading.limit,
         # Counted at the end, because some kernels repack their weights on first use.
         weights=loaded.weight_bytes,
     )
@@ -70,27 +72,30 @@ class _Scoring:
         self._figures: dict[str, array[float]] = {}
 
     def run(self, report: Report) -> None:
-        positions, vocabulary = self._reading.positions, self._reading.forecast.vocabulary
+        stored, vocabulary = self._reading.stored, self._reading.forecast.vocabulary
         job = self._job
         if job.keep:
-            self._check_room(job.copies * positions * vocabulary * BYTES)
+            self._check_room(job.copies * stored * vocabulary * BYTES)
         with contextlib.ExitStack() as files:
             others = {
-                name: files.enter_context(LogitReader(Path(file), positions, vocabulary))
+                name: files.enter_context(LogitReader(Path(file), stored, vocabulary))
                 for name, file in job.against.items()
             }
             kept = files.enter_context(LogitWriter(self._output / job.keep)) if job.keep else None
-            for logits, wanted in self._reading.blocks(report):
+            for logits, wanted, counts in self._reading.blocks(report):
                 mine = logits.log_softmax(dim=-1)
-                self._note("nll", surprisal(mine, wanted))
-                self._note("top", logits.argmax(dim=-1))
-                if kept is not None:
-                    self._note("kept", divergence(mine, kept.write(logits)))
+                storing = kept.write(logits) if kept is not None else None
+                if counts:
+                    self._note("nll", surprisal(mine, wanted))
+                    self._note("top", logits.argmax(dim=-1))
+                    if storing is not None:
+                        self._note("kept", divergence(mine, storing))
+                which = "" if counts else ".early"
                 for name, other in others.items():
                     theirs = other.read(len(mine), mine.device)
-                    self._note(f"{name}.forward", divergence(theirs, mine))
-                    self._note(f"{name}.backward", divergence(mine, theirs))
-        bounded(math.fsum(self._figures["nll"]) / positions)
+                    self._note(f"{name}{which}.forward", divergence(theirs, mine))
+                    self._note(f"{name}{which}.backward", divergence(mine, theirs))
+        bounded(math.fsum(self._figures["nll"]) / self._reading.positions)
         ids = array("q")
         for start in self._reading.starts:
             ids.extend(self._reading.tokens.window(start, self._reading.windows))

@@ -38,6 +38,8 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
     layout = Windows(job.window, job.stride)
     positions = len(read) * layout.scored
+    early = layout.early if job.depths else 0
+    stored = positions + len(read) * early
     began = time.monotonic()
     figures: dict[str, array[float]] = {}
 
@@ -47,29 +49,30 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     fewest = 0
     with contextlib.ExitStack() as files:
         others = {
-            name: files.enter_context(LogitReader(Path(file), positions, _width(file, positions)))
+            name: files.enter_context(LogitReader(Path(file), stored, _width(file, stored)))
             for name, file in job.against.items()
         }
         for done, ids in enumerate(read):
             report(done, len(read), "windows read")
-            told = server.score_prompt(ids, layout.context)
+            told = server.score_prompt(ids, layout.context - early)
             counts = [len(one.likeliest) for one in told]
             fewest = min(counts) if not done else min(fewest, *counts)
-            for one in told:
+            for one in told[early:]:
                 note("nll", -one.own)
                 if one.likeliest:
                     note("top", max(one.likeliest, key=lambda token: one.likeliest[token]))
             for name, other in others.items():
                 rows = other.read(len(told), "cpu")
-                for row, one in zip(rows, told, strict=True):
+                for place, (row, one) in enumerate(zip(rows, told, strict=True)):
                     if one.likeliest:
+                        which = ".early" if place < early else ""
                         forward, backward = merged_divergence(row, one)
-                        note(f"{name}.forward", forward)
-                        note(f"{name}.backward", backward)
+                        note(f"{name}{which}.forward", forward)
+                        note(f"{name}{which}.backward", backward)
         report(len(read), len(read), "windows read")
     bounded(math.fsum(figures["nll"]) / positions)
     for name, values in figures.items():
-        if len(values) == positions:
+        if len(values) == (stored - positions if ".early." in name else positions):
             (Path(job.workspace.output) / name).write_bytes(values.tobytes())
     return ScoreResult(
         resolved=server.resolved(),
@@ -82,6 +85,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         seconds=round(time.monotonic() - began, 2),
         weights=-1,
         likeliest=fewest,
+        window=job.window,
     )
 
 

@@ -37,6 +37,11 @@ class Forecast:
         self._new_cache = variant_cache(loaded.command, loaded.model.config)
         self._head, self.vocabulary = self._try(trial[:_TRIED])
 
+    @property
+    def splits(self) -> bool:
+        """Whether logits are computed for a few positions at a time, and not for all at once."""
+        return self._head is not None
+
     def logits(self, ids: list[int], first: int) -> Iterator[Any]:
         """Yield the logits after each token of `ids` from index `first` on, in blocks of rows.
 

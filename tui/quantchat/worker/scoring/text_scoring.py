@@ -14,6 +14,7 @@ from quantchat.worker.failures import Refused, describe
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logits import Forecast
+from quantchat.worker.scoring.window_fit import fitting
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class TextScoring:
     tokens: Tokens
     windows: Windows
     forecast: Forecast | LlamaForecast
+    early: int
+    """Tokens of each window before the scored ones whose logits are computed, too."""
+    limit: str
+    """What made the windows shorter than the job's; empty if nothing did."""
 
     @property
     def starts(self) -> range:
@@ -46,20 +51,31 @@ class TextScoring:
         """Number of scored tokens."""
         return len(self.starts) * self.windows.scored
 
-    def blocks(self, report: Report) -> Iterator[tuple[Any, Any]]:
-        """Yield logits (float32, a row for each scored token) and the tokens' ids, in order.
+    @property
+    def stored(self) -> int:
+        """Number of tokens whose logits are computed: the early and the scored ones."""
+        return len(self.starts) * (self.early + self.windows.scored)
 
-        A block has as many rows as `logits.NUMBERS` allows.
+    def blocks(self, report: Report) -> Iterator[tuple[Any, Any, bool]]:
+        """Yield logits (float32, a row for each token), the tokens' ids, and whether they count.
+
+        The tokens of a window are in order; those that do not count are the early ones. A block has
+        as many rows as `logits.NUMBERS` allows.
         """
         import torch
 
+        first = self.windows.context - self.early
         for done, start in enumerate(self.starts):
             report(done, len(self.starts), "windows read")
             ids = self.tokens.window(start, self.windows)
-            wanted = torch.tensor(ids[self.windows.context :])
-            for logits in self.forecast.logits(ids[:-1], self.windows.context - 1):
-                yield logits, wanted[: len(logits)].to(logits.device)
-                wanted = wanted[len(logits) :]
+            wanted = torch.tensor(ids)
+            place = first
+            for logits in self.forecast.logits(ids[:-1], first - 1):
+                split = min(len(logits), max(0, self.windows.context - place))
+                for rows, counts in ((logits[:split], False), (logits[split:], True)):
+                    if len(rows):
+                        yield rows, wanted[place : place + len(rows)].to(rows.device), counts
+                        place += len(rows)
         report(len(self.starts), len(self.starts), "windows read")
 
 
@@ -73,16 +89,21 @@ def load_or_refuse(command: Load, report: Report) -> Loaded | LlamaModel:
 
 
 def begin(job: ScoreJob, report: Report) -> TextScoring:
-    """Load the job's model, and encode its text with the model's tokenizer.
+    """Load the job's model, encode its text with the model's tokenizer, and choose the windows.
 
     Raises Refused if the model cannot be loaded or cannot read the text.
     """
     loaded = load_or_refuse(job.load, report)
     report(0, 0, "reading the text")
-    windows = Windows(job.window, job.stride)
     tokens = read_tokens(loaded.tokenizer, Path(job.text), job.tokens)
+    forecast = forecast_of(loaded, tokens.ids)
+    windows, limit = Windows(job.window, job.stride), ""
+    if job.fit is not None:
+        size, limit = fitting(job.window, len(tokens.ids), loaded, forecast, job.fit)
+        windows = Windows(size, size) if limit else windows
     check(tokens, windows, loaded.context_length)
-    return TextScoring(loaded, tokens, windows, forecast_of(loaded, tokens.ids))
+    early = windows.early if job.depths and (job.keep or job.against) else 0
+    return TextScoring(loaded, tokens, windows, forecast, early, limit)
 
 
 def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | LlamaForecast:

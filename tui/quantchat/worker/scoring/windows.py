@@ -36,6 +36,14 @@ class Windows:
         return overlap if overlap > 0 else self.window // 2 + 1
 
     @property
+    def early(self) -> int:
+        """Number of tokens before the scored ones that can be compared for the KLD by depth.
+
+        0 if the windows overlap: then another window scores these tokens.
+        """
+        return self.context - 1 if self.stride >= self.window else 0
+
+    @property
     def scored(self) -> int:
         """Number of tokens scored in a window, each given the tokens before it."""
         return self.window - self.context
