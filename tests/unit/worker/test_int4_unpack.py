@@ -40,7 +40,7 @@ def test_a_layout_that_is_not_understood_is_left_to_the_kernel(
 
 def test_many_rows_are_multiplied_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_SLAB", 64 * 96)  # so that the 192 rows are three slabs
-    monkeypatch.setattr(kernels, "_NATIVE_BF16", True)
+    monkeypatch.setattr(kernels, "NATIVE_BF16", True)
     weight, scales = packed(192, 96)
     layer = SimpleNamespace(
         qweight=weight,

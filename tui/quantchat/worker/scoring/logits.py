@@ -15,6 +15,7 @@ from typing import Any
 from quantchat.worker.decode.caches import cache_parameter, variant_cache
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
+from quantchat.worker.scoring.products import fast_products
 
 NUMBERS = 2**22
 """Logits computed at a time: 16 MiB in float32, and a few times that for intermediate results."""
@@ -52,7 +53,7 @@ class Forecast:
         with torch.inference_mode():
             states = self._whole(ids) if self._head is None else self._states(ids)
             for block in states[first:].split(max(1, NUMBERS // self.vocabulary)):
-                logits = (block if self._head is None else self._head(block)).float()
+                logits = (block if self._head is None else self._outputs(block)).float()
                 if logits.isnan().any():
                     raise Refused(
                         "unsupported",
@@ -70,6 +71,11 @@ class Forecast:
         """Return the inputs of the last layer."""
         return self._run(self._model.base_model, ids, "last_hidden_state")
 
+    def _outputs(self, states: Any) -> Any:
+        """Return the outputs of the last layer."""
+        with fast_products(self._device):
+            return self._head(states)
+
     def _whole(self, ids: list[int]) -> Any:
         return self._run(self._model, ids, "logits")
 
@@ -77,13 +83,14 @@ class Forecast:
         """Return the `output` of `module` after each token of `ids`, one row for each token."""
         import torch
 
-        if self._new_cache is None:
-            return getattr(module(input_ids=self._input(ids), use_cache=False), output)[0]
-        named, cache = cache_parameter(module), self._new_cache()
-        pieces = [
-            module(input_ids=self._input(ids[start : start + PIECE]), **{named: cache})
-            for start in range(0, len(ids), PIECE)
-        ]
+        with fast_products(self._device):
+            if self._new_cache is None:
+                return getattr(module(input_ids=self._input(ids), use_cache=False), output)[0]
+            named, cache = cache_parameter(module), self._new_cache()
+            pieces = [
+                module(input_ids=self._input(ids[start : start + PIECE]), **{named: cache})
+                for start in range(0, len(ids), PIECE)
+            ]
         return torch.cat([getattr(piece, output)[0] for piece in pieces])
 
     def _try(self, trial: list[int]) -> tuple[Any, int]:

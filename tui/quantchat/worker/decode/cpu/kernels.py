@@ -30,7 +30,7 @@ _BLOCK = 64
 """Output rows in one block of the packed 4-bit layouts; the width of a fused layer must be a
 multiple."""
 
-_NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
+NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
     torch.ops.mkldnn._is_mkldnn_bf16_supported()
 )
 """Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
@@ -87,9 +87,9 @@ class _Dense:
         self._weight = _joined([layer.weight.data for layer in layers])
         _share(layers, "weight", self._weight, [layer.out_features for layer in layers])
         self._bias = _bias(layers)
-        self._widen = self._weight.dtype is torch.bfloat16 and not _NATIVE_BF16
+        self._widen = self._weight.dtype is torch.bfloat16 and not NATIVE_BF16
         # oneDNN's product of one row is slower than the plain one where bf16 is native.
-        self._plain = _NATIVE_BF16 and self._bias is None
+        self._plain = NATIVE_BF16 and self._bias is None
 
     def __call__(self, rows: Any) -> Any:
         if self._plain and rows.shape[0] == 1:
@@ -136,7 +136,7 @@ class _Int4:
         if self._order is not None:
             rows = rows.index_select(1, self._order)
         rows = rows.to(torch.bfloat16).contiguous()
-        if self._width and _NATIVE_BF16 and rows.shape[0] >= _UNPACK_ROWS:
+        if self._width and NATIVE_BF16 and rows.shape[0] >= _UNPACK_ROWS:
             out = self._unpacked(rows)
         else:
             out = torch.ops.aten._weight_int4pack_mm_for_cpu(
@@ -201,7 +201,7 @@ class _Unpacked4Bit:
     def __init__(self, layer: Any) -> None:
         self._layer = layer
         self._bias = _bias([layer])
-        self._dtype = torch.bfloat16 if _NATIVE_BF16 else torch.float32
+        self._dtype = torch.bfloat16 if NATIVE_BF16 else torch.float32
 
     @classmethod
     def of(cls, layers: Sequence[Any]) -> Product | None:

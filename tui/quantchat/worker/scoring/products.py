@@ -1,0 +1,57 @@
+"""Multiplies bfloat16 matrices as float32 on a processor without fast bfloat16 products.
+
+There torch computes them several times more slowly than in float32, above all attention over long
+windows. The sums are in float32 in both cases, and the result is rounded to bfloat16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from quantchat.worker.decode.cpu import kernels
+
+_PRODUCTS = frozenset(
+    {
+        torch.matmul,
+        torch.Tensor.matmul,
+        torch.Tensor.__matmul__,
+        torch.bmm,
+        torch.Tensor.bmm,
+        torch.nn.functional.linear,
+    }
+)
+
+
+def fast_products(device: Any) -> AbstractContextManager[Any]:
+    """Return a context in which products on `device` are computed in the faster dtype."""
+    fast = device.type != "cpu" or kernels.NATIVE_BF16
+    return contextlib.nullcontext() if fast else _Float32Products()
+
+
+class _Float32Products(TorchFunctionMode):  # type: ignore[misc]  # torch is not analysed
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _PRODUCTS or "out" in kwargs:
+            return func(*args, **kwargs)
+        given = [one for one in (*args, *kwargs.values()) if one is not None]
+        if not all(_is_plain_bfloat16(one) for one in given):
+            return func(*args, **kwargs)
+        widened = {name: None if one is None else one.float() for name, one in kwargs.items()}
+        product = func(*(None if one is None else one.float() for one in args), **widened)
+        return product.bfloat16()
+
+
+def _is_plain_bfloat16(value: Any) -> bool:
+    """Return whether `value` is a bfloat16 tensor in main memory, and of no library's own kind."""
+    return (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.dtype == torch.bfloat16
+        and value.device.type == "cpu"
+    )
