@@ -122,11 +122,11 @@ def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     result = circumstances(command)
     result["libraries"] = versions(LIBRARIES)
     result["instructions"] = torch.backends.cpu.get_cpu_capability()
-    result["fast_bfloat16"] = kernels._NATIVE_BF16
+    result["fast_bfloat16"] = kernels.NATIVE_BF16
     result["variants"] = {}
     torch.set_num_threads(1)
     for label, wanted in asyncio.run(demo_loads()).items():
-        packed = [PACKED] if wanted.engine == "gptq" and kernels._NATIVE_BF16 else []
+        packed = [PACKED] if wanted.engine == "gptq" and kernels.NATIVE_BF16 else []
         result["variants"][label] = variant(wanted, names + packed, given)
         print(label, "done", flush=True)
         yield result
