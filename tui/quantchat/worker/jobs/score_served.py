@@ -38,6 +38,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
     layout = Windows(job.window, job.stride)
     positions = len(read) * layout.scored
+    # Some servers are asked for one token at a time: the early tokens are not worth the requests.
     early = layout.early if job.depths else 0
     stored = positions + len(read) * early
     began = time.monotonic()
@@ -54,25 +55,24 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         }
         for done, ids in enumerate(read):
             report(done, len(read), "windows read")
-            told = server.score_prompt(ids, layout.context - early)
+            told = server.score_prompt(ids, layout.context)
             counts = [len(one.likeliest) for one in told]
             fewest = min(counts) if not done else min(fewest, *counts)
-            for one in told[early:]:
+            for one in told:
                 note("nll", -one.own)
                 if one.likeliest:
                     note("top", max(one.likeliest, key=lambda token: one.likeliest[token]))
             for name, other in others.items():
-                rows = other.read(len(told), "cpu")
-                for place, (row, one) in enumerate(zip(rows, told, strict=True)):
+                rows = other.read(early + len(told), "cpu")[early:]
+                for row, one in zip(rows, told, strict=True):
                     if one.likeliest:
-                        which = ".early" if place < early else ""
                         forward, backward = merged_divergence(row, one)
-                        note(f"{name}{which}.forward", forward)
-                        note(f"{name}{which}.backward", backward)
+                        note(f"{name}.forward", forward)
+                        note(f"{name}.backward", backward)
         report(len(read), len(read), "windows read")
     bounded(math.fsum(figures["nll"]) / positions)
     for name, values in figures.items():
-        if len(values) == (stored - positions if ".early." in name else positions):
+        if len(values) == positions:
             (Path(job.workspace.output) / name).write_bytes(values.tobytes())
     return ScoreResult(
         resolved=server.resolved(),
