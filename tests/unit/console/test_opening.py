@@ -80,3 +80,4 @@ def test_all_is_the_first_variant_with_each_other_one(
     monkeypatch.setattr("quantchat.host.signals._asked_to_stop", True)
     measured.clear()
     assert main(run) == 0 and not measured
+    assert "left out: GPTQ with NF4, double quant, bf16, A, B" in capsys.readouterr().err

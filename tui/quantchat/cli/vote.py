@@ -13,17 +13,21 @@ from quantchat.console.options import (
     json_option,
     low_bandwidth_of,
     low_bandwidth_option,
-    pair_option,
+    pairs_option,
     prompt_options,
     save_option,
 )
+from quantchat.console.pairs import ALL, for_each_pair
 from quantchat.errors import UserError
+
+_SAVED = "quantchat.cli.vote.saved"
+"""Key of `Context.meta` for the snapshots of this command, one for each pair."""
 
 
 @click.command()
 @click.argument("profile")
 @prompt_options
-@pair_option
+@pairs_option
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
@@ -61,8 +65,13 @@ def vote(
     the result is printed after the screen is closed; standard output may be a file or a pipe.
 
     Choose the number of prompts before you start: if you add votes until a difference shows, you
-    will find one too often.
+    will find one too often. With `--variants all` you vote on the first variant with each other
+    one, a pair after the other, and p is corrected for the number of pairs (Holm). Leave a screen
+    without a vote to end.
     """
+    pairs: list[Path] = ctx.meta.setdefault(_SAVED, [])
+    if pair == ALL:
+        return _on_each_pair(ctx, pairs)
     from quantchat.console import opening
     from quantchat.features.votes.voting import VotePlan
     from quantchat.session import prompts
@@ -81,10 +90,26 @@ def vote(
         low_bandwidth=bandwidth,
         on_voted=saved.append,
     )
+    pairs += saved
     if as_json and not saved:
         raise UserError("no votes were given, so there is no result to print")
     if as_json:
         _print_json(saved[0])
+    return status
+
+
+def _on_each_pair(ctx: click.Context, saved: list[Path]) -> int:
+    """Vote on each pair; then show the results of all, corrected for the number of pairs.
+
+    `saved` receives the snapshot of each pair. A pair without one ends the command.
+    """
+    status = for_each_pair(ctx, lambda done: len(saved) == done)
+    if saved:
+        from quantchat.console.console import show
+        from quantchat.features.votes.tables import pairs_blocks
+        from quantchat.snapshot import store
+
+        show(pairs_blocks([store.load(file) for file in saved]))
     return status
 
 

@@ -29,25 +29,19 @@ def prompt_options(command: _Command) -> _Command:
     return one(several(command))
 
 
-def pair_option(command: _Command) -> _Command:
-    """Add `--variants`, passed as `pair`; see `opening.with_pair`."""
-    return _variants("X,Y", "")(command)
-
-
 def pairs_option(command: _Command) -> _Command:
-    """Add `--variants` with `all`, for which the command calls `pairs.for_each_pair`."""
-    return _variants("X,Y|all", " `all`: the first variant with each other one.")(command)
+    """Add `--variants`, passed as `pair`; see `opening.with_pair`.
 
-
-def _variants(metavar: str, more: str) -> Callable[[_Command], _Command]:
+    For `all` the command calls `pairs.for_each_pair`.
+    """
     return click.option(
         "--variants",
         "pair",
-        metavar=metavar,
+        metavar="X,Y|all",
         default="",
         help="Take these two variants, by label or by their place in the profile (A, B, C, …). "
-        f"Default: the first two.{more}",
-    )
+        "Default: the first two. `all`: the first variant with each other one.",
+    )(command)
 
 
 def save_option(command: _Command) -> _Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,10 +13,11 @@ from quantchat.text import one_line
 ALL = "all"
 
 
-def for_each_pair(ctx: click.Context) -> int:
+def for_each_pair(ctx: click.Context, goes_on: Callable[[int], bool] = lambda done: True) -> int:
     """Invoke the command of `ctx` once for each pair; return the worst exit status.
 
-    Stops after the pair that a signal stopped. Raises UserError where its output is for one pair.
+    Stops after the pair that a signal stopped, or if `goes_on(number of pairs so far)` is false,
+    and names the pairs that are left out. Raises UserError where its output is for one pair.
     """
     from quantchat.console import opening
     from quantchat.host import signals
@@ -27,13 +29,15 @@ def for_each_pair(ctx: click.Context) -> int:
     if folder is not None and folder.suffix == ".json":
         raise _of_one_pair(f"-o {one_line(str(folder))}")
     profile = opening.profile_of((ctx.params["profile"],))
+    first, *others = (one_line(variant.label) for variant in profile.variants)
     worst = 0
-    for place in range(1, len(profile.variants)):
-        if signals.asked_to_stop():
+    for done, other in enumerate(others):
+        if signals.asked_to_stop() or not goes_on(done):
+            left = ", ".join(others[done:])
+            click.echo(f"quantchat: left out: {first} with {left}", err=True)
             break
-        first, other = (one_line(profile.variants[one].label) for one in (0, place))
         click.echo(f"quantchat: {first} and {other}", err=True)
-        pair = f"{letters(0)},{letters(place)}"
+        pair = f"{letters(0)},{letters(done + 1)}"
         worst = max(worst, ctx.invoke(ctx.command, **{**ctx.params, "pair": pair}) or 0)
     return worst
 

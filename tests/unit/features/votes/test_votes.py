@@ -19,6 +19,8 @@ from quantchat.document.html import html
 from quantchat.document.markdown import markdown
 from quantchat.errors import UserError
 from quantchat.features.votes import tables as report
+from quantchat.profile.model import Profile
+from quantchat.profile.toml_out import to_toml
 from quantchat.report.content import content
 from quantchat.snapshot import store
 from quantchat.snapshot.pooled_votes import pooled
@@ -212,3 +214,45 @@ def test_a_report_tells_them() -> None:
     for text in (html(said).decode(), markdown(said, "files").decode()):
         assert "exact sign test p" in text and "chosen" in text
     assert report.result(snapshot()) == []
+
+
+def test_all_pairs_are_voted_on_until_a_screen_is_left_without_a_vote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ["A", "B", "C", "D", "E"]
+    variants = [{"label": one, "engine": "transformers", "model": "org/x"} for one in labels]
+    five = Profile.model_validate({"name": "five", "variants": variants})
+    (tmp_path / "five.toml").write_text(to_toml(five))
+    shown: list[list[str]] = []
+    votes = [["left"] * 6, ["right"] * 9, []]
+
+    def run(asked: Profile, *, on_voted: Callable[[Path], None], **_: object) -> int:
+        choices = votes[len(shown)]
+        shown.append([variant.label for variant in asked.variants[:2]])
+        if choices:
+            voted = session(f"2026-11-25T0{len(shown)}:00:00+00:00", *choices)
+            on_voted(store.save(voted, tmp_path))
+        return 0
+
+    monkeypatch.setattr("quantchat.app.run", run)
+    vote = ["vote", str(tmp_path / "five.toml"), "--prompt", "One?", "--variants", "all"]
+    assert main(vote) == 0
+    out, err = capsys.readouterr()
+    assert shown == [["A", "B"], ["A", "C"], ["A", "D"]]
+    assert "quantchat: A and B" in err and "quantchat: left out: A with E" in err
+    assert "Blind votes of each pair" in out
+    assert main([*vote, "--json"]) == 2
+    assert "result of one pair" in capsys.readouterr().err
+
+
+def test_p_of_several_pairs_is_corrected_for_their_number() -> None:
+    a, b = snapshot().shown
+    for_a, for_b = ("left", "right"), ("right", "left")  # the sides change with each vote
+    sessions = [session("", *choices) for choices in (for_a * 3, (*for_b * 4, "right"), ("tie",))]
+    (table,) = report.pairs_blocks(sessions)
+    assert isinstance(table, Table)
+    assert [[cell.text for cell in row[1:]] for row in table.rows] == [
+        ["6", "0", "0", "0", "0.031", "0.031", a],
+        ["0", "9", "0", "0", "0.004", "0.008", b],
+        ["0", "0", "1", "0", "–", "–", "not shown"],
+    ]

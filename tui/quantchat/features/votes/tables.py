@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from quantchat.document.document import Block, Column, Table, paragraphs, table
 from quantchat.document.figures import plural
 from quantchat.snapshot.pooled_votes import Pooled, repeated
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import counted
+from quantchat.statistics.multiple import holm
 from quantchat.statistics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_test
 from quantchat.text import one_line
 
@@ -100,6 +101,26 @@ def pooled_blocks(pooled: Pooled) -> list[Block]:
         table(title, ("session", pooled.a, pooled.b, "ties", "both bad"), sessions),
         *paragraphs(lines(pooled.a, pooled.b, pooled.total, pooled.repeated)),
     ]
+
+
+def pairs_blocks(sessions: Sequence[Snapshot]) -> list[Block]:
+    """Return a table with a line for each session, on another pair each.
+
+    p is that of the sign test, and corrected by Holm's procedure for the number of pairs.
+    """
+    tallies = [counted(one.voting, one.shown[0]) for one in sessions if one.voting]
+    tests = [sign_test(votes) for votes in tallies]
+    corrected = iter(holm([test.p for test in tests if test]))
+    rows = []
+    for snapshot, votes, test in zip(sessions, tallies, tests, strict=True):
+        a, b = map(one_line, snapshot.shown)
+        adjusted = next(corrected) if test else 1.0
+        preferred = (a if votes.a > votes.b else b) if adjusted < LEVEL else "not shown"
+        p_values = (_p(test.p), _p(adjusted)) if test else ("–", "–")
+        counts = map(str, (votes.a, votes.b, votes.ties, votes.bad))
+        rows.append((f"{a}, {b}", *counts, *p_values, preferred))
+    headings = ("pair", "first", "second", "ties", "both bad", "p", "p (Holm)", "preference")
+    return [table("Blind votes of each pair", headings, rows)]
 
 
 def json_document(result: Pooled) -> dict[str, object]:
