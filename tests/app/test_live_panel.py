@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from textual.app import App, ComposeResult
 
 from fakes.screen_reader import see
@@ -9,7 +11,9 @@ from fakes.scripted_worker import MIB, ledger
 from quantchat.app.memory_track import MemoryTrack
 from quantchat.app.themes import VARIABLES
 from quantchat.app.widgets.live_panel import LivePanel, Scales
+from quantchat.session.conversation import Answer
 from quantchat.system.process_memory import ProcessMemory
+from quantchat.wire.messages import Drafted
 
 
 class Panel(App[None]):
@@ -42,3 +46,18 @@ async def test_what_changes_between_drawing_and_painting_is_painted_in_the_end()
         await see(pilot, "2.0 GiB")
         app.panel.draw(Scales(memory=2048 * MIB))
         await see(pilot, "KV 8.0 MiB")
+
+
+async def test_a_draft_has_its_memory_and_its_acceptance() -> None:
+    app = Panel()
+    async with app.run_test(size=(70, 10)) as pilot:
+        held = ProcessMemory(700 * MIB, "resident")
+        app.memory.note(0.0, 1, dataclasses.replace(ledger(), draft=21 * MIB), held)
+        answer = Answer("A", "in-turn")
+        app.panel.observe(answer)
+        app.panel.draw(Scales())
+        await see(pilot, "draft 21.0 MiB")
+        answer.grow(Drafted(1, drafted=8, accepted=6, steps=3), counted_apart=False)
+        app.panel.observe(answer)
+        app.panel.draw(Scales())
+        await see(pilot, "draft 75 %")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,47 @@ def test_its_memory_is_estimated(engine: Engine[Any], base: Path, cuda: bool) ->
     assert needed.unquantized + sum(needed.overhead.values()) <= needed.weights
     assert needed.peak >= needed.total > needed.weights > 0
     assert needed.kv_cache > 0 and needed.dtype in ("float32", "float16", "bfloat16")
+
+
+@each_engine
+def test_it_takes_a_draft_or_refuses_it_by_name(engine: Engine[Any], base: Path) -> None:
+    if engine.is_server or engine.runs_gguf:
+        with pytest.raises(ValueError, match=r"draft is a setting of .*-md"):
+            profile_with(engine, base, draft=str(base))
+        return
+    small = {**SMALL, "num_hidden_layers": 1}
+    draft = write_model(base.parent / "draft", small, llama_tensors(small))
+    spec = profile_with(engine, base, draft=str(draft), draft_tokens=4).variants[0]
+    load = load_request(spec, Prepared(spec.model, None))
+    assert (load.decode, load.options["draft"]) == ("generate", str(draft))
+    assert load.options["draft_tokens"] == 4
+    alone = profile_with(engine, base, decode="generate").variants[0]
+    without, needed = (
+        estimate(one, files_to_load(one, fetch=False)[0], cuda=False, tokens=64)
+        for one in (alone, spec)
+    )
+    size = sum(t.elements for t in files_of(str(draft)).tensors.values())
+    assert 2 * size < needed.draft < 5 * size and without.draft == 0
+    assert needed.total == without.total + needed.draft
+    assert "draft, with its KV cache" in printed(blocks(make_plan(
+        profile_with(engine, base, draft=str(draft)), saved_snapshots.SAMPLE
+    )))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"draft": "org/small", "decode": "eager"}, 'decode = "eager" takes no draft; use decode'),
+        ({"draft": "org/small", "kv_cache": "fp8"}, "leave out `kv_cache` or `draft`"),
+        ({"draft_tokens": 5}, "draft_tokens needs a `draft`"),
+        ({"draft": "a/b/c"}, "must be a folder"),
+    ],
+)
+def test_what_a_draft_does_not_go_with_is_refused(
+    keys: dict[str, Any], said: str, base: Path
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        profile_with(baseline(), base, **keys)
 
 
 @each_engine

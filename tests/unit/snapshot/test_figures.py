@@ -7,14 +7,18 @@ import json
 from pathlib import Path
 
 import pytest
+from pytest import approx
 
 from fakes.page_reader import PageReader
+from fakes.printed_document import printed
 from fakes.timed_snapshots import measured
 from quantchat.cli import main
+from quantchat.features.measure import tables
 from quantchat.snapshot import figures, store
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.ratios import compare_sides
-from quantchat.snapshot.schema import AnswerRecord, VariantRecord
+from quantchat.snapshot.schema import AnswerRecord, Snapshot, VariantRecord
+from quantchat.statistics.drafts import Drafts
 from quantchat.wire.variant import Ledger
 
 Capture = pytest.CaptureFixture[str]
@@ -100,3 +104,43 @@ def test_ttfa_is_shown_where_a_model_thinks() -> None:
             answer["thoughts"], answer["timing"]["ttfa_ms"] = "Hm.", 300.0
     snapshot = store.loads(json.dumps(body).encode(), where="")
     assert "ttfa_ms" in [one.name for one in compare_sides(snapshot)]
+
+
+def drafted(*labels: str) -> Snapshot:
+    """A measurement in which the variants `labels` drafted: 30 of 40 tokens in 10 passes."""
+    body = measured().model_dump()
+    for turn in body["turns"]:
+        for answer in turn["answers"]:
+            if answer["variant"] in labels:
+                answer["drafts"] = {"drafted": 40, "accepted": 30, "steps": 10}
+    return store.loads(json.dumps(body).encode(), where="")
+
+
+def test_acceptance_is_compared_where_both_draft() -> None:
+    names = ("draft_acceptance", "acceptance_length")
+    assert not {*names} & {one.name for one in compare_sides(measured())}
+    found = {one.name: (one.a, one.b, one.unit) for one in compare_sides(drafted("GPTQ", "NF4"))}
+    assert found["draft_acceptance"] == (approx(75), approx(75), "%")
+    assert found["acceptance_length"] == (approx(4), approx(4), "tokens")
+
+
+def test_acceptance_of_one_side_is_shown_and_gated(tmp_path: Path, capsys: Capture) -> None:
+    """One variant with a draft and one without: their ratio of speeds is the speed-up."""
+    snapshot = drafted("NF4")
+    assert "draft of NF4: 75.0 % accepted (180 of 240 tokens), 4.0 tokens per pass" in printed(
+        tables.blocks(snapshot)
+    )
+    saved = tmp_path / "drafted.json"
+    saved.write_bytes(store.dumps(snapshot))
+    assert main(["compare", str(saved), "--fail-if", "b.draft_acceptance < 80"]) == 1
+    shown = capsys.readouterr().out
+    assert "draft_acceptance" in shown and "75.0" in shown
+    assert main(["compare", str(saved), "--fail-if", "b.draft_acceptance < 70"]) == 0
+    assert main(["report", str(saved), "-o", str(tmp_path / "r.md")]) == 0
+    report = (tmp_path / "r.md").read_text("utf-8")
+    assert "75 % (30 of 40), 4.0 tokens per pass" in report and "draft of NF4" in report
+
+
+def test_nothing_drafted_is_not_an_acceptance_of_zero() -> None:
+    assert Drafts(0, 0, 12).acceptance is None and Drafts(0, 0, 12).mean_length == 1
+    assert Drafts(8, 0, 2).acceptance == 0 and Drafts(0, 0, 0).mean_length is None

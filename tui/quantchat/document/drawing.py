@@ -35,8 +35,8 @@ _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 _MARKERS = ("o", "s", "^", "D", "v")
 
-PARTS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#bbbbbb")
-HATCHES = ("", "//", "..", "\\\\", "xx", "")
+PARTS = ("#56b4e9", "#d55e00", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#bbbbbb")
+HATCHES = ("", "--", "//", "..", "\\\\", "xx", "")
 """Fill and hatch of the parts of a bar, in this order."""
 
 # A page gives these variables other colours in dark mode.

@@ -45,7 +45,7 @@ def variants_table(snapshot: Snapshot) -> Table:
         row("device", variants, _device),
         row("attention", variants, _ran("attention_used")),
         row("caution", variants, _caution),
-        row("decoding", variants, _ran("decode")),
+        row("decoding", variants, _ran("decoding")),
         row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
         row("bits per weight", variants, _bits),
         row("context", variants, _context),
@@ -69,6 +69,7 @@ def memory_table(snapshot: Snapshot) -> Table:
         row("of which scales, zeros …", variants, _parts("overhead"), part=True),
         row("by device", variants, _parts("weights_by_device"), part=True),
         row("predicted", variants, _predicted, part=True),
+        row("draft", variants, _draft),
         row("KV cache", variants, _bytes("kv_cache")),
         row("other live tensors", variants, _bytes("other_live")),
         row("allocator slack", variants, _bytes("slack")),
@@ -102,6 +103,10 @@ def _bytes(field: str) -> _Read:
 
 def _parts(field: str) -> _Read:
     return lambda variant: _sizes(getattr(variant.ledger, field)) if variant.ledger else ""
+
+
+def _draft(variant: VariantRecord) -> str:
+    return size(variant.ledger.draft) if variant.ledger and variant.ledger.draft else ""
 
 
 def _adapter(variant: VariantRecord) -> str | None:

@@ -186,7 +186,7 @@ class Engine(Generic[Table]):
 
     def cached_tokens(self, spec: Table, tokens: int) -> int:
         """Return the number of tokens for which the KV cache is allocated if it stores `tokens`."""
-        padded = spec.decode != "generate" and self.pads_cache and not spec.kv_cache
+        padded = spec.decode_mode != "generate" and self.pads_cache and not spec.kv_cache
         return bucket(tokens) if padded else tokens
 
     def cached_element(self, spec: Table, size: int) -> float:

@@ -76,6 +76,11 @@ class Gguf(VariantBase):
                 "kv_cache is a setting of transformers: set llama.cpp's own types,"
                 ' such as type_k = "q8_0" and type_v = "q8_0"'
             )
+        if self.draft:
+            raise ValueError(
+                "draft is a setting of transformers: start llama-server with -md FILE, and name it"
+                ' as a server (engine = "openai")'
+            )
         if self.trust_remote_code:
             raise ValueError("remove trust_remote_code: a GGUF file has no code")
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from quantchat.common.kv_cache import KV_CACHES
 from quantchat.engines.engine import Capability
-from quantchat.engines.registry import engine_of
+from quantchat.engines.registry import baseline, engine_of
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.architecture import Architecture, read_architecture
 from quantchat.estimate.memory import Estimate
@@ -58,7 +58,19 @@ def estimate(
         activations=_activations(spec, shape, held, tokens, size),
         runtime=CUDA_CONTEXT if cuda else engine.resident_bytes,
         loading=engine.loading(spec, files, held, size, cuda=cuda),
+        draft=_draft(spec, files.draft, cuda, tokens, capability) if files.draft else 0,
     )
+
+
+def _draft(
+    spec: VariantBase, files: ModelFiles, cuda: bool, tokens: int, capability: Capability | None
+) -> int:
+    """Return the weights and the KV cache of the draft of `spec`, which transformers loads."""
+    engine = baseline()
+    keys = {"engine": engine.name, "label": "draft", "model": spec.draft, "dtype": spec.dtype}
+    drafting = engine.table.model_validate({**keys, "decode": "generate"})
+    found = estimate(drafting, files, cuda=cuda, tokens=tokens, capability=capability)
+    return found.weights + max(0, found.kv_cache)
 
 
 def notes(
@@ -116,7 +128,7 @@ def _activations(
     dense = held.largest * size if held.packed else 0
     if shape is None:
         return dense
-    chunk = tokens if spec.decode == "generate" else min(tokens, PREFILL_TOKENS)
+    chunk = tokens if spec.decode_mode == "generate" else min(tokens, PREFILL_TOKENS)
     # Eager attention stores its scores and their softmax in memory; other implementations do not.
     scores = 2 * shape.heads * chunk * tokens if spec.attention == "eager" else 0
     return dense + (shape.activations(chunk) + scores) * size

@@ -109,6 +109,11 @@ class OpenAI(VariantBase):
                 "kv_cache is a setting of the server: start it with --kv-cache-dtype fp8 (vLLM,"
                 " SGLang) or with -ctk q8_0 -ctv q8_0 (llama.cpp)"
             )
+        if self.draft:
+            raise ValueError(
+                "draft is a setting of the server: start it with --speculative-config (vLLM),"
+                " --speculative-algorithm (SGLang) or -md (llama.cpp)"
+            )
         if self.server is None and "{port}" in self.base_url:
             raise ValueError(
                 "{port} in base_url is only for a server that quantchat starts, [variants.server]"

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from quantchat import paths
 from quantchat.engines.quantize import Calibration
 from quantchat.engines.table import FolderOrHubId, Line, Table, folder_or_hub_id
+from quantchat.wire.messages import PROMPT_LOOKUP
 
 DEMO_MODEL = "demo:smollm2-135m-instruct"
 
@@ -43,6 +44,14 @@ class VariantBase(Table):
     `int4` with the package hqq. By default it has the dtype of the activations. Each new token
     unpacks the whole cache, so it saves memory and costs speed. Decoded with the native loop
     (`eager`) or `generate`. The engine gguf has `type_k` and `type_v` instead."""
+    draft: FolderOrHubId | None = Field(None, examples=["org/small-model"])
+    """What drafts tokens for speculative decoding, transformers' assisted generation: a smaller
+    model with the same tokenizer, written like `model`, or `prompt-lookup`, which needs no model
+    and proposes what followed the last tokens before. The variant's model checks several drafted
+    tokens in one pass. Decoded with `generate`."""
+    draft_tokens: int | None = Field(None, ge=1, le=100, examples=[5])
+    """Most tokens to draft for one pass; by default those of transformers: 20 with a model, which
+    stops earlier when it is unsure, and 10 with `prompt-lookup`."""
     decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"
     """How tokens are decoded. `generate`: the loop of transformers. `eager`: the native loop of
     quantchat. `compile`: the native loop with torch.compile. `graph`: the native loop with its step
@@ -87,6 +96,22 @@ class VariantBase(Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_loop_that_takes_the_draft(self) -> VariantBase:
+        if self.draft and self.decode not in ("auto", "generate"):
+            raise ValueError(
+                f'decode = "{self.decode}" takes no draft; use decode = "generate", or leave out'
+                " `draft`"
+            )
+        if self.draft and self.kv_cache:
+            raise ValueError(
+                "from a KV cache in fewer bits the rejected tokens of a draft cannot be removed;"
+                " leave out `kv_cache` or `draft`"
+            )
+        if self.draft_tokens and not self.draft:
+            raise ValueError("draft_tokens needs a `draft`")
+        return self
+
     @field_validator("thought_marks")
     @classmethod
     def _has_an_end(cls, value: list[str] | None) -> list[str] | None:
@@ -100,6 +125,16 @@ class VariantBase(Table):
         return getattr(self, "quantize", None)
 
     @property
+    def draft_model(self) -> str | None:
+        """The folder or hub id of the model that drafts tokens; None without such a model."""
+        return None if self.draft == PROMPT_LOOKUP else self.draft
+
+    @property
+    def decode_mode(self) -> str:
+        """The decode mode to load with: `decode`, or with a draft the mode that takes one."""
+        return "generate" if self.draft else self.decode
+
+    @property
     def options(self) -> dict[str, Any]:
         """The engine's own options as plain JSON values."""
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
@@ -110,6 +145,8 @@ class VariantBase(Table):
             "thought_marks",
             "tokenizer",
             "kv_cache",
+            "draft",
+            "draft_tokens",
         ):  # each engine's
             if given := getattr(self, name):
                 found[name] = given

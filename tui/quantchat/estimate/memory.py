@@ -29,18 +29,24 @@ class Estimate:
     """Assumed size of the CUDA context, or on the CPU of the interpreter and its libraries."""
     loading: int
     """Assumed memory beyond the weights while they are loaded."""
+    draft: int = 0
+    """Weights and KV cache of the model that drafts tokens; 0 without one."""
 
     @property
     def total(self) -> int:
         """Memory of the loaded variant at the end of a context of `context_tokens`."""
-        return self.runtime + self.weights + max(0, self.kv_cache) + self.activations
+        return self._fixed + max(0, self.kv_cache) + self.activations
 
     @property
     def peak(self) -> int:
         """Peak memory, during or after loading."""
-        return max(self.total, self.runtime + self.weights + self.loading)
+        return max(self.total, self._fixed + self.loading)
 
     def of_batch(self, batch: int) -> int:
         """Return the memory of the loaded variant with `batch` contexts at once."""
         each = max(0, self.kv_cache) + self.activations
-        return self.runtime + self.weights + batch * each
+        return self._fixed + batch * each
+
+    @property
+    def _fixed(self) -> int:
+        return self.runtime + self.weights + self.draft

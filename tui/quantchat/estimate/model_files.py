@@ -64,6 +64,8 @@ class ModelFiles:
     """Other parsed JSON files that `ModelFolder` needs, by name."""
     names: frozenset[str] = field(default_factory=frozenset)
     """Names of all files of the model."""
+    draft: ModelFiles | None = None
+    """Those of the model that drafts tokens for this one; None without such a model."""
 
     @property
     def folder(self) -> ModelFolder:

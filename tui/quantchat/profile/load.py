@@ -24,7 +24,7 @@ MAX_BYTES = 256 * 1024
 MAX_MISTAKES = 20
 """How many mistakes of one file are reported; the rest are only counted."""
 
-_FOLDERS = ("model", "adapter", "tokenizer")
+_FOLDERS = ("model", "adapter", "tokenizer", "draft")
 """Keys of a variant whose value is a folder or an id on the hub."""
 
 

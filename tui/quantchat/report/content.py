@@ -26,6 +26,7 @@ from quantchat.document.snapshot_tables import machine, memory_table, variants_t
 from quantchat.features.load import tables as load
 from quantchat.features.measure.tables import (
     CONTENDED,
+    draft_lines,
     failures,
     gap_lines,
     how,
@@ -156,8 +157,8 @@ def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
         if drawn := frontier.plots(snapshot.pick):
             yield Plots(tuple(replace(plot, name=f"{stem}{plot.name}") for plot in drawn))
     yield from _results(snapshot)
-    if snapshot.measurement and (gaps := gap_lines(snapshot)):
-        yield Facts(tuple(gaps))
+    if snapshot.measurement and (lines := [*gap_lines(snapshot), *draft_lines(snapshot)]):
+        yield Facts(tuple(lines))
     yield from warnings(_warnings(snapshot))
     if drawn := plots(snapshot):
         yield Plots(tuple(replace(plot, name=f"{stem}{plot.name}") for plot in drawn))

@@ -6,7 +6,7 @@ An empty cell means "not known". The texts of prompts and answers are in the sna
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from quantchat.document.csv_file import csv_file
 from quantchat.document.document import DataTable
@@ -19,7 +19,6 @@ from quantchat.snapshot import figures
 from quantchat.snapshot.figures import AnswerFigure
 from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
-from quantchat.statistics.latency import itl_ms
 from quantchat.wire.variant import Ledger
 
 _Named = Sequence[tuple[str, Snapshot]]
@@ -93,7 +92,7 @@ def _bytes(ledger: Ledger | None) -> tuple[int | None, ...]:
 def _tokens(snapshots: _Named) -> DataTable:
     rows: list[tuple[_Value, ...]] = []
     for key, _, answer in _each(snapshots):
-        gaps = [None, *itl_ms(answer.times_ns)]
+        gaps = [None, *((b - a) / 1e6 for a, b in pairwise(answer.times_ns))]
         pieces = answer.output_pieces
         tokens = zip_longest(answer.ids, pieces, answer.times_ns, gaps[: len(answer.ids)])
         for index, (token, piece, at_ns, gap) in enumerate(tokens):

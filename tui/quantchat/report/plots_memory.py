@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LEDGER = (
     ("weights", "weights"),
+    ("draft", "draft"),
     ("kv_cache", "KV cache"),
     ("other_live", "other live tensors"),
     ("slack", "allocator slack"),

@@ -125,6 +125,7 @@ def turn_table(turn: TurnRecord) -> Table:
         _timed("TPOT", given, lambda a: milliseconds(a.timing.tpot_ms)),
         _timed("decode throughput", given, lambda a: _rate(a.timing.decode_tok_s)),
         _timed("end-to-end throughput", given, lambda a: _rate(a.timing.end_to_end_tok_s)),
+        row("draft acceptance", given, _drafts),
         row("energy", given, _energy),
         row("CPU threads", given, cpu_threads),
         row("ended by", given, _ended),
@@ -171,6 +172,16 @@ def _prompt_tokens(answer: AnswerRecord) -> str:
         return UNKNOWN
     cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
     return f"{answer.prompt_tokens} tokens{cached}"
+
+
+def _drafts(answer: AnswerRecord) -> str:
+    drafts = answer.drafts
+    if drafts is None or drafts.acceptance is None:
+        return ""
+    return (
+        f"{drafts.acceptance:.0f} % ({drafts.accepted} of {drafts.drafted}), "
+        f"{number(drafts.mean_length)} tokens per pass"
+    )
 
 
 def _energy(answer: AnswerRecord) -> str:

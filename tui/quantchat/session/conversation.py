@@ -9,10 +9,12 @@ from enum import Enum
 from typing import Literal
 
 from quantchat.statistics.divergence import DivergenceScore
+from quantchat.statistics.drafts import Drafts
 from quantchat.statistics.latency import Percentiles, TurnTiming
 from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.system.energy import Energy
 from quantchat.wire.messages import (
+    Drafted,
     Failed,
     Finished,
     Generate,
@@ -89,6 +91,8 @@ class Answer:
     failure: Failed | None = None
     ledger: Ledger | None = None
     """The memory ledger at the end of the answer."""
+    drafts: Drafts | None = None
+    """The counts of speculative decoding; None without a draft, or until the answer is over."""
     energy: Energy | None = None
     """The GPU's energy for the answer, if measured."""
     cross_perplexities: list[CrossPerplexity] = field(default_factory=list)
@@ -180,6 +184,8 @@ class Answer:
                 self.times_ns += event.times_ns
                 self.text += "".join(event.pieces)
                 self.thoughts += "".join(event.thoughts)
+            case Drafted():
+                self.drafts = Drafts(event.drafted, event.accepted, event.steps)
             case Finished():
                 self.text, self.thoughts, self.raw = event.text, event.thoughts, event.raw
                 self.thought_tokens = event.thought_tokens

@@ -205,6 +205,7 @@ def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
         raw=answer.raw,
         timing=answer.timing(),
         ledger=answer.ledger,
+        drafts=answer.drafts,
         energy=answer.energy,
         cross_perplexities=list(answer.cross_perplexities),
         failure=answer.failure,

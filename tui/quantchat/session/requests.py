@@ -27,7 +27,7 @@ def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | No
         dtype=spec.dtype,
         device=spec.device,
         attention=spec.attention,
-        decode=spec.decode,
+        decode=spec.decode_mode,
         trust_remote_code=spec.trust_remote_code,
         loader=engine.loader,
         needs=list(engine.needs(spec)),

@@ -141,12 +141,17 @@ class Column:
 
 
 def figures_of(columns: Sequence[Column]) -> list[AnswerFigure | ProcessFigure]:
-    """Return the figures to show of `columns`; TTFA only if a model thinks, or it equals TTFT."""
-    thinks = any(answer.thoughts for column in columns for answer in column.answers.values())
+    """Return the figures to show of `columns`, without those that apply to none of the answers.
+
+    So TTFA is shown only if a model thinks: otherwise it equals TTFT.
+    """
+    answers = [answer for column in columns for answer in column.answers.values()]
     return [
         figure
         for figure in figures.FIGURES
-        if thinks or not (isinstance(figure, AnswerFigure) and figure.of_thinking)
+        if not isinstance(figure, AnswerFigure)
+        or figure.applies is None
+        or any(map(figure.applies, answers))
     ]
 
 

@@ -26,8 +26,9 @@ class AnswerFigure:
     """None if neither more nor less is better."""
     read: Callable[[AnswerRecord], float | None]
     """Returns the figure of an answer, a value above 0, or None if the answer does not have it."""
-    of_thinking: bool = False
-    """Whether the figure matters only for reasoning models."""
+    applies: Callable[[AnswerRecord], bool] | None = None
+    """Returns whether an answer makes the figure worth showing, such as one of a reasoning model;
+    None if it always is."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,18 @@ def _itl_p99(answer: AnswerRecord) -> float | None:
     return answer.timing.itl_ms.p99 if answer.timing.itl_ms else None
 
 
+def _acceptance(answer: AnswerRecord) -> float | None:
+    return (answer.drafts.acceptance or None) if answer.drafts else None
+
+
+def _mean_length(answer: AnswerRecord) -> float | None:
+    return answer.drafts.mean_length if answer.drafts else None
+
+
+def _is_drafted(answer: AnswerRecord) -> bool:
+    return answer.drafts is not None
+
+
 def _weights(variant: VariantRecord, ledger: Ledger | None) -> float | None:
     return ledger.weights if ledger and ledger.weights > 0 else None
 
@@ -99,7 +112,9 @@ def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
 
 FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
     AnswerFigure("ttft_ms", "TTFT", "ms", True, lambda a: a.timing.ttft_ms),
-    AnswerFigure("ttfa_ms", "TTFA", "ms", True, lambda a: a.timing.ttfa_ms, of_thinking=True),
+    AnswerFigure(
+        "ttfa_ms", "TTFA", "ms", True, lambda a: a.timing.ttfa_ms, lambda a: bool(a.thoughts)
+    ),
     AnswerFigure("tpot_ms", "TPOT", "ms", True, lambda a: a.timing.tpot_ms),
     AnswerFigure(
         "decode_tps", "decode throughput", "tok/s", False, lambda a: a.timing.decode_tok_s
@@ -110,6 +125,10 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
         "prefill_tps", "prefill throughput", "tok/s", False, lambda a: a.timing.prefill_tok_s
     ),
     AnswerFigure("end_to_end_ms", "end to end", "ms", True, _end_to_end_ms),
+    AnswerFigure("draft_acceptance", "draft acceptance", "%", False, _acceptance, _is_drafted),
+    AnswerFigure(
+        "acceptance_length", "mean acceptance length", "tokens", False, _mean_length, _is_drafted
+    ),
     AnswerFigure("answer_tokens", "answer length", "tokens", None, _length),
     AnswerFigure("j_per_token", "energy", "J/token", True, _energy),
     ProcessFigure("weights_bytes", "memory, weights", "B", True, True, _weights),

@@ -115,7 +115,7 @@ _RESOLVED: dict[str, Callable[[Resolved], str]] = {
     "dtype": lambda r: r.dtype,
     "device": lambda r: f"{r.where} ({r.device_name})",
     "attention": lambda r: r.attention_used,
-    "decoding": lambda r: r.decode,
+    "decoding": lambda r: r.decoding,
     "chat template": lambda r: "yes" if r.chat_template else "no",
 }
 

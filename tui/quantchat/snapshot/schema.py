@@ -26,6 +26,7 @@ from quantchat.snapshot.pick import PickRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.snapshot.votes import VotingRecord
 from quantchat.statistics.divergence import DivergenceScore
+from quantchat.statistics.drafts import Drafts
 from quantchat.statistics.latency import TurnTiming
 from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.system.energy import Energy
@@ -112,6 +113,8 @@ class AnswerRecord(Record):
     """Latency and throughput, as the screen showed them."""
     ledger: AsObject[Ledger] | None
     """Memory at the end of the answer; None if it is not known."""
+    drafts: AsObject[Drafts] | None = None
+    """The counts of speculative decoding; None without a draft, or if they are not known."""
     energy: AsObject[Energy] | None = None
     """Energy of the GPU; None if the variant did not run alone or the GPU has no counter."""
     cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)

@@ -48,8 +48,12 @@ def ttfa_ms(received_ns: int, times_ns: Sequence[int], first: int) -> float | No
 
 
 def itl_ms(times_ns: Sequence[int]) -> list[float]:
-    """Return the inter-token latencies in ms: the n − 1 gaps between consecutive output tokens."""
-    return [(b - a) / _NS_PER_MS for a, b in pairwise(times_ns)]
+    """Return the inter-token latencies in ms: the gaps between consecutive output tokens.
+
+    Tokens with the same time, as with a draft, arrived together, as in a chunk of a server: there
+    is no gap between them.
+    """
+    return [(b - a) / _NS_PER_MS for a, b in pairwise(times_ns) if b > a]
 
 
 def tpot_ms(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
@@ -113,7 +117,8 @@ def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> f
     if len(times_ns) < 2:
         return None
     start = bisect_left(times_ns, times_ns[-1] - window_s * _NS_PER_S)
-    return decode_throughput(times_ns[min(start, len(times_ns) - 2) :])
+    before_last = bisect_left(times_ns, times_ns[-1]) - 1
+    return decode_throughput(times_ns[max(0, min(start, before_last)) :])
 
 
 def whole_intervals(times_ns: Sequence[int], interval_s: float) -> int:

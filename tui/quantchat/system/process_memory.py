@@ -65,7 +65,7 @@ def reserved_bytes(ledger: Ledger) -> int | None:
     """Return the bytes that torch's allocator has reserved on the GPU; None if not known."""
     if not on_gpu(ledger):
         return None
-    parts = (ledger.weights, ledger.kv_cache, ledger.other_live, ledger.slack)
+    parts = (ledger.weights, ledger.draft, ledger.kv_cache, ledger.other_live, ledger.slack)
     return None if min(parts) < 0 else sum(parts)
 
 

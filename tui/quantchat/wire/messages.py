@@ -64,6 +64,10 @@ class Message:
 # ---------------------------------------------------------------- commands
 
 
+PROMPT_LOOKUP = "prompt-lookup"
+"""Value of a variant's `draft`: draft without a model what followed the last tokens before."""
+
+
 @dataclass(frozen=True)
 class Load:
     """Load a variant. `options` are the engine's own, as the profile names them."""
@@ -247,6 +251,19 @@ class Tokens:
     thoughts: list[str] = field(default_factory=list)
     """Like `pieces`, for the model's thoughts, which are not part of the answer; empty if these
     tokens have no thoughts."""
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """The counts of speculative decoding in a turn, sent before `Finished`."""
+
+    turn: int
+    drafted: int
+    """Tokens that the draft proposed."""
+    accepted: int
+    """Drafted tokens that the model accepted."""
+    steps: int
+    """Passes of the model, each of which gave the accepted tokens and one of its own."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Union
 from quantchat.wire.codec import ProtocolError, from_json
 from quantchat.wire.messages import (
     Alive,
+    Drafted,
     Failed,
     Finished,
     Generate,
@@ -50,6 +51,7 @@ Event = Union[
     Started,
     Prefilled,
     Tokens,
+    Drafted,
     Memory,
     Finished,
     TokenScores,

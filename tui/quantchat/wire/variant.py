@@ -81,11 +81,20 @@ class Resolved:
     """Sampling settings that the model's own files recommend; they are not used automatically."""
     recommended_by: str = ""
     """The file that recommends them."""
+    draft: str = ""
+    """What drafts tokens for speculative decoding: folder or hub id of a model, or `prompt-lookup`;
+    empty without a draft, and for a server."""
 
     @property
     def attention_used(self) -> str:
         """Attention implementation with torch's backend: `sdpa (flash)`."""
         return self.attention + (f" ({self.attention_backend})" if self.attention_backend else "")
+
+    @property
+    def decoding(self) -> str:
+        """Decode mode with the draft: `generate, draft SmolLM2-135M`."""
+        draft = self.draft.rstrip("/").rpartition("/")[2]
+        return self.decode + (f", draft {draft}" if draft else "")
 
     @property
     def where(self) -> str:
@@ -126,9 +135,9 @@ class Ledger:
     weights_by_dtype: dict[str, int]
     """`weights` by the dtype they are stored in; by tensor type for GGUF. Empty if not known."""
     kv_cache: int
-    """Keys and values of the prompt and answer so far."""
+    """Keys and values of the prompt and answer so far, with those of the draft."""
     other_live: int
-    """Allocated minus weights minus KV cache. For llama.cpp: its compute buffers."""
+    """Allocated minus weights, draft and KV cache. For llama.cpp: its compute buffers."""
     slack: int
     """Reserved by torch's allocator minus allocated."""
     non_torch: int
@@ -148,6 +157,8 @@ class Ledger:
     """`weights` by device; empty unless several devices hold them."""
     reserved_by_device: dict[str, int] = field(default_factory=dict)
     """Bytes that torch reserved on each GPU; empty unless several GPUs are used."""
+    draft: int = 0
+    """Weights of the model that drafts tokens; 0 without one. `weights` does not contain them."""
 
     @property
     def devices(self) -> list[str]:

@@ -159,7 +159,7 @@ class _Server:
         )
 
     def _load(self, command: Load) -> None:
-        from quantchat.worker.loaders import decoder_of, hide_unused, load_any
+        from quantchat.worker.loaders import decoder_of, hide_unused, load_any, load_draft
 
         hide_unused(command)
         from quantchat.worker.model.hub import of_mib
@@ -173,9 +173,11 @@ class _Server:
         def fetching(done: int, total: int) -> None:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
+        # The draft comes first: if the model then fills a GPU, it leaves room for the draft.
+        draft = load_draft(command, stage, fetching)
         loaded = load_any(command, stage, fetching, self._outbox.send)
         stage(WARMING_UP)
-        decoder = decoder_of(loaded, command, lambda name: self._outbox.send(Progress(name)))
+        decoder = decoder_of(loaded, command, lambda name: self._outbox.send(Progress(name)), draft)
         ready = time.perf_counter()
         self._decoder = decoder
         self._outbox.serve(

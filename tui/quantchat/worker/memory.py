@@ -133,10 +133,14 @@ class Peak:
 class LedgerReader:
     """Reads the ledger of one loaded model; cheap enough for twice a second."""
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, model: Any, device: str, draft: Any = None) -> None:
+        """Read the ledger of `model` and, if there is one, of the model `draft`."""
         self._device = device
         self._held = Holdings.of(model)
-        gpus = sorted(gpu for gpu in self._held.by_device if gpu.startswith("cuda"))
+        drafting = Holdings.of(draft) if draft is not None else Holdings()
+        self._draft = drafting.by_dtype.total()
+        places = {*self._held.by_device, *drafting.by_device}
+        gpus = sorted(gpu for gpu in places if gpu.startswith("cuda"))
         self._gpus = gpus or [device]
         self._peak = Peak()
 
@@ -151,7 +155,8 @@ class LedgerReader:
             allocated = sum(torch.cuda.memory_allocated(gpu) for gpu in self._gpus)
             by_gpu = {gpu: torch.cuda.memory_reserved(gpu) for gpu in self._gpus}
             reserved = sum(by_gpu.values())
-            other, slack = max(0, allocated - weights - kv_cache), reserved - allocated
+            other = max(0, allocated - weights - self._draft - kv_cache)
+            slack = reserved - allocated
             non_torch = process = -1  # only NVML, which the main process reads, has these figures
             highest = sum(torch.cuda.max_memory_reserved(gpu) for gpu in self._gpus)
         else:
@@ -162,6 +167,7 @@ class LedgerReader:
             device=self._device,
             weights=weights,
             weights_by_dtype=dict(self._held.by_dtype),
+            draft=self._draft,
             overhead=dict(self._held.overhead),
             kv_cache=kv_cache,
             other_live=other,

@@ -87,6 +87,6 @@ def _details(resolved: Resolved) -> list[str]:
     parts = [
         f"context {resolved.context_length}" if resolved.context_length > 0 else "",
         "" if _served(resolved) else resolved.attention_used,
-        resolved.decode.removeprefix("server, "),  # the kernel's name says "server" already
+        resolved.decoding.removeprefix("server, "),  # the kernel's name says "server" already
     ]
     return [part for part in parts if part]

@@ -214,8 +214,14 @@ class LivePanel(Widget):
         # Never cut a figure: 1204 cut to 12 would be read as 12.
         room = width - _LABEL
         if sum(part.cell_length + 2 for part in parts) + 2 <= room:
-            return _label("ITL") + fitted([*parts, quiet("ms")], room)
+            return _label("ITL") + fitted([*parts, quiet("ms"), self._acceptance()], room)
         return _label("ITL ms") + fitted(parts, room, gap=" ")
+
+    def _acceptance(self) -> Content:
+        drafts = self._answer.drafts if self._answer is not None else None
+        if drafts is None or drafts.acceptance is None:
+            return Content()
+        return quiet("draft ") + Content(f"{drafts.acceptance:.0f} %")
 
     def _ledger(self, width: int) -> list[Content]:
         """Return two lines: the total, then the parts, the most important first."""
@@ -274,6 +280,8 @@ def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
     if ledger.device in SERVERS:
         return []
     parts = [("weights", ledger.weights), ("KV", ledger.kv_cache)]
+    if ledger.draft:
+        parts.insert(1, ("draft", ledger.draft))
     if ledger.device.startswith("cuda"):
         return [
             *parts,
@@ -282,6 +290,6 @@ def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
             ("non-torch", ledger.non_torch),
             *ledger.reserved_by_device.items(),
         ]
-    other = ledger.process - ledger.weights - ledger.kv_cache
+    other = ledger.process - ledger.weights - ledger.draft - ledger.kv_cache
     known = min(ledger.process, ledger.weights, ledger.kv_cache) >= 0 and other >= 0
     return [*parts, ("other", other if known else -1)]

@@ -184,7 +184,7 @@ class Transcript(VerticalScroll, can_focus=False):
         if resolved.device in SERVERS:
             lines.append(quiet("model: ") + untrusted(resolved.model, "$quiet"))
         else:
-            lines.append(quiet("decode mode: ") + untrusted(resolved.decode, "$quiet"))
+            lines.append(quiet("decode mode: ") + untrusted(resolved.decoding, "$quiet"))
         if resolved.tokenizer:
             lines.append(quiet("tokenizer: ") + untrusted(resolved.tokenizer, "$quiet"))
         if not resolved.chat_template:

@@ -21,6 +21,7 @@ from quantchat.features.measure.headline import headline
 from quantchat.snapshot.compared_sides import measured_turns
 from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
 from quantchat.snapshot.schema import AnswerRecord, MeasurementRecord, Snapshot
+from quantchat.statistics.drafts import Drafts
 from quantchat.statistics.intervals import Ratio
 from quantchat.text import one_line
 
@@ -38,7 +39,7 @@ def blocks(snapshot: Snapshot) -> list[Block]:
         parts.append(ratios_table(snapshot))
     if quotable:
         parts.append(paragraph((quotable, "heading")))
-    parts += paragraphs(gap_lines(snapshot))
+    parts += paragraphs([*gap_lines(snapshot), *draft_lines(snapshot)])
     if _of(snapshot).order == "together":
         parts.append(paragraph((CONTENDED, "warning")))
     failed = failures(snapshot)
@@ -124,6 +125,26 @@ def gap_lines(snapshot: Snapshot) -> list[str]:
         f"over {plural(gaps.tokens, 'gap')}"
         for gaps in pooled_gaps(snapshot)
     ]
+
+
+def draft_lines(snapshot: Snapshot) -> list[str]:
+    """Return one line for each side with a draft: the acceptance over all measured answers."""
+    lines = []
+    for label in snapshot.shown:
+        found = [
+            answer.drafts
+            for turn in measured_turns(snapshot)
+            for answer in turn.answers
+            if answer.variant == label and answer.drafts is not None
+        ]
+        total = Drafts.total(found)
+        if total.acceptance is not None:
+            lines.append(
+                f"draft of {one_line(label)}: {total.acceptance:.1f} % accepted "
+                f"({total.accepted} of {total.drafted} tokens), "
+                f"{number(total.mean_length)} tokens per pass"
+            )
+    return lines
 
 
 def failures(snapshot: Snapshot) -> str:

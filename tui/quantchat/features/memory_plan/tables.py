@@ -72,6 +72,8 @@ def _figures(known: list[Estimate]) -> Iterator[tuple[Cell, _Read]]:
         if any(kind in estimate.overhead for estimate in known):
             yield Cell(kind, indent=2), _overhead(kind)
     yield Cell("not quantized", indent=2), lambda e: e.unquantized
+    if any(estimate.draft for estimate in known):
+        yield Cell("draft, with its KV cache"), lambda e: e.draft
     contexts = sorted({estimate.context_tokens for estimate in known})
     yield Cell(f"KV cache, {' or '.join(map(str, contexts))} tokens"), lambda e: e.kv_cache
     yield Cell("activations*"), lambda e: e.activations

@@ -9,6 +9,7 @@ from functools import cached_property
 from quantchat.wire.messages import ScoreTokens, TokenScores
 from quantchat.wire.variant import Ledger, Resolved
 from quantchat.worker.decode.attention import BackendRecord
+from quantchat.worker.decode.draft import Draft
 from quantchat.worker.decode.loop_decoder import WARM_UP_STEPS, WARM_UP_TOKENS, LoopDecoder
 from quantchat.worker.decode.modes import Report, choose
 from quantchat.worker.decode.teacher_forcing import score_tokens
@@ -25,11 +26,15 @@ class Decoder(LoopDecoder):
     for a mode that cannot run here.
     """
 
-    def __init__(self, loaded: Loaded, mode: str, report: Report) -> None:
+    def __init__(
+        self, loaded: Loaded, mode: str, report: Report, draft: Loaded | None = None
+    ) -> None:
+        """Load what `mode` needs; the model `draft`, if any, drafts tokens for `loaded`."""
         self._loaded = loaded
+        self._draft_model = draft.model if draft is not None else None
         attention = BackendRecord()
         with nullcontext() if mode == "compile" else attention.recording():
-            self.chosen = choose(loaded, mode, report)
+            self.chosen = choose(loaded, mode, report, Draft.of(loaded, draft))
             super().__init__(loaded, self.chosen.loop)
             ids = list(range(min(WARM_UP_TOKENS, loaded.context_length - 2 * WARM_UP_STEPS)))
             self._loop.warm_up(ids, WARM_UP_STEPS)
@@ -60,7 +65,7 @@ class Decoder(LoopDecoder):
     def _memory(self) -> LedgerReader:
         # Read the memory late, because kernels that repack at their first call change which tensors
         # exist.
-        return LedgerReader(self._loaded.model, self._loaded.device)
+        return LedgerReader(self._loaded.model, self._loaded.device, self._draft_model)
 
     def _score(
         self, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]

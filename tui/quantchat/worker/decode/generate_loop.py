@@ -9,7 +9,9 @@ makes two threads run torch and halves the speed on a CPU.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -21,17 +23,20 @@ from transformers.generation.streamers import BaseStreamer
 from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
+from quantchat.worker.decode.draft import Draft, DraftCounter, check_cache
 from quantchat.worker.decode.loop import Turn, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.decode.sampling import biases, penalties
 from quantchat.worker.decode.steps.eager import before_each_block, release
+from quantchat.worker.failures import Refused
 from quantchat.worker.memory import kv_cache_bytes
 
 PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
 """Older releases (the last for Python 3.10) cut the whole prompt and recompute cached tokens."""
 
-_NO_TOKEN = -1
-"""An end token that no model has, because None would select the model's own end tokens."""
+_NO_TOKEN = 2**31 - 1
+"""An end token that no model has, because None would select the model's own end tokens, and a
+negative id would be warned of at each step of a draft."""
 
 
 class GenerateLoop:
@@ -43,8 +48,14 @@ class GenerateLoop:
         device: Any,
         rules: CacheRules = ORDINARY,
         new_cache: Callable[[], Any] | None = None,
+        draft: Draft | None = None,
     ) -> None:
-        """Use the caches that `new_cache` creates, or without it those of `generate`."""
+        """Use the caches that `new_cache` creates, or without it those of `generate`.
+
+        With a `draft` each prompt is computed from its start: transformers' assisted generation
+        computes all of it even if a part is cached. Raises Refused for a model that cannot take a
+        draft.
+        """
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         self._model = model
         self._rules = rules
@@ -57,6 +68,12 @@ class GenerateLoop:
         try:
             self._cache.get_seq_length()
         except ValueError:
+            self._rules = replace(rules, pieces=False)
+        self._draft = draft
+        self._counter: DraftCounter | None = None
+        """Counts the answer that decodes with a draft."""
+        if draft is not None:
+            check_cache(self._cache, rules)
             self._rules = replace(rules, pieces=False)
 
     def rewind(self, prompt: list[int]) -> int:
@@ -79,13 +96,22 @@ class GenerateLoop:
             and (PIECES_AFTER_A_CACHE or not self._ids)
             and self._rules.continues(len(self._ids), len(prompt))
         )
-        listener = _Listener(turn, new)
+        if self._draft is not None:
+            if turn.thinking is not None:
+                raise Refused(
+                    "unsupported",
+                    "max_thinking_tokens is not possible with a draft, which checks several tokens"
+                    " at once",
+                    "set max_thinking_tokens = 0, or leave out `draft`",
+                )
+            self._counter = DraftCounter(len(prompt))
+        listener = _Listener(turn, new, self._counter)
         settings = _settings(
             turn.sampling, turn.most, turn.end_tokens, CHUNK if in_pieces else None
         )
         torch.manual_seed(turn.sampling.seed)
         try:
-            with _interruptible(self._model, turn, listener):
+            with self._watched(turn, listener):
                 self._generate(
                     prompt,
                     settings,
@@ -100,8 +126,20 @@ class GenerateLoop:
                 self.forget()  # some layers have already cached the tokens of this piece
                 return "stop"
             listener.reason = "stop"
+        if self._counter is not None:
+            turn.outbox.send(self._counter.event(turn.number))
         self._remember([*prompt, *listener.said])
         return listener.reason
+
+    def _watched(self, turn: Turn, listener: _Listener) -> ExitStack:
+        """Return a context in which `generate` can be stopped and its drafts are counted."""
+        stack = ExitStack()
+        stack.enter_context(_interruptible(self._model, turn, listener))
+        if self._draft is not None and self._counter is not None:
+            if self._draft.model is not None:
+                stack.enter_context(_interruptible(self._draft.model, turn, listener))
+            stack.enter_context(self._counter.watching(self._model, self._draft))
+        return stack
 
     def _remember(self, ids: list[int]) -> None:
         """Note that the cache holds `ids`, except the last one, which has not been computed."""
@@ -121,6 +159,9 @@ class GenerateLoop:
 
     def _generate(self, prompt: list[int], settings: GenerationConfig, **more: Any) -> None:
         """Run `generate` with `settings` only, without the checkpoint's generation config."""
+        if self._draft is not None:
+            settings.update(**self._draft.settings)
+            more |= self._draft.arguments
         ids = torch.tensor([prompt], device=self._device)
         own, self._model.generation_config = self._model.generation_config, settings
         try:
@@ -138,11 +179,13 @@ class GenerateLoop:
         """Drop the KV cache and free its memory."""
         self._ids = []
         self._cache = self._new_cache()
+        self._counter = None
         release(self._device)
 
     def kv_bytes(self) -> int:
-        """Return the bytes of the KV cache, which is never longer than its tokens."""
-        return kv_cache_bytes(self._cache)
+        """Return the bytes of the KV cache, and of the draft's; none is longer than its tokens."""
+        counter = self._counter
+        return kv_cache_bytes(self._cache) + (counter.kv_bytes() if counter else 0)
 
 
 def _settings(
@@ -187,11 +230,12 @@ class _Inserting:
 
 
 class _Listener(BaseStreamer):  # type: ignore[misc]
-    """Receives each token in the loop's thread as soon as it is known."""
+    """Receives tokens in the loop's thread as soon as they are known: with a draft, several."""
 
-    def __init__(self, turn: Turn, to_prefill: int) -> None:
+    def __init__(self, turn: Turn, to_prefill: int, counter: DraftCounter | None = None) -> None:
         self._turn = turn
         self._to_prefill = to_prefill
+        self._counter = counter
         self._has_prompt = False
         self.said: list[int] = []
         """The chosen tokens, with the end token."""
@@ -203,11 +247,17 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
             return
         if not self.said:
             self._turn.prefilled(self._to_prefill, self._to_prefill)
-        self.said.append(int(value.item()))
-        if not self._turn.send(self.said[-1]):
-            self.reason = "eos"
-        elif self._turn.stopped:
-            raise _Stopped  # `generate` checks stopping criteria before the streamer
+        tokens: list[int] = value.flatten().tolist()
+        now = time.perf_counter_ns()
+        if self._counter is not None:
+            self._counter.accept(tokens)
+        for token in tokens:
+            self.said.append(token)
+            if not self._turn.send(token, now):
+                self.reason = "eos"
+                return
+            if self._turn.stopped:
+                raise _Stopped  # `generate` checks stopping criteria before the streamer
 
     def end(self) -> None:
         pass

@@ -36,9 +36,12 @@ class Turn:
         """Report that `done` of `total` prompt tokens have been computed."""
         self.outbox.send(Prefilled(self.number, done, total, time.perf_counter_ns()))
 
-    def send(self, token: int) -> bool:
-        """Send `token`, known now, to the host; return False if it ends the answer instead."""
-        now = time.perf_counter_ns()
+    def send(self, token: int, known_ns: int = 0) -> bool:
+        """Send `token` to the host; return False if it ends the answer instead.
+
+        `known_ns` is when it was known; 0: now.
+        """
+        now = known_ns or time.perf_counter_ns()
         if token in self.end_tokens:
             return False
         self.outbox.token(token, now)

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
+from quantchat.worker.decode.draft import Draft
 from quantchat.worker.decode.loop import Loop
 from quantchat.worker.decode.native_loop import NativeLoop
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe
 from quantchat.worker.model.loaded import Loaded
+
+_WITH_DRAFT = "with a draft each prompt is computed from its start, in one piece"
 
 Report = Callable[[str], None]
 """Receives the name of each stage that takes long."""
@@ -33,8 +36,10 @@ class Chosen:
     rules: CacheRules = ORDINARY
 
 
-def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
+def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None) -> Chosen:
     """Return the loop for `mode`: auto, generate, eager, compile or graph.
+
+    Only `generate` decodes with a `draft`, and `auto` then is `generate`.
 
     `auto` is a captured graph on a GPU. On a CPU it is `eager`, which calls the kernels directly: a
     compiled step is slower there and takes a minute to make. Raises Refused if a mode that the
@@ -42,14 +47,22 @@ def choose(loaded: Loaded, mode: str, report: Report) -> Chosen:
     """
     if mode not in ("auto", "generate", *_STEPS):
         raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')
+    if draft is not None and mode not in ("auto", "generate"):
+        raise Refused(
+            "unsupported",
+            f'a draft is not possible with decode = "{mode}"',
+            'use decode = "generate", or leave out `draft`',
+        )
     check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
     new_cache = variant_cache(loaded.command, loaded.model.config)
     cached = f", KV cache {loaded.command.options['kv_cache']}" if new_cache else ""
-    if mode == "generate":
+    if mode == "generate" or draft is not None:
         from quantchat.worker.decode.generate_loop import GenerateLoop
 
-        loop = GenerateLoop(loaded.model, loaded.input_device, check.rules, new_cache)
-        return Chosen(loop, f"generate{cached}", _note(loaded, check.rules), check.rules)
+        loop = GenerateLoop(loaded.model, loaded.input_device, check.rules, new_cache, draft)
+        drafting = [_WITH_DRAFT] if draft is not None else []
+        note = _note(loaded, check.rules, drafting)
+        return Chosen(loop, f"generate{cached}", note, check.rules)
     if new_cache:
         step = EagerStep(loaded.model, f"eager{cached}", new_cache)
         return _chosen(Checked(step), loaded, check.rules)

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from quantchat.wire.messages import FETCHING, IMPORTING, Load, Progress
+from quantchat.wire.library import FolderReader
+from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, Load, Progress
 from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import show_needed
 from quantchat.worker.model.devices import make_current
@@ -136,14 +137,52 @@ def load_any(
     return load(command, stage, fetching, building)
 
 
+def load_draft(
+    command: Load, stage: Callable[[str], None], fetching: Callable[[int, int], None]
+) -> Loaded | None:
+    """Load the model that drafts tokens for that of `command` (option `draft`); None if none does.
+
+    It is loaded with plain transformers, under the same rules for pickles and the model's own code.
+    Raises Refused.
+    """
+    name = str(command.options.get("draft") or "")
+    if name in ("", PROMPT_LOOKUP):
+        return None
+    model, _, revision = (name, "", "") if Path(name).is_absolute() else name.partition("@")
+    pickles = {k: v for k, v in command.options.items() if k == "allow_pickle"}
+    drafting = replace(
+        command,
+        engine="transformers",
+        loader="",
+        model=model,
+        revision=revision or None,
+        options=pickles,
+        needs=[],
+        reader=FolderReader(),
+    )
+    try:
+        return load(drafting, stage, fetching)
+    except Refused as refused:
+        failure = refused.failure
+        raise Refused(
+            failure.kind, f"the draft {name}: {failure.reason}", failure.hint
+        ) from refused
+
+
 def decoder_of(
-    loaded: Loaded | LlamaModel, command: Load, report: Callable[[str], None]
+    loaded: Loaded | LlamaModel,
+    command: Load,
+    report: Callable[[str], None],
+    draft: Loaded | None = None,
 ) -> LoopDecoder:
-    """Return the decoder of `loaded`, warmed up; `report` receives stages that take long."""
+    """Return the decoder of `loaded`, warmed up; `report` receives stages that take long.
+
+    The model `draft`, if any, drafts tokens for it.
+    """
     if isinstance(loaded, Loaded):
         from quantchat.worker.decode.decoder import Decoder
 
-        return Decoder(loaded, command.decode, report)
+        return Decoder(loaded, command.decode, report, draft)
     from quantchat.worker.llama.decoder import LlamaDecoder
 
     return LlamaDecoder(loaded)

@@ -162,6 +162,7 @@ class Loaded(WithChatTemplate):
             trusted_code=command.trust_remote_code,
             recommended=recommended.of_folder(self._folder),
             recommended_by=recommended.GENERATION_CONFIG,
+            draft=str(command.options.get("draft") or ""),
         )
 
     def _packages(self) -> Iterator[str]:
