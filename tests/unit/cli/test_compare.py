@@ -121,6 +121,8 @@ def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) ->
         "itl_p95_ms": 10,
         "itl_p99_ms": 10,
         "prefill_tps": None,
+        "draft_acceptance": None,
+        "acceptance_length": None,
         "end_to_end_ms": 90,
         "answer_tokens": 5,
         "j_per_token": None,
