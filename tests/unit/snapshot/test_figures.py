@@ -119,9 +119,10 @@ def drafted(*labels: str) -> Snapshot:
 def test_acceptance_is_compared_where_both_draft() -> None:
     names = ("draft_acceptance", "acceptance_length")
     assert not {*names} & {one.name for one in compare_sides(measured())}
-    found = {one.name: (one.a, one.b, one.unit) for one in compare_sides(drafted("GPTQ", "NF4"))}
-    assert found["draft_acceptance"] == (approx(75), approx(75), "%")
-    assert found["acceptance_length"] == (approx(4), approx(4), "tokens")
+    found = {one.name: one for one in compare_sides(drafted("GPTQ", "NF4"))}
+    for name, value, unit in zip(names, (75, 4), ("%", "tokens"), strict=True):
+        assert (found[name].a, found[name].b) == approx((value, value))
+        assert found[name].unit == unit
 
 
 def test_acceptance_of_one_side_is_shown_and_gated(tmp_path: Path, capsys: Capture) -> None:
