@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from fakes.raw_server import Asked, raw_server
 from fakes.served_decoder import after_warm_up, ask, decoder, refused
+from quantchat.wire.messages import Drafted, Finished
 
 pytest.importorskip("openai")
 
@@ -59,6 +61,50 @@ def test_only_a_token_has_a_time(
     places = [at for at, (text, _, _) in enumerate(chunks) if text]
     assert len(times) == outbox.finished.chunks == arrivals
     assert {10 * at for at in places} <= set(times)
+
+
+LLAMA_CPP = {"timings": {"predicted_n": 12, "draft_n": 10, "draft_n_accepted": 8}}
+VLLM = {
+    "metrics": {
+        "speculative_decoding": {
+            "mean_acceptance_length": 3.0, "draft_acceptance_rate": 0.8, "num_spec_tokens": 3,
+            "num_draft_tokens": 10, "num_accepted_draft_tokens": 8, "num_spec_steps": 4,
+        }
+    }
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("last", "drafts"),
+    [
+        (LLAMA_CPP, (10, 8, 4)),
+        (VLLM, (10, 8, 4)),
+        ({}, None),
+        ({"timings": {"predicted_n": 12, "prompt_n": 3}}, None),  # llama.cpp without a draft
+        ({"metrics": {"speculative_decoding": None}, "timings": []}, None),
+        ({"timings": {"predicted_n": 12, "draft_n": 3, "draft_n_accepted": 8}}, None),
+        ({"timings": {"predicted_n": "12", "draft_n": 1.5, "draft_n_accepted": True}}, None),
+    ],
+)
+def test_the_drafts_that_a_server_reports(
+    last: dict[str, Any], drafts: tuple[int, int, int] | None
+) -> None:
+    """They come with the last chunk, before or after the reason for the end."""
+
+    def answers(asked: Asked) -> None:
+        asked.begin()
+        asked.say("Paris.")
+        asked.say(reason="stop", **(last if "timings" in last else {}))
+        chunk = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 12}, **last}
+        asked.write(b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n")
+
+    with raw_server(after_warm_up(answers)) as server:
+        made = decoder(server)
+        made.connect()
+        sent = ask(made).sent
+    found = [one for one in sent if isinstance(one, Drafted)]
+    assert found == ([Drafted(1, *drafts)] if drafts else [])
+    assert isinstance(sent[-1], Finished)
 
 
 def test_an_answer_whose_count_is_cut_off_is_whole() -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from quantchat.wire.messages import (
     NO_ID,
+    Drafted,
     Finished,
     Generate,
     Load,
@@ -40,6 +41,7 @@ from quantchat.worker.servers.refusals import (
     is_transport,
 )
 from quantchat.worker.servers.stream import (
+    DraftCounts,
     Record,
     Usage,
 )
@@ -82,6 +84,7 @@ class _Stream:
     stopped_by: str | None = None
     """The stop string that ended the answer; None if the server does not report it."""
     usage: Usage | None = None
+    drafts: DraftCounts | None = None
     heard_s: float = field(default_factory=time.monotonic)
     """When data of the answer last arrived."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
@@ -162,6 +165,8 @@ class RemoteDecoder:
         if not thoughts:
             text, thoughts = split_at_end(text)
         reason, counted = self._end(request, stream, usage) if whole else ("stop", usage.output)
+        if (found := stream.drafts) is not None:
+            outbox.send(Drafted(request.turn, found.drafted, found.accepted, found.steps))
         outbox.send(
             Finished(
                 turn=request.turn,
@@ -284,6 +289,7 @@ class RemoteDecoder:
         if record.usage is not None:
             stream.usage = before.updated(record.usage)
         counted = (stream.usage or before).output
+        stream.drafts = record.drafts or stream.drafts
         said = record.text or record.thought
         if said or record.reason or counted > before.output:
             stream.heard_s = time.monotonic()

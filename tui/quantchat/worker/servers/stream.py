@@ -42,6 +42,15 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class DraftCounts:
+    """A server's counts of speculative decoding in an answer, as in `Drafted`."""
+
+    drafted: int
+    accepted: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Record:
     """One chunk of an answer, checked."""
 
@@ -54,6 +63,7 @@ class Record:
     """The stop string that ended the answer, "" if none did; None if the server does not report
     it."""
     usage: Usage | None = None
+    drafts: DraftCounts | None = None
     build: str = ""
     """The server's `system_fingerprint`."""
     whole: bool = False
@@ -134,7 +144,8 @@ def record_of(chunk: Any) -> Record | None:
     reason = _reason(choice.get("finish_reason")) or ("stop" if whole else "")
     usage = _usage(chunk.get("usage"))
     build = name(chunk.get("system_fingerprint"))
-    return Record(text, thought, reason, _stopped_by(choice), usage, build, whole)
+    stopped_by, drafts = _stopped_by(choice), _drafts(chunk)
+    return Record(text, thought, reason, stopped_by, usage, drafts, build, whole)
 
 
 def _error_in(chunk: dict[str, Any]) -> Any:
@@ -194,6 +205,25 @@ def _usage(value: Any) -> Usage | None:
     cached = mapping(counted.get("prompt_tokens_details")).get("cached_tokens")
     thoughts = mapping(counted.get("completion_tokens_details")).get("reasoning_tokens")
     return Usage(prompt, output, count(cached), count(thoughts))
+
+
+def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
+    """Return the counts in the last chunk of llama.cpp or vLLM, or None.
+
+    llama.cpp's server sends them if it drafted, vLLM 0.29 and later with the option
+    `--per-request-spec-decode-metrics summary`.
+    """
+    timings = mapping(chunk.get("timings"))
+    told = mapping(mapping(chunk.get("metrics")).get("speculative_decoding"))
+    if told:
+        names = ("num_draft_tokens", "num_accepted_draft_tokens", "num_spec_steps")
+        found = DraftCounts(*(count(told.get(name)) for name in names))
+    else:
+        accepted = count(timings.get("draft_n_accepted"))
+        # Each pass gave the accepted tokens and one more.
+        steps = count(timings.get("predicted_n")) - accepted
+        found = DraftCounts(count(timings.get("draft_n")), accepted, steps)
+    return found if 0 <= found.accepted <= found.drafted and found.steps > 0 else None
 
 
 # ---------------------------------------------------------------- events
