@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,14 +47,6 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Give torch one thread: two test processes share two cores, and waiting threads spin."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
-
-
 @pytest.fixture
 def compiled_here(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -68,10 +59,13 @@ def compiled_here(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Enable Ctrl+C and SIGHUP where they are ignored, as in a background job or under nohup.
+    """Set what all tests and the programs that they start inherit.
 
-    Tests send them to themselves and to programs that they start, which inherit ignored signals.
+    OpenMP computes in one thread, however many are asked for: two test processes with a worker or
+    two each share two cores, and threads that wait for each other spin. And Ctrl+C and SIGHUP are
+    enabled where they are ignored, as in a background job or under nohup: tests send them.
     """
+    os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     if _only_fast(config):
         settings.load_profile("fast")
     for number, handler in (
