@@ -89,7 +89,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if is_fast(item.path):
+        if is_fast(item.path) and item.get_closest_marker("simulation") is None:
             item.add_marker(pytest.mark.fast)
     on_the_demo = [item for item in items if "_demo_made" in getattr(item, "fixturenames", ())]
     for item in on_the_demo:

@@ -74,6 +74,7 @@ def changed(times: Times, **change: Callable[[int, int], tuple[float, float]]) -
     return of
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("rounds", [2, 3, 5, 10])
 def test_a_quiet_machine_is_flagged_in_less_than_one_of_a_hundred(rounds: int) -> None:
     flagged = [seed for seed in range(200) if doubts(measured(quiet(seed), rounds))]

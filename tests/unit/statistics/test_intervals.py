@@ -99,6 +99,7 @@ def test_many_rounds_of_few_prompts_do_not_feign_certainty() -> None:
     assert many.low == pytest.approx(few.low)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("prompts", [3, 5, 12])
 def test_coverage(prompts: int) -> None:
     """Of 300 comparisons without a difference, about 5 % show one: the interval keeps its word.
@@ -149,6 +150,7 @@ def pauses(generator: numpy.random.Generator, factor: float = 1.0) -> list[Pair]
     ]
 
 
+@pytest.mark.simulation
 def test_pauses_of_the_machine_do_not_hide_a_difference() -> None:
     """A true 5 % was shown in 7 of 100 comparisons by a plain mean, and is in most of them now."""
     generator = numpy.random.default_rng(5)
@@ -187,6 +189,7 @@ def test_an_interval_takes_the_mean_over_prompts_not_over_rounds() -> None:
     assert interval_of(lambda means: means[0], rows).value == pytest.approx(2)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("prompts", [4, 8])
 def test_coverage_of_a_difference(prompts: int) -> None:
     """Of 300 intervals of x - 2 y, whose true value is 0, about 95 % hold it."""
@@ -206,6 +209,7 @@ def test_coverage_of_a_difference(prompts: int) -> None:
     assert 3 <= missed <= 30
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("by_prompt", "by_round"), [(0, 0), (0.05, 0), (0, 0.05), (0.05, 0.05)])
 def test_coverage_where_whole_rounds_are_slow(by_prompt: float, by_round: float) -> None:
     """A machine that is slow for a minute is slow for all prompts of the round."""
@@ -230,6 +234,7 @@ def test_coverage_where_whole_rounds_are_slow(by_prompt: float, by_round: float)
         assert by_prompts_alone > 60, "clustering by prompt alone would not have been enough"
 
 
+@pytest.mark.simulation
 def test_coverage_of_many_where_prompts_and_rounds_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of scatter add up. By either alone, 12 % of such comparisons show a difference.
 

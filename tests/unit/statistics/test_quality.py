@@ -111,6 +111,7 @@ def test_windows_that_hang_together_widen_the_error() -> None:
     assert found.wider == found.clustered > 4 * found.error
 
 
+@pytest.mark.simulation
 def test_the_error_of_a_percentile_is_how_far_it_scatters() -> None:
     rng = numpy.random.default_rng(4)
     scatter, told = [], []
