@@ -1,4 +1,4 @@
-"""A server's column beside a local column: real workers and connections, at three sizes.
+"""A server's column beside a local column: real workers and connections.
 
 The left variant is scripted; the right variant is a server on loopback, reached over HTTP.
 """
@@ -18,7 +18,7 @@ from fakes.scripted_app import DEMO, LEFT, SIZES, Running, Setup
 from quantchat.profile.model import Profile
 from quantchat.session.live_variant import State
 
-pytestmark = pytest.mark.parametrize("size", SIZES)
+each_size = pytest.mark.parametrize("size", SIZES)
 
 SERVED = "served"
 PROGRAM = Path(__file__).parents[1] / "fakes" / "run_openai_server.py"
@@ -59,6 +59,7 @@ async def see_like(run: Running, pattern: str) -> None:
     await wait_until(run.pilot, lambda: re.search(pattern, column(run.app, 1)), pattern)
 
 
+@each_size
 async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> None:
     beside_a_server(setup, server.url)
     async with setup.running(size) as run:
@@ -95,9 +96,9 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await see_like(run, r"■ stopped \d+ chunks · together")
 
 
-async def test_a_completion_that_ends_at_once(setup: Setup, size: Size, server: FakeServer) -> None:
+async def test_a_completion_that_ends_at_once(setup: Setup, server: FakeServer) -> None:
     beside_a_server(setup, server.url, api="completion")
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         await see_in(run.pilot, 1, "as plain text", 'Set api = "chat" in the profile')
         server.behaviour = "wordless"
@@ -106,11 +107,11 @@ async def test_a_completion_that_ends_at_once(setup: Setup, size: Size, server: 
 
 
 async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
-    setup: Setup, size: Size, server: FakeServer
+    setup: Setup, server: FakeServer
 ) -> None:
     beside_a_server(setup, server.url)
     setup.left.holds_after = 3
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         server.behaviour = "endless"
         await run.ask("Where?")
@@ -136,13 +137,13 @@ async def test_a_cut_connection_and_a_refusal_are_the_column_s_own(
 
 
 async def test_a_started_server_that_is_killed_is_had_again_by_a_key(
-    setup: Setup, size: Size, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parents[1]))
     command = [sys.executable, str(PROGRAM), "{port}", "endless"]
     beside_a_server(setup, "http://127.0.0.1:{port}/v1", server={"command": command})
     setup.left.holds_after = 3
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         served = run.comparison.sides[1]
         await see_in(run.pilot, 1, "server's start", "RAM")
@@ -173,6 +174,7 @@ async def test_a_started_server_that_is_killed_is_had_again_by_a_key(
         await goes_on(run)
 
 
+@each_size
 async def test_thoughts_are_drawn_apart_from_the_answer(
     setup: Setup, size: Size, server: FakeServer
 ) -> None:

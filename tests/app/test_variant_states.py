@@ -1,4 +1,4 @@
-"""The screen shows every state of a variant and of an answer, at three sizes."""
+"""The screen shows every state of a variant and of an answer, at three sizes where these differ."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from quantchat.profile.model import Profile
 from quantchat.session.live_variant import State
 from quantchat.wire.messages import Failed, Progress
 
-pytestmark = pytest.mark.parametrize("size", SIZES)
+each_size = pytest.mark.parametrize("size", SIZES)
 
 Size = tuple[int, int]
 
 
+@each_size
 async def test_stages_show_their_progress_while_the_other_side_chats(
     setup: Setup, size: Size
 ) -> None:
@@ -46,10 +47,10 @@ async def test_stages_show_their_progress_while_the_other_side_chats(
         await see_in(run.pilot, 0, "The capital of France is Paris.")
 
 
-async def test_loading_says_what_the_worker_does(setup: Setup, size: Size) -> None:
+async def test_loading_says_what_the_worker_does(setup: Setup) -> None:
     setup.right.loading = [Progress("importing torch"), Progress("loading weights", 1, 3)]
     setup.right.loading_gate = asyncio.Event()
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await see_in(
             run.pilot, 1, "loading weights 1 of 3", "✓ importing torch", "to load: bitsandbytes"
         )
@@ -57,6 +58,7 @@ async def test_loading_says_what_the_worker_does(setup: Setup, size: Size) -> No
         await run.ready()
 
 
+@each_size
 async def test_a_slow_kernel_is_loud(setup: Setup, size: Size) -> None:
     told = replace(resolved("TritonV2Linear"), slow_kernel="it unpacks (a cure)")
     setup.left.resolved = told
@@ -65,6 +67,7 @@ async def test_a_slow_kernel_is_loud(setup: Setup, size: Size) -> None:
         await see_in(run.pilot, 0, "SLOW KERNEL T", "SLOW KERNEL: it unpacks (a cure)")
 
 
+@each_size
 async def test_ready_says_what_really_runs(setup: Setup, size: Size) -> None:
     setup.right.note = "Its base was dequantized from Q4_1."
     setup.right.weights = 100 * MIB
@@ -83,6 +86,7 @@ async def test_ready_says_what_really_runs(setup: Setup, size: Size) -> None:
         assert "dequantized" not in column(run.app, 0)
 
 
+@each_size
 async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> None:
     setup.left.holds_after = setup.right.holds_after = 4
     async with setup.running(size) as run:
@@ -107,10 +111,10 @@ async def test_answers_stream_with_their_figures(setup: Setup, size: Size) -> No
         await see(run.pilot, "same answer")
 
 
-async def test_a_difference_that_no_digit_shows_is_none(setup: Setup, size: Size) -> None:
+async def test_a_difference_that_no_digit_shows_is_none(setup: Setup) -> None:
     setup.left.token_ms, setup.right.token_ms = 20.0, 20.05
     setup.left.answer = setup.right.answer = lambda request: "word " * 20
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         await run.answered()
         how = "together (contended), single answer"
@@ -118,9 +122,9 @@ async def test_a_difference_that_no_digit_shows_is_none(setup: Setup, size: Size
         assert "× faster" not in text(run.app)
 
 
-async def test_the_ratio_is_that_of_the_speeds_in_the_columns(setup: Setup, size: Size) -> None:
+async def test_the_ratio_is_that_of_the_speeds_in_the_columns(setup: Setup) -> None:
     setup.left.answer = setup.right.answer = lambda request: "word " * 40
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         await run.answered()
         await see_in(run.pilot, 0, "50.0 tok/s")
@@ -133,8 +137,8 @@ async def test_the_ratio_is_that_of_the_speeds_in_the_columns(setup: Setup, size
         await see(run.pilot, "no ratio: too few tokens")
 
 
-async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, size: Size) -> None:
-    async with setup.running(size) as run:
+async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup) -> None:
+    async with setup.running() as run:
         await run.ready()
         left, _ = run.comparison.sides
         left._heard_s -= 1000
@@ -148,9 +152,9 @@ async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup, s
         assert setup.right.lives == 1
 
 
-async def test_stop_keeps_what_was_said(setup: Setup, size: Size) -> None:
+async def test_stop_keeps_what_was_said(setup: Setup) -> None:
     setup.left.holds_after = setup.right.holds_after = 2
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         await run.ask()
         for side in (0, 1):
@@ -162,6 +166,7 @@ async def test_stop_keeps_what_was_said(setup: Setup, size: Size) -> None:
         assert run.app.focused is run.screen.prompt
 
 
+@each_size
 async def test_out_of_memory_says_what_to_do_and_the_other_goes_on(
     setup: Setup, size: Size
 ) -> None:
@@ -186,9 +191,9 @@ async def test_out_of_memory_says_what_to_do_and_the_other_goes_on(
         await see_gone(run.pilot, "Out of memory")
 
 
-async def test_a_worker_that_cannot_be_started_says_why(setup: Setup, size: Size) -> None:
+async def test_a_worker_that_cannot_be_started_says_why(setup: Setup) -> None:
     setup.left.start_fails = PermissionError(13, "Permission denied", "/logs/left.log")
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await see(run.pilot, "✖ failed")
         await see_in(run.pilot, 0, "Permission denied")
         setup.left.start_fails = None
@@ -196,9 +201,9 @@ async def test_a_worker_that_cannot_be_started_says_why(setup: Setup, size: Size
         await run.ready()
 
 
-async def test_a_worker_that_dies_leaves_the_other_alone(setup: Setup, size: Size) -> None:
+async def test_a_worker_that_dies_leaves_the_other_alone(setup: Setup) -> None:
     setup.left.dies_after = 3
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         await run.answered()
         await see(run.pilot, "✖ failed")
@@ -209,6 +214,7 @@ async def test_a_worker_that_dies_leaves_the_other_alone(setup: Setup, size: Siz
         assert run.comparison.sides[1].state is State.READY
 
 
+@each_size
 async def test_a_full_context_shows_the_way_on(setup: Setup, size: Size) -> None:
     setup.left.answer_fails = Failed("context_full", "8200 tokens do not fit into 8192", "shorten")
     setup.right.reason = "context"
@@ -227,6 +233,7 @@ async def test_a_full_context_shows_the_way_on(setup: Setup, size: Size) -> None
         await see_gone(run.pilot, "context is full")
 
 
+@each_size
 async def test_a_base_model_is_said_to_continue_plain_text(setup: Setup, size: Size) -> None:
     setup.left.resolved = resolved(chat_template=False)
     async with setup.running(size) as run:
@@ -235,6 +242,7 @@ async def test_a_base_model_is_said_to_continue_plain_text(setup: Setup, size: S
         assert "continues" not in column(run.app, 1)
 
 
+@each_size
 async def test_columns_are_equal_and_nothing_is_cut(setup: Setup, size: Size) -> None:
     async with setup.running(size) as run:
         await run.ready()
@@ -247,9 +255,9 @@ async def test_columns_are_equal_and_nothing_is_cut(setup: Setup, size: Size) ->
         assert lines(run.app)[-1].rstrip()[-1] != "…"
 
 
-async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) -> None:
+async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup) -> None:
     setup.profile = profile(run={"order": "in-turn"})
-    async with setup.running(size) as run:
+    async with setup.running() as run:
         await run.ready()
         await see(run.pilot, "^T one at a time")
         await run.answered()
@@ -259,6 +267,7 @@ async def test_a_repeatable_profile_may_begin_in_turn(setup: Setup, size: Size) 
         await see(run.pilot, "faster · one at a time, single answer")
 
 
+@each_size
 async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: Size) -> None:
     body = setup.profile.model_dump()
     body["variants"][1] |= {"trust_remote_code": True, "allow_pickle": True}
