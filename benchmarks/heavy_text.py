@@ -94,7 +94,7 @@ def _drawn(text: str) -> tuple[float, float]:
     growing.fit(76)
     timed(growing.feed, text)
     finish()
-    timed(growing.settle, text)
+    timed(growing.complete_with, text)
     finish()
     timed(growing.fit, 50)
     finish()

@@ -125,7 +125,7 @@ def test_grounds_stay_grey_where_a_terminal_has_256_colours(theme: Theme) -> Non
     assert len(set(shown)) == len(set(grounds))
 
 
-SIXTEEN = themes.of_terminal("standard")
+SIXTEEN = themes.for_terminal("standard")
 
 
 @pytest.mark.parametrize("theme", SIXTEEN, ids=lambda theme: theme.name)
@@ -146,7 +146,7 @@ async def test_the_screen_has_the_colours_that_its_terminal_can_show(
 ) -> None:
     monkeypatch.setattr("textual.constants.COLOR_SYSTEM", system)
     async with setup.running() as run:
-        expected = themes.of_terminal(system)[0]
+        expected = themes.for_terminal(system)[0]
         assert run.app.current_theme == expected
         assert (expected in SIXTEEN) == (system == "standard")
 

@@ -98,7 +98,7 @@ def test_no_copy_carries_a_control(said: str, multiplexer: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
         for name in ("TMUX", "STY"):
             patched.setenv(name, "1" if name == multiplexer else "")
-        patched.setattr(clipboard, "_into_tmux", load)
+        patched.setattr(clipboard, "_load_into_tmux", load)
         copied = clipboard.copy(said, sent.append)
     (text,) = sent
     if multiplexer != "TMUX":
@@ -154,7 +154,7 @@ async def test_what_is_selected_is_copied_the_same_way(
     monkeypatch.setenv("STY", "1.pts")
     async with setup.running() as run:
         await run.ready()
-        run.screen.prompt.put("some words")
+        run.screen.prompt.set_text("some words")
         run.screen.prompt.select_all()
         await run.pilot.press("ctrl+c")
     assert written == [clipboard.for_screen(osc52("some words"))]

@@ -26,7 +26,7 @@ async def test_a_signal_keeps_what_was_said(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
         await run.answered("Where?")
-        run.app._leave(signal.SIGHUP)
+        run.app._end_by_signal(signal.SIGHUP)
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     assert run.app.return_code == 128 + signal.SIGHUP
     (kept,) = waiting(run)
@@ -43,7 +43,7 @@ async def test_also_in_the_middle_of_an_answer(setup: Setup) -> None:
         await run.ask()
         for side in (0, 1):
             await see_in(run.pilot, side, "The capital")
-        run.app.keep()
+        run.app.save_for_recovery()
         (kept,) = waiting(run)
         answers = store.load(kept).turns[0].answers
         assert [(a.state, a.text) for a in answers] == [("streaming", "The capital")] * 2
@@ -52,16 +52,16 @@ async def test_also_in_the_middle_of_an_answer(setup: Setup) -> None:
 async def test_what_is_saved_is_not_kept_again(setup: Setup) -> None:
     async with setup.running() as run:
         await run.ready()
-        run.app.keep()
+        run.app.save_for_recovery()
         assert waiting(run) == []  # nothing was said
         await run.answered()
         await run.pilot.press("ctrl+s")
         await see(run.pilot, "Snapshot saved")
-        run.app.keep()
+        run.app.save_for_recovery()
         assert waiting(run) == []
         await run.answered()
         for _ in range(2):
-            run.app.keep()
+            run.app.save_for_recovery()
             assert len(waiting(run)) == 1
 
 
@@ -78,7 +78,7 @@ async def test_a_driver_that_hangs_does_not_hold_it_up(setup: Setup) -> None:
         sampled = run.machine.samples
         await wait_until(run.pilot, lambda: run.machine.samples > sampled, "a sample that hangs")
         await run.answered()
-        run.app.keep()
+        run.app.save_for_recovery()
         (kept,) = waiting(run)
         memory = store.load(kept).variants[0].memory
         assert memory is not None and memory.bytes == setup.left.process
@@ -92,10 +92,10 @@ async def test_a_folder_that_cannot_be_written_does_not_hold_up_the_end(
     async with setup.running() as run:
         await run.ready()
         await run.answered()
-        run.app._leave(signal.SIGTERM)
+        run.app._end_by_signal(signal.SIGTERM)
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     assert run.app.recovery_file is None
-    (said,) = run.app.last_words()
+    (said,) = run.app.closing_lines()
     assert said.startswith("unsaved work could not be saved: ") and "snapshots" in said
     assert run.left.closed and run.right.closed
     assert "cannot save the snapshot" in capfd.readouterr().err  # which is the screen's log
@@ -120,9 +120,9 @@ async def test_what_was_measured_is_kept(setup: Setup) -> None:
         run.left.answer = hold_the_sixth
         await run.pilot.press("enter")
         await wait_until(run.pilot, lambda: answered == 6, "the middle of the measurement")
-        run.app.keep()
+        run.app.save_for_recovery()
         (kept,) = waiting(run)
-        run.app.keep()  # as the end does that takes long
+        run.app.save_for_recovery()  # as the end does that takes long
         assert waiting(run) == [kept]
         saved = store.load(kept)
         assert saved.turns[0].prompt == "before"

@@ -45,7 +45,7 @@ class Share:
 @pytest.fixture
 def share(monkeypatch: pytest.MonkeyPatch) -> Iterator[Share]:
     for module in ("saved_list", "recovered", "snapshot", "ask_file"):
-        monkeypatch.setattr(f"quantchat.app.screens.{module}.PATIENCE_S", PATIENCE_S)
+        monkeypatch.setattr(f"quantchat.app.screens.{module}.DISK_WAIT_S", PATIENCE_S)
     share = Share(monkeypatch)
     yield share
     share.answers.set()

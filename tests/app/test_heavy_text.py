@@ -11,10 +11,15 @@ from textual.content import Content, Span
 
 from fakes.heavy_text import SHAPES
 from quantchat.app import incremental_markdown, markdown
-from quantchat.app.incremental_markdown import DENSE, LONG, SLICE, IncrementalMarkdown
+from quantchat.app.incremental_markdown import (
+    CUT_AFTER_CHARACTERS,
+    CUT_AFTER_PARTS,
+    SLICE_CHARACTERS,
+    IncrementalMarkdown,
+)
 from quantchat.app.markdown import Block, blocks, code_lines
 
-HEADS = 2 * LONG
+HEADS = 2 * CUT_AFTER_CHARACTERS
 """Characters that stand before what is parsed again: the head of a table, that of a fence."""
 
 
@@ -49,7 +54,7 @@ def test_what_is_parsed_at_once_is_little_and_grows_with_the_text_alone(
         parsed.clear()
         text = SHAPES[shape](size)
         grown(text)
-        assert max(parsed) <= LONG + SLICE + HEADS
+        assert max(parsed) <= CUT_AFTER_CHARACTERS + SLICE_CHARACTERS + HEADS
         each.append(sum(parsed) / len(text))
     assert each[1] < 1.3 * each[0] + 1
     assert each[1] < 12
@@ -82,14 +87,14 @@ def test_no_more_is_taken_at_once_than_there_is_time_for(
 
 def test_many_short_items_are_cut_before_many_characters() -> None:
     text = grown("- a\n" * 1000)
-    assert all(block.parts <= DENSE + 6 * SLICE for block in text._tail_blocks)
-    assert text.settled > 900
+    assert all(block.parts <= CUT_AFTER_PARTS + 6 * SLICE_CHARACTERS for block in text._tail_blocks)
+    assert text.final_height > 900
 
 
 def test_another_width_is_drawn_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "some words of prose that go on for a while. " * 900  # longer than WHOLE
+    said = "some words of prose that go on for a while. " * 900  # longer than MAX_REPARSED
     text = grown(said)
-    text.settle(said)
+    text.complete_with(said)
     text.finish()
     ticks = itertools.count()
     monkeypatch.setattr(incremental_markdown, "clock", lambda: float(next(ticks)))
@@ -126,7 +131,7 @@ def test_code_without_a_language_is_not_guessed_at(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("textual.highlight.guess_language", pytest.fail)
     for said in ("```\ncode\n```\n\nx", "    code\n\nx", "\tcode\n\nx"):
         text = grown(said)
-        text.settle(said)
+        text.complete_with(said)
         text.finish()
         assert text.line(0).plain.strip() == "code"
 

@@ -39,10 +39,12 @@ def letters(lines: list[str]) -> str:
 def test_nothing_is_lost_where_a_long_block_is_cut(kind: str) -> None:
     pieces = tokens(kind, 3000)
     text = grown(pieces, 37)
-    assert text.settled > text.height * 0.9  # or each token would cost more than the one before
+    assert (
+        text.final_height > text.height * 0.9
+    )  # or each token would cost more than the one before
     said = letters(pieces).replace("python", "", 1 if kind == "code" else 0)
     assert letters(drawn(text)) == said
-    text.settle("".join(pieces))
+    text.complete_with("".join(pieces))
     assert letters(drawn(text)) == said
 
 
@@ -62,7 +64,9 @@ def test_what_is_parsed_again_does_not_grow_with_the_answer(
     pieces = tokens(kind, 6000)
     grown(pieces, chunk)
     most = max(len("".join(pieces[n : n + chunk])) for n in range(0, len(pieces), chunk))
-    assert longest <= incremental_markdown.LONG + most + 100  # and the head of a table or fence
+    assert (
+        longest <= incremental_markdown.CUT_AFTER_CHARACTERS + most + 100
+    )  # and the head of a table or fence
 
 
 SAMPLE = """# Head
@@ -102,7 +106,7 @@ break"""
 def test_each_kind_of_block_is_drawn() -> None:
     text = IncrementalMarkdown()
     text.fit(40)
-    text.settle(SAMPLE)
+    text.complete_with(SAMPLE)
     assert drawn(text) == [
         "Head",
         "",
@@ -148,10 +152,10 @@ def test_chunks_make_no_difference_in_the_end(cuts: list[int]) -> None:
         text.feed(SAMPLE[first : first + cut])
         first += cut
     text.feed(SAMPLE[first:])
-    text.settle(SAMPLE)
+    text.complete_with(SAMPLE)
     whole = IncrementalMarkdown()
     whole.fit(40)
-    whole.settle(SAMPLE)
+    whole.complete_with(SAMPLE)
     assert drawn(text) == drawn(whole)
 
 
@@ -166,8 +170,8 @@ def test_any_text_is_drawn_within_its_width(source: str, chunk: int, width: int)
     for _ in range(2):
         lines = [text.line(number) for number in range(text.height)]
         assert all(line.cell_length <= max(width, 40) for line in lines)
-        assert text.settled <= text.height
-        text.settle(source)
+        assert text.final_height <= text.height
+        text.complete_with(source)
 
 
 @settings(max_examples=200)

@@ -297,7 +297,7 @@ async def test_prompt_waits_in_the_box_until_it_can_be_sent(setup: Setup, tmp_pa
     async with setup.running() as run:
         await run.ready()
         await run.ask("one")
-        run.screen.prompt.put("two")
+        run.screen.prompt.set_text("two")
         await run.pilot.press("enter")
         await see(run.pilot, "an answer is streaming; stop it first")
         assert run.screen.prompt.text == "two"

@@ -32,7 +32,7 @@ class Panel(App[None]):
 
     def note(self, kv_cache: int) -> None:
         held = ProcessMemory(700 * MIB, "resident")
-        self.memory.note(0.0, 1, ledger(kv_cache=kv_cache), held)
+        self.memory.add(0.0, 1, ledger(kv_cache=kv_cache), held)
 
 
 async def test_what_changes_between_drawing_and_painting_is_painted_in_the_end() -> None:

@@ -176,7 +176,7 @@ async def test_a_program_that_ends_meanwhile_ends(setup: Setup) -> None:
 async def test_a_worker_that_does_not_stop_is_ended_by_a_second_esc(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PATIENT_S", -1.0)
+    monkeypatch.setattr(progress, "STOP_WAIT_S", -1.0)
     async with setup.running() as run:
         await run.ready()
 

@@ -10,7 +10,7 @@ from textual.widgets import Input, TextArea
 from fakes.screen_reader import see, wait_until
 from fakes.scripted_app import Setup
 from quantchat.app import pasting
-from quantchat.app.pasting import LONGEST
+from quantchat.app.pasting import MAX_CHARACTERS
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_what_is_too_long_leaves_the_prompt_as_it_was(
 async def test_what_has_room_is_there_to_its_last_character(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pasting, "LONGEST", 100)
+    monkeypatch.setattr(pasting, "MAX_CHARACTERS", 100)
     async with setup.running() as run:
         await run.ready()
         box = run.screen.prompt
@@ -73,7 +73,7 @@ async def test_what_has_room_is_there_to_its_last_character(
         run.app.post_message(events.Paste("\u202e" * 17))  # each is six characters as its mark
         await see(run.pilot, "102 characters")
         assert box.text == "␛" + "c" * 99
-        monkeypatch.setattr(pasting, "MOST_LINES", 3)
+        monkeypatch.setattr(pasting, "MAX_LINES", 3)
         box.select_all()
         run.app.post_message(events.Paste("1\n2\n3"))
         await wait_until(run.pilot, lambda: box.text == "1\n2\n3", "three lines")
@@ -105,16 +105,16 @@ async def test_the_system_prompt_has_a_limit_too(setup: Setup) -> None:
         system = run.app.screen.query_one("#system", TextArea)
         system.focus()
         before = system.text
-        run.app.post_message(events.Paste("a" * (LONGEST + 1)))
-        await see(run.pilot, f"{LONGEST + 1:,} characters")
+        run.app.post_message(events.Paste("a" * (MAX_CHARACTERS + 1)))
+        await see(run.pilot, f"{MAX_CHARACTERS + 1:,} characters")
         assert system.text == before
 
 
 async def test_what_is_typed_has_the_same_limits(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pasting, "LONGEST", 5)
-    monkeypatch.setattr(pasting, "MOST_LINES", 2)
+    monkeypatch.setattr(pasting, "MAX_CHARACTERS", 5)
+    monkeypatch.setattr(pasting, "MAX_LINES", 2)
     async with setup.running() as run:
         await run.ready()
         box = run.screen.prompt

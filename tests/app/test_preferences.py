@@ -14,7 +14,7 @@ from quantchat import paths
 from quantchat.app import preferences, themes
 from quantchat.app.commands import COMMANDS, use_keys
 from quantchat.app.preferences import Preferences
-from quantchat.app.prompt_history import KEPT, PromptHistory
+from quantchat.app.prompt_history import MAX_RECALLED, PromptHistory
 from quantchat.app.screens.settings import SettingsScreen
 from quantchat.profile.load import ProfileError
 from quantchat.profile.model import Generation
@@ -118,9 +118,9 @@ def test_a_theme_is_written_and_the_rest_stays(before: str | None, after: str) -
 def test_what_a_profile_gives_is_not_replaced(setup: Setup) -> None:
     ours = Preferences(generation=Generation(temperature=0.7, top_k=40))
     profile = setup.profile.model_copy(update={"generation": Generation(top_k=5)})
-    assert ours.applied(profile).generation.temperature == 0.7
-    assert ours.applied(profile).generation.top_k == 5
-    assert Preferences().applied(profile) is profile
+    assert ours.apply_to(profile).generation.temperature == 0.7
+    assert ours.apply_to(profile).generation.top_k == 5
+    assert Preferences().apply_to(profile) is profile
 
 
 # ------------------------------------------------------------ on the screen
@@ -240,8 +240,8 @@ async def test_a_damaged_history_gives_what_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(b'ut off"\n"one"\n{"a": 1}\n\xff\n""\n"two"\n')
     assert await PromptHistory(file).read() == ["one", "two"]
-    file.write_text("".join(f'"{n}"\n' for n in range(KEPT + 5)))
+    file.write_text("".join(f'"{n}"\n' for n in range(MAX_RECALLED + 5)))
     read = await PromptHistory(file).read()
-    assert len(read) == KEPT and read[-1] == str(KEPT + 4)
+    assert len(read) == MAX_RECALLED and read[-1] == str(MAX_RECALLED + 4)
     assert await PromptHistory(tmp_path).read() == []
     assert await PromptHistory(tmp_path / "none").read() == []

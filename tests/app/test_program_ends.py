@@ -147,12 +147,12 @@ def test_an_end_is_certain_whatever_keeping_does(
             raise RuntimeError
         return ["kept in x"] if last == "is done" else []
 
-    monkeypatch.setattr(terminal, "LAST_S", 0.0)
-    monkeypatch.setattr(terminal, "KEEP_S", 0.01 if last == "hangs" else PATIENCE_S)
+    monkeypatch.setattr(terminal, "CLEANUP_S", 0.0)
+    monkeypatch.setattr(terminal, "SAVE_S", 0.01 if last == "hangs" else PATIENCE_S)
     monkeypatch.setattr(terminal, "_write_to_tty", said.extend)
     monkeypatch.setattr(threading, "excepthook", lambda failed: None)
     monkeypatch.setattr(os, "_exit", ended.put)
-    terminal.end_for_sure(143, keep)
+    terminal.force_end_later(143, keep)
     assert ended.get(timeout=PATIENCE_S) == 143
     never.set()
     lost = ["unsaved work could not be saved in time"]
@@ -290,12 +290,12 @@ def test_any_other_terminal_is_drawn_on(start: Start, kind: str) -> None:
 
 def test_hung_up_is_told_from_quiet() -> None:
     master, slave = pty.openpty()
-    assert not terminal.hung_up(slave)
+    assert not terminal.is_hung_up(slave)
     os.close(master)
-    assert terminal.hung_up(slave)
+    assert terminal.is_hung_up(slave)
     os.close(slave)
-    assert terminal.hung_up(slave)
-    assert terminal.hung_up(-1)
+    assert terminal.is_hung_up(slave)
+    assert terminal.is_hung_up(-1)
 
 
 def test_the_guard_gives_the_descriptor_back() -> None:

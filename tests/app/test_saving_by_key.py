@@ -102,7 +102,7 @@ async def test_while_a_share_hangs_keys_work_and_only_one_save_runs(
         await run.pilot.press("ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     run.app.finish_saving()
-    assert run.app.last_words() == []
+    assert run.app.closing_lines() == []
 
 
 @pytest.mark.parametrize("in_time", [True, False])
@@ -123,9 +123,9 @@ async def test_the_end_waits_for_a_snapshot_that_is_being_saved(
 
         monkeypatch.setattr(crash_recovery, "in_time", answered)
     else:
-        monkeypatch.setattr(crash_recovery, "PATIENCE_S", 0.05)
+        monkeypatch.setattr(crash_recovery, "DISK_WAIT_S", 0.05)
     run.app.finish_saving()
-    (line,) = run.app.last_words()
+    (line,) = run.app.closing_lines()
     if in_time:
         (path,) = (setup.folder / "snapshots").iterdir()
         assert line == f"saved {path}"
@@ -136,7 +136,7 @@ async def test_the_end_waits_for_a_snapshot_that_is_being_saved(
 async def test_a_chat_that_cannot_be_saved_in_time_is_not_replaced(
     setup: Setup, share: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quantchat.app.screens.comparison_view.PATIENCE_S", 0.05)
+    monkeypatch.setattr("quantchat.app.screens.comparison_view.DISK_WAIT_S", 0.05)
     async with setup.running() as run:
         await run.ready()
         await run.answered()

@@ -139,7 +139,7 @@ def waiting(run: Running) -> bool:
 def test_output_waits_for_the_terminal_and_leaves_it_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(terminal_output, "LEAVING_S", 0.1)
+    monkeypatch.setattr(terminal_output, "GIVE_UP_S", 0.1)
     master, slave = pty.openpty()
     output = TerminalOutput(slave)
     text = "ä" * 500_000

@@ -111,7 +111,7 @@ async def test_alt_with_a_letter_writes_no_letter(setup: Setup) -> None:
         await run.ready()
         from textual.events import Key
 
-        run.screen.prompt.put("so ")
+        run.screen.prompt.set_text("so ")
         for event in (Key("alt+r", "r"), Key("alt+q", "q")):
             run.app.post_message(event)
         await see(run.pilot, "raw output")

@@ -11,7 +11,7 @@ from wcwidth import iter_graphemes
 from fakes.cell_terminal import WAYS, CellTerminal
 from fakes.scripted_app import Running, Setup
 from fakes.writing_systems import WRITTEN
-from quantchat.app.cell_widths import cell_length, chop_cells, in_place
+from quantchat.app.cell_widths import cell_length, chop_cells, with_counted_width
 from quantchat.app.textual_workarounds import draw_each_script
 from quantchat.text import neutralise
 
@@ -77,7 +77,7 @@ def test_no_terminal_takes_more_cells_than_are_reckoned(said: str) -> None:
     room = cell_length(text)
     for way in WAYS:
         terminal = CellTerminal(room + 3, 1, way)
-        terminal.feed(f"|{in_place(text)}|")
+        terminal.feed(f"|{with_counted_width(text)}|")
         (row,) = terminal.rows
         assert row[0].startswith("|") and row[room + 1] == "|" and row[-1] == " "
         assert glyphs("".join(row)) == glyphs(f"|{text}|")

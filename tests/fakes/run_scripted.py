@@ -37,7 +37,7 @@ from quantchat.session.comparison import Comparison  # noqa: E402
 
 folder = Path(sys.argv[1])
 if "--stuck" not in sys.argv:
-    terminal.LAST_S = 60.0  # a busy machine takes its time for an end in good order
+    terminal.CLEANUP_S = 60.0  # a busy machine takes its time for an end in good order
 if "--deaf" in sys.argv:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 scripts = {LEFT: Script(), RIGHT: Script()}

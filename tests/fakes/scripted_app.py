@@ -81,7 +81,7 @@ class Running:
     async def ask(self, prompt: str = "Where is Paris?") -> None:
         """Type `prompt` and send it."""
         before = self.comparison.last_turn
-        self.screen.prompt.put(prompt)
+        self.screen.prompt.set_text(prompt)
         await self.pilot.press("enter")
         await wait_until(self.pilot, lambda: self.comparison.last_turn is not before, "a turn")
 
@@ -107,7 +107,7 @@ class Running:
             views, last = self.screen.query(TurnView), self.comparison.last_turn
             of_last = sum(view.turn is last for view in views)
             there = last is None or of_last == len(self.screen.columns.pair)
-            return there and all(view.settled for view in views)
+            return there and all(view.fully_drawn for view in views)
 
         await wait_until(self.pilot, drawn, "all answers drawn")
         on_screen = asyncio.Event()

@@ -21,9 +21,9 @@ def test_all_of_it_is_drawn_within_the_width(source: str, width: int, data: st.D
     piecewise, whole = PlainText(), PlainText()
     piecewise.fit(width)
     piecewise.feed(source[:cut])
-    settled = lines(piecewise)[: piecewise.settled]
+    settled = lines(piecewise)[: piecewise.final_height]
     piecewise.feed(source[cut:])
-    whole.settle(source)
+    whole.complete_with(source)
     whole.fit(width)
     assert lines(piecewise) == lines(whole)
     assert lines(piecewise)[: len(settled)] == settled

@@ -85,9 +85,9 @@ def run(
         app.run(mouse=terminal.pace().mouse)
     status = app.return_code or 0
     if status == CRASHED:
-        app.keep()
+        app.save_for_recovery()
     app.finish_saving()
-    for line in app.last_words():
+    for line in app.closing_lines():
         _say(line)
     if app.survived_errors and status != CRASHED:
         _say(f"continued after an internal error; see {log}")

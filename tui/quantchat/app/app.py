@@ -24,8 +24,8 @@ from quantchat.app.crash_recovery import Recoverable
 from quantchat.app.device_watch import MakeSampler, real_sampler
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.palette import CommandProvider, title
-from quantchat.app.pasting import limit_typing, take_pastes_for_text, take_pastes_whole
-from quantchat.app.textual_races import survive_races
+from quantchat.app.pasting import limit_typing, read_pastes_as_text, take_or_reject_whole_pastes
+from quantchat.app.textual_races import patch_exceptions
 from quantchat.app.textual_workarounds import (
     ControlGuard,
     PacedApp,
@@ -58,7 +58,7 @@ TERMINAL_CHECK_S = 0.5
 """Seconds between two checks that the terminal still exists."""
 
 CONFIRM_S = 8
-"""Seconds in which a second ^Q quits without saving."""
+"""Seconds after the first ^Q in which a second ^Q quits without saving."""
 
 _CLEAR = "\x1b[2J"
 """Clears the terminal (ECMA-48, ED)."""
@@ -134,14 +134,14 @@ class QuantchatApp(PacedApp):
         begins on the start screen; None means the real ones.
         """
         map_alt_enter()
-        take_pastes_for_text()
-        take_pastes_whole()
+        read_pastes_as_text()
+        take_or_reject_whole_pastes()
         limit_typing()
         edit_in_order()
         free_lines_of_removed_widgets()
         draw_each_script()
         use_current_size()
-        survive_races()
+        patch_exceptions()
         super().__init__()
         self._preferences = preferences
         keys = preferences.keys if preferences else {}
@@ -156,22 +156,22 @@ class QuantchatApp(PacedApp):
         self._make_comparison = make_comparison
         self._make_sampler = make_sampler
         self._maker, self._start = maker, start
-        self._guard = ControlGuard()
-        self._comparing: ComparisonScreen | None = None
-        self._vote: VoteScreen | None = None
+        self._control_guard = ControlGuard()
+        self._comparison_screen: ComparisonScreen | None = None
+        self._vote_screen: VoteScreen | None = None
         self._confirm_until_s = 0.0
         self._first_frame_drawn = False
-        """An error before the first frame ends the program."""
+        """Whether the first frame is drawn. An error before that ends the program."""
         self.survived_errors: Counter[str] = Counter()
         """Internal errors after which the program went on, with their number."""
         self._report_again_s: dict[str, float] = {}
         self.recovery_file: Path | None = None
         """The file in which unsaved work was saved when the program had to end."""
-        self._saved_last: Path | None = None
+        self._saved_while_ending: Path | None = None
         """A snapshot that was written while the program ended."""
         self._not_saved_reason = ""
         """Why unsaved work could not be saved."""
-        for theme in themes.of_terminal(self.console.color_system):
+        for theme in themes.for_terminal(self.console.color_system):
             self.register_theme(theme)
         self.theme = preferences.theme if preferences else themes.THEMES[0].name
 
@@ -181,7 +181,7 @@ class QuantchatApp(PacedApp):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Add the filter that keeps control characters from the terminal."""
-        return [*super().get_line_filters(), self._guard]
+        return [*super().get_line_filters(), self._control_guard]
 
     def get_default_screen(self) -> Screen[None]:
         """Return the comparison or vote screen as the first screen.
@@ -195,14 +195,16 @@ class QuantchatApp(PacedApp):
             from quantchat.features.votes.voting import Voting
 
             voting = Voting(self._make_comparison(self._profile), self._votes)
-            self._vote = VoteScreen(voting, self._snapshots, self._make_sampler, alone=True)
-            return self._vote
+            self._vote_screen = VoteScreen(
+                voting, self._snapshots, self._make_sampler, owns_comparison=True
+            )
+            return self._vote_screen
         return self.comparison_screen(self._profile, self._pair, self._chat)
 
     @property
     def votes_saved(self) -> Path | None:
         """The snapshot of the votes that the program was started for, or None."""
-        return self._vote.saved if self._vote else None
+        return self._vote_screen.saved if self._vote_screen else None
 
     def comparison_screen(
         self, profile: Profile, pair: tuple[int, int], chat: Snapshot | None = None
@@ -211,13 +213,13 @@ class QuantchatApp(PacedApp):
         from quantchat.app.screens.comparison import ComparisonScreen
 
         preferred = self._preferences
-        comparison = self._make_comparison(preferred.applied(profile) if preferred else profile)
+        comparison = self._make_comparison(preferred.apply_to(profile) if preferred else profile)
         comparison.pair = pair
-        self._comparing = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
-        self._comparing.remembers_prompts = preferred is None or preferred.history
+        self._comparison_screen = ComparisonScreen(comparison, self._snapshots, self._make_sampler)
+        self._comparison_screen.remembers_prompts = preferred is None or preferred.history
         if chat is not None:
-            self._comparing.continue_chat(chat)
-        return self._comparing
+            self._comparison_screen.continue_chat(chat)
+        return self._comparison_screen
 
     @on(ProfileChosen)
     def _open_profile(self, event: ProfileChosen) -> None:
@@ -231,7 +233,7 @@ class QuantchatApp(PacedApp):
         from quantchat.app.screens.start import StartScreen
 
         found = [one for one in COMMANDS if not one.in_prompt and one.id != "command_palette"]
-        if screen is not self._comparing:
+        if screen is not self._comparison_screen:
             found = [one for one in found if one.group == "Program"]
         if isinstance(screen, StartScreen):
             found = [*PROFILE_COMMANDS, *found]
@@ -255,8 +257,8 @@ class QuantchatApp(PacedApp):
             self.push_screen(start)
         self.call_after_refresh(self._after_first_frame)
         if not self.is_headless:
-            terminal.on_signals(self._leave, self._last)
-            self.set_interval(TERMINAL_CHECK_S, self._leave_with_the_terminal)
+            terminal.on_signals(self._end_by_signal, self._save_and_report)
+            self.set_interval(TERMINAL_CHECK_S, self._end_if_terminal_closed)
 
     def _after_first_frame(self) -> None:
         self._first_frame_drawn = True
@@ -308,42 +310,44 @@ class QuantchatApp(PacedApp):
         if len(self.screen_stack) > 1 and unfinished:
             self.pop_screen()
 
-    def _leave(self, signal_number: int) -> None:
-        self.keep()
+    def _end_by_signal(self, signal_number: int) -> None:
+        """Save unsaved work and end the program with the exit status of the signal."""
+        self.save_for_recovery()
         self.exit(return_code=128 + signal_number)
 
-    def keep(self) -> None:
+    def save_for_recovery(self) -> None:
         """Save unsaved work for recovery; the next start screen lists it. Raises nothing."""
         for holder in self._holders():
-            self.keep_of(holder)
+            self.save_work_of(holder)
 
-    def keep_of(self, holder: Recoverable) -> None:
+    def save_work_of(self, holder: Recoverable) -> None:
         """Save unsaved work of `holder`. Raises nothing, so that the program can end."""
         try:
-            if path := holder.keep():
+            if path := holder.save_for_recovery():
                 self.recovery_file, self._not_saved_reason = path, ""
         except UserError as error:
             self._not_saved_reason = str(error)
 
-    def _last(self) -> list[str]:
-        self.keep()
-        return self.last_words()
+    def _save_and_report(self) -> list[str]:
+        """Save unsaved work for recovery; return the lines to print at the end."""
+        self.save_for_recovery()
+        return self.closing_lines()
 
     def finish_saving(self) -> None:
         """Wait for a snapshot that is still being written; the disk may hang. Raises nothing."""
-        if self._comparing is not None:
+        if self._comparison_screen is not None:
             try:
-                self._saved_last = self._comparing.recovery.wait_for_save()
+                self._saved_while_ending = self._comparison_screen.recovery.wait_for_save()
             except UserError as error:
                 self._not_saved_reason = str(error)
 
-    def last_words(self) -> list[str]:
+    def closing_lines(self) -> list[str]:
         """Return the lines to print after the screen is closed."""
         lines = []
         if self.votes_saved is not None:
             lines.append(f"saved {self.votes_saved}")
-        if self._saved_last is not None:
-            lines.append(f"saved {self._saved_last}")
+        if self._saved_while_ending is not None:
+            lines.append(f"saved {self._saved_while_ending}")
         if self.recovery_file is not None:
             lines.append(
                 f"your unsaved conversation was kept in {self.recovery_file}; the start screen of"
@@ -354,7 +358,7 @@ class QuantchatApp(PacedApp):
         return lines
 
     def _holders(self) -> list[Recoverable]:
-        holders = (*reversed(self.screen_stack), self._comparing)
+        holders = (*reversed(self.screen_stack), self._comparison_screen)
         return [one for one in holders if isinstance(one, Recoverable)]
 
     async def action_quit(self) -> None:
@@ -365,10 +369,10 @@ class QuantchatApp(PacedApp):
             return
         self._confirm_until_s = now + CONFIRM_S
         title, hint = "Not saved", "^Q again quits without saving."
-        if self._comparing is not None and self._comparing.recovery.saving:
+        if self._comparison_screen is not None and self._comparison_screen.recovery.saving:
             title = "Still saving"
             hint = "The disk is slow. ^Q again quits as soon as the snapshot is written."
-        elif self.screen is self._comparing:
+        elif self.screen is self._comparison_screen:
             hint = f"{command('save').key} saves the conversation. {hint}"
         self.notify(
             hint,
@@ -378,10 +382,10 @@ class QuantchatApp(PacedApp):
             markup=False,
         )
 
-    def _leave_with_the_terminal(self) -> None:
-        if terminal.hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
-            terminal.end_for_sure(128 + signal.SIGHUP, self._last)
-            self._leave(signal.SIGHUP)
+    def _end_if_terminal_closed(self) -> None:
+        if terminal.is_hung_up(sys.__stdin__.fileno() if sys.__stdin__ else -1):
+            terminal.force_end_later(128 + signal.SIGHUP, self._save_and_report)
+            self._end_by_signal(signal.SIGHUP)
 
     def action_command_palette(self) -> None:
         """Open the palette, unless a closed one still exists: both would have the same id."""
@@ -392,7 +396,7 @@ class QuantchatApp(PacedApp):
         """Switch to the next theme, and write it into the user's preferences."""
         from quantchat.app.preferences import save_theme
 
-        self.theme = chosen = themes.after(self.theme)
+        self.theme = chosen = themes.next_theme(self.theme)
         try:
             await to_daemon_thread(lambda: save_theme(chosen))
         except UserError as error:
@@ -408,7 +412,9 @@ class QuantchatApp(PacedApp):
         from quantchat.app.screens.help import HelpScreen, start_help
 
         if not isinstance(self.screen, HelpScreen):
-            shown = self._comparing if self._comparing in self.screen_stack else None
+            shown = (
+                self._comparison_screen if self._comparison_screen in self.screen_stack else None
+            )
             if shown:
                 self.push_screen(HelpScreen(COMMANDS, shown.unknown_figures()))
             else:

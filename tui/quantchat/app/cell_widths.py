@@ -3,8 +3,8 @@
 Terminals disagree: 👩‍💻 takes two cells if the terminal knows joined emoji, else four; a vowel sign
 of Devanagari takes one cell in tmux and xterm, but none in Rich's tables. Text that takes more
 cells than counted overwrites its neighbour. So this module counts, character by character, the most
-cells that any terminal uses, and `in_place` then moves the cursor to the counted position, whatever
-the terminal did with the text.
+cells that any terminal uses. `with_counted_width` then moves the cursor to the counted position,
+however many cells the terminal used.
 
 All other characters use Rich's tables (from wcwidth), which Textual uses for its layout. wcwidth
 also finds the grapheme clusters (UAX #29), because Rich does not recognize Devanagari conjuncts and
@@ -21,8 +21,8 @@ from itertools import accumulate
 from rich import _unicode_data, cells
 
 _BASIC_PLANES_END = 0x20000
-"""Characters with this code or a higher one are ideographs, tags and private characters, but never
-vowel signs."""
+"""Code from which on no character is a vowel sign: there are only ideographs, tags and private
+characters."""
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 """Modifiers of the emoji before them; some terminals draw them as separate emoji."""
 _EMOJI_STYLE = "\ufe0f"
@@ -35,8 +35,8 @@ _UNSURE = re.compile(
     "\u3000-\u3029\u3041-\u3096\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff60"
     "]"
 )
-"""Matches a character of unsure width: not Latin, Greek, Cyrillic, Chinese, Japanese, Korean or a
-line-drawing character, on whose widths all terminals agree."""
+"""Matches a character on whose width terminals may disagree. They agree on Latin, Greek, Cyrillic,
+Chinese, Japanese, Korean and line-drawing characters."""
 
 
 @lru_cache(maxsize=4)
@@ -113,7 +113,7 @@ def chop_cells(text: str, width: int, unicode_version: str = "auto") -> list[str
     return [*lines, line] if line else lines
 
 
-def in_place(text: str) -> str:
+def with_counted_width(text: str) -> str:
     """Return `text` with escape sequences that make it take exactly its counted cells.
 
     If terminals may disagree on the width, blank the cells first and put the cursor behind them

@@ -41,15 +41,15 @@ def copy(text: str, write: Callable[[str], None]) -> Copied:
     the text after it.
     """
     clean = without_controls(text)
-    copied = _sent(clean, write)
+    copied = _send(clean, write)
     if left_out := len(text) - len(clean):
         what = "control character" if left_out == 1 else "control characters"
         return replace(copied, how=f"{copied.how}; {left_out} {what} left out")
     return copied
 
 
-def _sent(text: str, write: Callable[[str], None]) -> Copied:
-    if os.environ.get("TMUX") and _into_tmux(text):
+def _send(text: str, write: Callable[[str], None]) -> Copied:
+    if os.environ.get("TMUX") and _load_into_tmux(text):
         return Copied(
             "copied to tmux's paste buffer, and to the clipboard if the terminal allows OSC 52",
             sure=True,
@@ -80,7 +80,7 @@ def for_screen(sequence: str) -> str:
     return "".join(f"\x1bP{piece}\x1b\\" for piece in pieces)
 
 
-def _into_tmux(text: str) -> bool:
+def _load_into_tmux(text: str) -> bool:
     """Load `text` into tmux's buffer; `-w` (tmux 3.2) also sends it to the clipboard."""
     tmux = shutil.which("tmux")
     if tmux is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantchat.session.conversation import Conversation
     from quantchat.snapshot.schema import Snapshot
 
-PATIENCE_S = 3.0
+DISK_WAIT_S = 3.0
 """Seconds that the event loop, or a thread that saves, waits for the disk, which may hang."""
 
 
@@ -47,17 +47,17 @@ class Recoverable(Protocol):
     def unsaved(self) -> bool:
         """Whether quitting now would lose something."""
 
-    def keep(self) -> Path | None:
+    def save_for_recovery(self) -> Path | None:
         """Save the unsaved work for recovery; return the file, None if there is nothing to save.
 
         Afterwards nothing is unsaved. Raises UserError if the file cannot be written.
         """
 
 
-class Keeper(Protocol):
-    """What a screen that closes with unsaved work needs of the app."""
+class RecoveringApp(Protocol):
+    """An app to which a screen that closes can hand over its unsaved work."""
 
-    def keep_of(self, holder: Recoverable) -> None:
+    def save_work_of(self, holder: Recoverable) -> None:
         """Save unsaved work of `holder`. Raises nothing."""
 
 
@@ -72,9 +72,9 @@ class CrashRecovery:
         self._comparison = comparison
         self._folder = folder
         self._saved_chat: tuple[Conversation, object] | None = None
-        """The conversation, with its extent, when it was last saved."""
+        """The last saved conversation, and its `extent` at that time."""
         self._saved_measurement: tuple[Measurement | None, int] = (None, 0)
-        """The measurement, with its number of answers, when it was last saved."""
+        """The last saved measurement, and its number of answers at that time."""
         self._writing = threading.Lock()
         self._save: Future[Path] | None = None
         """The last `save`."""
@@ -97,7 +97,7 @@ class CrashRecovery:
         extent = self._extent(measurement)
 
         def write() -> Path:
-            with self._alone():
+            with self._exclusively():
                 path = store.save(snapshot, self._folder)
                 self._saved_chat, self._saved_measurement = extent
                 return path
@@ -105,27 +105,27 @@ class CrashRecovery:
         self._save = in_daemon_thread(write, "save")
         return self._save
 
-    def is_saved(self) -> None:
+    def mark_saved(self) -> None:
         """Count the conversation as saved: it was read from a file."""
         self._saved_chat = self._extent(None)[0]
 
     def wait_for_save(self) -> Path | None:
         """Wait for a running `save` before the program ends; return its file, None without one.
 
-        Raises UserError if it fails or takes longer than `PATIENCE_S`.
+        Raises UserError if it fails or takes longer than `DISK_WAIT_S`.
         """
         if self._save is None or self._save.done():
             return None
-        return in_time(self._save, PATIENCE_S)
+        return in_time(self._save, DISK_WAIT_S)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusively(self) -> Iterator[None]:
         """Wait until no other thread writes, then keep others from writing within this context.
 
-        Raises UserError after `PATIENCE_S`.
+        Raises UserError after `DISK_WAIT_S`.
         """
-        if not self._writing.acquire(timeout=PATIENCE_S):
-            raise no_answer(PATIENCE_S)
+        if not self._writing.acquire(timeout=DISK_WAIT_S):
+            raise no_answer(DISK_WAIT_S)
         try:
             yield
         finally:
@@ -145,13 +145,13 @@ class CrashRecovery:
             measured[1] and measured != self._saved_measurement
         )
 
-    def keep(self, measurement: Measurement | None = None) -> Path | None:
+    def save_for_recovery(self, measurement: Measurement | None = None) -> Path | None:
         """Save unsaved work for recovery, with the answers of `measurement` so far.
 
-        See `Recoverable.keep`.
+        See `Recoverable.save_for_recovery`.
         """
         try:
-            with self._alone():
+            with self._exclusively():
                 if not self.unsaved(measurement):
                     return None
                 extent = self._extent(measurement)

@@ -1,8 +1,8 @@
 """Samples the machine and the workers' memory in a separate daemon thread.
 
 NVML may take seconds to open, and it hangs if the driver hangs. Neither may delay the screen or the
-end of the program. So this is not a thread of the event loop's executor, because at exit the loop
-waits for those.
+end of the program. It is not a thread of the event loop's executor, because the loop waits for
+these threads at exit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quantchat.system.process_memory import ProcessMemory
     from quantchat.system.sampler import DeviceSample, DeviceSampler
 
-PATIENCE_S = 1.0
+SAMPLER_WAIT_S = 1.0
 """Seconds that the event loop waits for the sampler. A sample takes milliseconds; only opening the
 driver takes longer."""
 
@@ -65,20 +65,20 @@ class DeviceWatch:
         self._sampler = make_sampler()
         self._in_use = threading.Lock()
         self._loop = asyncio.get_running_loop()
-        self._asked: queue.Queue[Mapping[str, WorkerToMeasure] | None] = queue.Queue()
+        self._requests: queue.Queue[Mapping[str, WorkerToMeasure] | None] = queue.Queue()
         self._pending = False
         threading.Thread(target=self._run, name="device-watch", daemon=True).start()
 
-    def ask(self, workers: Mapping[str, WorkerToMeasure]) -> None:
+    def request(self, workers: Mapping[str, WorkerToMeasure]) -> None:
         """Request a measurement, unless one is pending: requests never pile up."""
         if not self._pending:
             self._pending = True
-            self._asked.put(dict(workers))
+            self._requests.put(dict(workers))
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[DeviceSampler]:
         """Let the event loop's thread use the sampler. Raises UserError while it is busy."""
-        if not self._in_use.acquire(timeout=PATIENCE_S):
+        if not self._in_use.acquire(timeout=SAMPLER_WAIT_S):
             raise UserError("the GPU driver does not answer yet", hint="try again in a moment")
         try:
             yield self._sampler
@@ -88,10 +88,10 @@ class DeviceWatch:
     def close(self) -> None:
         """Ask the thread to end, without waiting for it."""
         self._pending = True
-        self._asked.put(None)
+        self._requests.put(None)
 
     def _run(self) -> None:
-        while (workers := self._asked.get()) is not None:
+        while (workers := self._requests.get()) is not None:
             with self._in_use:
                 measured = Measured(
                     self._sampler.sample(),
@@ -101,9 +101,9 @@ class DeviceWatch:
                     },
                 )
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._answer, measured)
+                self._loop.call_soon_threadsafe(self._deliver, measured)
         self._sampler.close()
 
-    def _answer(self, measured: Measured) -> None:
+    def _deliver(self, measured: Measured) -> None:
         self._pending = False
         self._on_measured(measured)

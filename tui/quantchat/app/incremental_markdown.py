@@ -18,22 +18,23 @@ from typing import Any
 
 from textual.content import Content
 
-from quantchat.app.markdown import COLOURED, Block, blocks, code_lines, coloured_code
+from quantchat.app.markdown import MAX_COLOURED, Block, blocks, code_lines, coloured_code
 from quantchat.text import neutralise
 
-LONG = 800
+CUT_AFTER_CHARACTERS = 800
 """Characters after which a growing block is cut."""
-DENSE = 300
+CUT_AFTER_PARTS = 300
 """Parts (`Block.parts`) after which a growing block is cut: many short items or lines cost as much
 as a long text."""
-OPENERS = 4
+BRACKET_WEIGHT = 4
 """Characters that each `[` counts in addition: the parser looks for the end of a link from each
 one, so the time grows with the square of their number in a block."""
-SLICE = 300
+SLICE_CHARACTERS = 300
 """Most new characters that are parsed in one step."""
-WHOLE = 16_000
-"""Longest answer, in characters, that is parsed again as a whole when it is complete. Only this
-pairs markers on both sides of a cut, and finds links whose address came later."""
+MAX_REPARSED = 16_000
+"""Longest answer, in characters, that is parsed again as a whole when it is complete. Only a parse
+of the whole text finds a pair of markers with a cut between them, and a link whose address stands
+further below."""
 STEP_S = 0.015
 """Processor time in s after which a step ends, so that keys are handled before the next step."""
 
@@ -50,7 +51,7 @@ class _Drawn:
     draw: Callable[[int], list[Content]]
     size: int
     """Number of characters."""
-    glued: bool = False
+    continues: bool = False
     """Whether this part continues the previous one, without a blank line in between."""
     code: str | None = None
     """The code, if this is a code block."""
@@ -76,15 +77,15 @@ class Job:
 class IncrementalMarkdown:
     """Turns raw text into drawn lines without control characters, for the last width of `fit`.
 
-    No call takes much longer than `STEP_S`, whatever the text is. While `busy`, the caller must go
-    on: call `advance`, and run `jobs`.
+    No call takes much longer than `STEP_S`, whatever the text is. While `busy`, the caller must
+    call `advance` again and run the `jobs`.
     """
 
     def __init__(self) -> None:
         self._width = 80
         self._closed: list[_Drawn] = []
-        self._tops: list[int] = [0]
-        """First line number of each closed part, and as last item that of the tail."""
+        self._first_lines: list[int] = [0]
+        """Number of the first line of each closed part; the last item is that of the tail."""
         self._open: list[Content] = []
         """Lines of the tail."""
         self._tail_blocks: list[Block] = []
@@ -94,11 +95,11 @@ class IncrementalMarkdown:
         self._tail = ""
         self._opener = ""
         """Text to parse before the tail after a cut: the start of its code fence or table."""
-        self._glued = False
+        self._continues = False
         """Whether the tail continues a block that was cut."""
         self._backlog: deque[str] = deque()
         """Raw text that is not parsed yet."""
-        self._taken = 0
+        self._parsed = 0
         """Characters of the backlog's first piece that are parsed."""
         self._complete = False
         """Whether nothing comes after the backlog."""
@@ -112,35 +113,39 @@ class IncrementalMarkdown:
     @property
     def height(self) -> int:
         """The number of lines."""
-        return self._tops[-1] + len(self._open)
+        return self._first_lines[-1] + len(self._open)
 
     @property
-    def settled(self) -> int:
+    def final_height(self) -> int:
         """The number of lines, from the top, that will not change."""
-        return self._tops[-1]
+        return self._first_lines[-1]
 
     @property
     def unchanged_by_advance(self) -> int:
         """The number of lines, from the top, that the next `advance` will not change."""
-        return 0 if self._stale else self.settled
+        return 0 if self._stale else self.final_height
 
     def fit(self, width: int) -> bool:
         """Draw for `width` cells from now on; return whether the width changed."""
         if width == self._width:
             return False
         self._width = width
-        self._stale = [one for one in self._closed if one.size <= LONG + SLICE]
-        self._draw_large([one for one in self._closed if one.size > LONG + SLICE])
+        self._stale = [
+            one for one in self._closed if one.size <= CUT_AFTER_CHARACTERS + SLICE_CHARACTERS
+        ]
+        self._draw_large(
+            [one for one in self._closed if one.size > CUT_AFTER_CHARACTERS + SLICE_CHARACTERS]
+        )
         self._draw_tail()
         self.advance()
         return True
 
     def line(self, number: int) -> Content:
         """Return line `number`, counted from 0. Raises IndexError."""
-        if number >= self._tops[-1]:
-            return self._open[number - self._tops[-1]]
-        at = bisect_right(self._tops, number) - 1
-        within = number - self._tops[at]
+        if number >= self._first_lines[-1]:
+            return self._open[number - self._first_lines[-1]]
+        at = bisect_right(self._first_lines, number) - 1
+        within = number - self._first_lines[at]
         drawn = self._closed[at]
         if self._gap(at):
             return drawn.lines[within - 1] if within else Content()
@@ -148,13 +153,15 @@ class IncrementalMarkdown:
 
     def _gap(self, at: int) -> int:
         """Return the number of blank lines before the closed part `at`."""
-        return 0 if at == 0 or self._closed[at].glued else 1
+        return 0 if at == 0 or self._closed[at].continues else 1
 
     def _measure(self, first: int) -> None:
         """Recompute the first line numbers from the closed part `first` on."""
-        del self._tops[first + 1 :]
+        del self._first_lines[first + 1 :]
         for at in range(first, len(self._closed)):
-            self._tops.append(self._tops[-1] + len(self._closed[at].lines) + self._gap(at))
+            self._first_lines.append(
+                self._first_lines[-1] + len(self._closed[at].lines) + self._gap(at)
+            )
 
     def _draw_large(self, large: list[_Drawn]) -> None:
         if not large:
@@ -187,18 +194,18 @@ class IncrementalMarkdown:
         self._backlog.append(text)
         self.advance()
 
-    def settle(self, text: str) -> None:
+    def complete_with(self, text: str) -> None:
         """Set the complete raw answer `text`, whatever was fed before; nothing may follow."""
-        if len(text) > WHOLE:
+        if len(text) > MAX_REPARSED:
             if text != "".join(self._fed):
                 self._restart(text)
             self._complete = True
         else:
             self._backlog.clear()
-            self._taken = 0
+            self._parsed = 0
             width = self._width
             job = Job(lambda: _whole(text, width), self._replace)
-            if len(text) <= SLICE and "```" not in text:
+            if len(text) <= SLICE_CHARACTERS and "```" not in text:
                 job.adopt(job.compute())
             else:
                 self.jobs.append(job)
@@ -211,13 +218,13 @@ class IncrementalMarkdown:
         end, longest, parsed = now + STEP_S, 0.0, False
         while self._backlog and now + longest <= end:
             began = now
-            self._take(self._slice())
+            self._parse(self._slice())
             now, parsed = clock(), True
             longest = max(longest, now - began)
         if self._complete and not self._backlog:
             for block in self._tail_blocks:
                 self._close(block, whole=True)
-            self._tail, self._opener, self._glued = "", "", False
+            self._tail, self._opener, self._continues = "", "", False
             self._tail_blocks, self._complete, parsed = [], False, True
         if parsed:
             self._draw_tail()
@@ -235,10 +242,10 @@ class IncrementalMarkdown:
                 job.adopt(job.compute())
 
     def _restart(self, text: str) -> None:
-        self._closed, self._tops, self._stale = [], [0], []
+        self._closed, self._first_lines, self._stale = [], [0], []
         self._open, self._tail_blocks = [], []
-        self._tail, self._opener, self._glued = "", "", False
-        self._backlog, self._taken = deque([text]), 0
+        self._tail, self._opener, self._continues = "", "", False
+        self._backlog, self._parsed = deque([text]), 0
         self.jobs.clear()
 
     def _replace(self, drawn: list[_Drawn]) -> None:
@@ -252,14 +259,14 @@ class IncrementalMarkdown:
 
     def _slice(self) -> str:
         first = self._backlog[0]
-        text = first[self._taken : self._taken + SLICE]
-        self._taken += len(text)
-        if self._taken >= len(first):
+        text = first[self._parsed : self._parsed + SLICE_CHARACTERS]
+        self._parsed += len(text)
+        if self._parsed >= len(first):
             self._backlog.popleft()
-            self._taken = 0
+            self._parsed = 0
         return text
 
-    def _take(self, text: str) -> None:
+    def _parse(self, text: str) -> None:
         self._tail += neutralise(text)
         found = blocks(self._opener + self._tail)
         if len(found) > 1:
@@ -267,12 +274,14 @@ class IncrementalMarkdown:
                 self._close(block, whole=True)
             lines = (self._opener + self._tail).split("\n")
             self._tail = "\n".join(lines[found[-1].first_line :])
-            self._opener, self._glued = "", False
+            self._opener, self._continues = "", False
             found = [found[-1]]
-        if found and (_weight(self._tail) > LONG or found[-1].parts > DENSE):
+        if found and (
+            _weight(self._tail) > CUT_AFTER_CHARACTERS or found[-1].parts > CUT_AFTER_PARTS
+        ):
             self._cut(found[-1])
             found = blocks(self._opener + self._tail)
-        elif len(self._tail) > LONG and not self._opener:
+        elif len(self._tail) > CUT_AFTER_CHARACTERS and not self._opener:
             # Blank lines or link definitions: they draw nothing, so drop them.
             self._tail = self._tail[self._tail.rfind("\n") + 1 or len(self._tail) :]
         self._tail_blocks = found
@@ -280,31 +289,36 @@ class IncrementalMarkdown:
     def _draw_tail(self) -> None:
         self._open = []
         for number, block in enumerate(self._tail_blocks):
-            glued = self._glued and number == 0
-            lines = block.lines(self._width, headless=glued)
-            gap = [] if glued or not (self._closed or self._open) else [Content()]
+            continues = self._continues and number == 0
+            lines = block.lines(self._width, headless=continues)
+            gap = [] if continues or not (self._closed or self._open) else [Content()]
             self._open += [*gap, *lines]
 
     def _close(self, block: Block, *, whole: bool) -> None:
-        """Draw `block`, the tail's first, for the last time; not `whole` if it is cut there."""
-        glued, self._glued = self._glued, not whole
+        """Draw `block`, the first of the tail, for the last time and move it to the closed parts.
+
+        `whole` is False if only this part of the block ends here, because the block is cut.
+        """
+        continues, self._continues = self._continues, not whole
         size = len(self._tail)
-        drawn = _Drawn(lambda width: block.lines(width, headless=glued), size, glued, block.code)
+        drawn = _Drawn(
+            lambda width: block.lines(width, headless=continues), size, continues, block.code
+        )
         drawn.fit(self._width)
         self._closed.append(drawn)
         if block.code is not None and whole:
             self._colour(block)
-        self._measure(len(self._tops) - 1)
+        self._measure(len(self._first_lines) - 1)
 
     def _colour(self, end: Block) -> None:
         """Add a job that joins the parts of the code block ending with `end` and colours it."""
         first = len(self._closed) - 1
-        while self._closed[first].glued and self._closed[first - 1].code is not None:
+        while self._closed[first].continues and self._closed[first - 1].code is not None:
             first -= 1
         parts = self._closed[first:]
         code = "".join(part.code or "" for part in parts)
         language = end.language
-        if len(code) > COLOURED or not language:
+        if len(code) > MAX_COLOURED or not language:
             return
         width = self._width
 
@@ -317,7 +331,7 @@ class IncrementalMarkdown:
             if not all(part in self._closed for part in parts):
                 return  # the answer was redrawn as a whole meanwhile
             at = self._closed.index(parts[0])
-            whole = _Drawn(lambda width: code_lines(content, width), len(code), parts[0].glued)
+            whole = _Drawn(lambda width: code_lines(content, width), len(code), parts[0].continues)
             whole.lines, whole.width = lines, width
             self._closed[at : at + len(parts)] = [whole]
             self._stale = [one for one in self._stale if one not in parts]
@@ -335,10 +349,10 @@ class IncrementalMarkdown:
         lines = source.split("\n")
         if last.kind == "fence":
             end = "\n".join(lines[1:]).removesuffix("\n").rpartition("\n")[2]
-            if len(end) < LONG and _FENCE_ENDS.fullmatch(end):
+            if len(end) < CUT_AFTER_CHARACTERS and _FENCE_ENDS.fullmatch(end):
                 return  # the code block has ended: the next block closes it
-            opener, at = lines[0][:LONG] + "\n", self._tail.rfind("\n") + 1
-        elif last.kind == "table_open" and sum(map(len, lines[:2])) < LONG:
+            opener, at = lines[0][:CUT_AFTER_CHARACTERS] + "\n", self._tail.rfind("\n") + 1
+        elif last.kind == "table_open" and sum(map(len, lines[:2])) < CUT_AFTER_CHARACTERS:
             opener, at = "\n".join(lines[:2]) + "\n", self._tail.rfind("\n") + 1
         elif last.kind == "paragraph_open":
             at = self._last_drawn_line(last)
@@ -353,7 +367,7 @@ class IncrementalMarkdown:
             at = at if 0 < at < len(self._tail) else self._tail.rfind(" ") + 1 or len(self._tail)
             for block in blocks(self._opener + self._tail[:at]):
                 self._close(block, whole=False)
-        self._tail, self._opener, self._glued = self._tail[at:], opener, True
+        self._tail, self._opener, self._continues = self._tail[at:], opener, True
 
     def _last_drawn_line(self, paragraph: Block) -> int:
         """Return where in the tail the last drawn line starts; 0 if that cannot be found."""
@@ -363,7 +377,7 @@ class IncrementalMarkdown:
 
 def _weight(text: str) -> int:
     """Return the parsing cost of `text` in characters, with extra for each possible link."""
-    return len(text) + OPENERS * text.count("[")
+    return len(text) + BRACKET_WEIGHT * text.count("[")
 
 
 def _whole(text: str, width: int) -> list[_Drawn]:
@@ -371,7 +385,7 @@ def _whole(text: str, width: int) -> list[_Drawn]:
     found: list[_Drawn] = []
     for block in blocks(neutralise(text)):
         drawn = _Drawn(block.lines, block.size, code=block.code)
-        if block.code is not None and block.language and len(block.code) <= COLOURED:
+        if block.code is not None and block.language and len(block.code) <= MAX_COLOURED:
             drawn.draw = partial(code_lines, coloured_code(block.code, block.language))
         drawn.fit(width)
         found.append(drawn)

@@ -33,17 +33,17 @@ _HEADING = "bold $primary"
 _INLINE = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
 _CODE_INLINE = "on $panel"
 _CODE = "on $surface"
-_LEAST_ROOM = 8
+_MIN_ROOM = 8
 """Fewest cells for the text of nested lists and quotes, however deep they are."""
 
-COLOURED = 12_000
+MAX_COLOURED = 12_000
 """Longest code, in characters, that is coloured: the time of some Pygments lexers grows with the
 square of the length."""
 _LONGEST_LINK = 1000
 """Longest word, in characters, that is searched for addresses: the time grows with the square of
 the length, and no real address is longer."""
 _WORD = re.compile(r"\S+")
-_BEGINNING = re.compile(rf"\S{{1,{_LONGEST_LINK + 1}}}")
+_FIRST_WORD = re.compile(rf"\S{{1,{_LONGEST_LINK + 1}}}")
 
 
 def _keep_line_breaks(state: StateCore) -> None:
@@ -72,7 +72,7 @@ def _keep_product(state: StateInline, silent: bool) -> bool:
     CommonMark begins emphasis also within a word. Here an asterisk after a letter or digit only
     ends it, and one between two digits does neither.
     """
-    if silent or _keep(state, silent, _IN_NUMBER):
+    if silent or _keep_match(state, silent, _IN_NUMBER):
         return not silent
     if _IN_WORD.match(state.src, state.pos, state.posMax) is None:
         return False
@@ -87,10 +87,10 @@ def _keep_product(state: StateInline, silent: bool) -> bool:
 
 def _keep_formula(state: StateInline, silent: bool) -> bool:
     """Keep a formula as it is: no escapes and no emphasis in it."""
-    return _keep(state, silent, _FORMULA)
+    return _keep_match(state, silent, _FORMULA)
 
 
-def _keep(state: StateInline, silent: bool, pattern: re.Pattern[str]) -> bool:
+def _keep_match(state: StateInline, silent: bool, pattern: re.Pattern[str]) -> bool:
     found = pattern.match(state.src, state.pos, state.posMax)
     if found is None:
         return False
@@ -140,7 +140,7 @@ class _WordByWord:
 
     def match_at_start(self, text: str) -> Any:
         """Return the address at the start of `text`, or None."""
-        word = _BEGINNING.match(text)
+        word = _FIRST_WORD.match(text)
         if word is None or len(word[0]) > _LONGEST_LINK:
             return None
         return self._words.match_at_start(word[0])
@@ -327,7 +327,7 @@ class _Drawing:
         self._lines: list[Content] = []
         self._prefixes: list[Content] = []
         self._bullet: Content | None = None
-        """Replaces the innermost prefix on the next line."""
+        """The bullet or number of an item: on its first line, it replaces the innermost prefix."""
         self._numbers: list[int | None] = []
         """The next number of each enclosing list; None for a bullet list."""
 
@@ -359,7 +359,7 @@ class _Drawing:
             elif kind in ("list_item_close", "blockquote_close"):
                 self._prefixes.pop()
                 self._bullet = None
-            elif kind == "paragraph_open" and self._apart(tokens, index):
+            elif kind == "paragraph_open" and self._needs_blank_line(tokens, index):
                 self._add([Content()])
             index += 1
         return self._lines
@@ -367,7 +367,7 @@ class _Drawing:
     @property
     def _room(self) -> int:
         used = sum(prefix.cell_length for prefix in self._prefixes)
-        return max(_LEAST_ROOM, self._width - used)
+        return max(_MIN_ROOM, self._width - used)
 
     def _add(self, lines: Iterable[Content]) -> None:
         for line in lines:
@@ -382,8 +382,8 @@ class _Drawing:
             return ""
         return _HEADINGS.get(before.tag, _HEADING)
 
-    def _apart(self, tokens: Sequence[Token], index: int) -> bool:
-        """Whether a blank line precedes this paragraph: between two of one item or quote."""
+    def _needs_blank_line(self, tokens: Sequence[Token], index: int) -> bool:
+        """Whether this paragraph needs a blank line before it: it follows another in its item."""
         inside = self._lines and self._prefixes and self._bullet is None
         before = tokens[index - 1].type if index else ""
         after_another = before in ("fence", "code_block") or before.endswith("_close")

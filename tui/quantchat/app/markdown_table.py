@@ -7,28 +7,30 @@ from collections.abc import Sequence
 from textual.content import Content
 
 _QUIET = "$quiet"
-_BETWEEN = " │ "
-_LEAST = 3
+_SEPARATOR = " │ "
+_MIN_WIDTH = 3
 """Smallest width of a column, in cells."""
-_LEGIBLE = 9
-"""A longer word may be cut in a narrow column; shorter ones make a table unreadable."""
-_RULE = 12
+_UNCUT_LENGTH = 9
+"""Words up to this length must fit into their column whole; longer words may be cut."""
+_RULE_WIDTH = 12
 """Cells of the rule between two records."""
 
 
 def table_lines(
     rows: Sequence[Sequence[Content]], aligned: Sequence[str], width: int, headless: bool = False
 ) -> list[Content]:
-    """Draw `rows`, the first of which is the head; `headless` omits it, to continue a table.
+    """Draw `rows`, the first of which is the head, in `width` cells.
 
-    Where the columns would cut most words, each row is drawn as a record: a line for each cell.
+    `aligned` is the alignment of each column: `left`, `right` or `center`. `headless` omits the
+    head, to continue a table. If a column is too narrow for its words, each row is drawn as a
+    record: a line for each cell.
     """
     columns = len(rows[0])
     rows = [[*row[:columns], *[Content()] * (columns - len(row))] for row in rows]
     widths = column_widths(rows, width)
     if _illegible(rows, widths, width):
         return _records(rows, width, headless)
-    between = Content.styled(_BETWEEN, _QUIET)
+    between = Content.styled(_SEPARATOR, _QUIET)
     lines: list[Content] = []
     for number, row in enumerate(rows):
         if number == 0 and headless:
@@ -36,7 +38,7 @@ def table_lines(
         cells = [_wrapped(cell, room) for cell, room in zip(row, widths, strict=True)]
         for line in range(max(map(len, cells))):
             parts = [
-                _placed(cell[line] if line < len(cell) else Content(), room, where)
+                _aligned(cell[line] if line < len(cell) else Content(), room, where)
                 for cell, room, where in zip(cells, widths, aligned, strict=True)
             ]
             whole = between.join(parts)
@@ -48,13 +50,13 @@ def table_lines(
 
 def _illegible(rows: Sequence[Sequence[Content]], widths: Sequence[int], width: int) -> bool:
     """Return whether a column is narrower than its words, or the columns wider than the table."""
-    if sum(widths) + len(_BETWEEN) * (len(widths) - 1) > width:
+    if sum(widths) + len(_SEPARATOR) * (len(widths) - 1) > width:
         return True
     words = [
         max((len(word) for cell in column for word in cell.plain.split()), default=0)
         for column in zip(*rows, strict=True)
     ]
-    return any(room < min(word, _LEGIBLE) for room, word in zip(widths, words, strict=True))
+    return any(room < min(word, _UNCUT_LENGTH) for room, word in zip(widths, words, strict=True))
 
 
 def _records(
@@ -62,7 +64,7 @@ def _records(
 ) -> list[Content]:
     """Draw each row as a record: the column's name and the cell, with a rule between records."""
     head, *records = rows
-    rule = Content.styled("─" * min(width, _RULE), _QUIET)
+    rule = Content.styled("─" * min(width, _RULE_WIDTH), _QUIET)
     lines: list[Content] = []
     for number, record in enumerate(records):
         if number or headless:
@@ -84,22 +86,25 @@ def _wrapped(cell: Content, room: int) -> list[Content]:
 def column_widths(rows: Sequence[Sequence[Content]], width: int) -> list[int]:
     """Return the width of each column in cells: its longest line; the widest shrink first."""
     widths = [
-        max(_LEAST, *(part.cell_length for cell in column for part in cell.split(allow_blank=True)))
+        max(
+            _MIN_WIDTH,
+            *(part.cell_length for cell in column for part in cell.split(allow_blank=True)),
+        )
         for column in zip(*rows, strict=True)
     ]
-    room = width - len(_BETWEEN) * (len(widths) - 1)
-    while sum(widths) > room and max(widths) > _LEAST:
+    room = width - len(_SEPARATOR) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > _MIN_WIDTH:
         # Shrink the widest to the second widest in one step, or by as much as is missing.
         widest = max(widths)
         equal = [index for index, cells in enumerate(widths) if cells == widest]
-        below = max([cells for cells in widths if cells < widest], default=_LEAST)
-        step = max(1, min(widest - max(below, _LEAST), -(-(sum(widths) - room) // len(equal))))
+        below = max([cells for cells in widths if cells < widest], default=_MIN_WIDTH)
+        step = max(1, min(widest - max(below, _MIN_WIDTH), -(-(sum(widths) - room) // len(equal))))
         for index in equal:
-            widths[index] = max(_LEAST, widest - step)
+            widths[index] = max(_MIN_WIDTH, widest - step)
     return widths
 
 
-def _placed(cell: Content, room: int, where: str) -> Content:
+def _aligned(cell: Content, room: int, where: str) -> Content:
     if where == "right":
         return cell.pad_left(room - cell.cell_length)
     if where == "center":

@@ -20,17 +20,17 @@ class MemoryTrack:
         self.history: deque[tuple[float, int]] = deque(maxlen=HISTORY)
         self._pid: int | None = None
 
-    def note(self, at_s: float, pid: int, ledger: Ledger, memory: ProcessMemory) -> None:
+    def add(self, at_s: float, pid: int, ledger: Ledger, memory: ProcessMemory) -> None:
         """Add a measurement made at `at_s` of the monotonic clock."""
         if pid != self._pid:
-            self.forget()
+            self.clear()
             self._pid = pid
         self.latest = memory
         self.ledger = complete(ledger, memory)
         if memory.bytes is not None:
             self.history.append((at_s, memory.bytes))
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop everything: the worker has ended."""
         self.latest = self.ledger = self._pid = None
         self.history.clear()

@@ -35,7 +35,7 @@ def save_chat(comparison: Comparison, folder: Path | None) -> Path:
 def chat_as_markdown(comparison: Comparison) -> str:
     """Return the conversation as Markdown without control characters: a section for each turn."""
     parts = [f"# {comparison.profile.name}"]
-    for label, what in _running(comparison).items():
+    for label, what in _what_runs_by_label(comparison).items():
         parts.append(f"- {label}: {what}")
     if comparison.conversation.system:
         parts += ["## System prompt", comparison.conversation.system]
@@ -44,7 +44,7 @@ def chat_as_markdown(comparison: Comparison) -> str:
         if turn.history_of:
             parts.append(f"*both continue the answers of {turn.history_of}*")
         for label, answer in turn.answers.items():
-            parts += [f"### {label}", *_said(answer)]
+            parts += [f"### {label}", *_answer_parts(answer)]
     return neutralise("\n\n".join(part.strip("\n") for part in parts)) + "\n"
 
 
@@ -53,20 +53,20 @@ def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
 
     Users print such files to a terminal, where control characters could do harm.
     """
-    running = _running(comparison)
+    running = _what_runs_by_label(comparison)
     parts = ["# Prompt", turn.prompt]
     for label, answer in turn.answers.items():
         parts += [f"# {label}", *([f"*{running[label]}*"] if label in running else [])]
-        parts += _said(answer)
+        parts += _answer_parts(answer)
     return neutralise("\n\n".join(part.strip("\n") for part in parts)) + "\n"
 
 
-def _running(comparison: Comparison) -> dict[str, str]:
+def _what_runs_by_label(comparison: Comparison) -> dict[str, str]:
     """Return the engine and device of each loaded variant, by label."""
     return {v.label: what_runs(v.resolved) for v in comparison.variants if v.resolved}
 
 
-def _said(answer: Answer) -> list[str]:
+def _answer_parts(answer: Answer) -> list[str]:
     if not answer.thoughts:
         return [answer.text]
     title = f"*{thoughts(answer.thought_tokens)}:*"

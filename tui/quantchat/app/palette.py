@@ -42,8 +42,8 @@ _SYNONYMS = {
 """Further words by which users look for a command."""
 
 _ALL_WORDS = 100.0
-"""Added to the score if each word of the query begins a word of the command: above any fuzzy
-match of single letters."""
+"""Added to the score of a command if each word of the query begins one of its words. It is higher
+than the score of any fuzzy match of single letters."""
 
 
 def title(command: Command) -> str:
@@ -57,12 +57,12 @@ class CommandProvider(SystemCommandsProvider):
     async def search(self, query: str) -> Hits:
         """Yield the commands that match `query`."""
         matcher = self.matcher(query)
-        asked = _words(query)
+        wanted = _words(query)
         synonyms = {title(one): _SYNONYMS.get(one.id, "") for one in (*COMMANDS, *PROFILE_COMMANDS)}
         for name, about, callback, *_ in self.app.get_system_commands(self.screen):
             score = matcher.match(name)
             words = _words(f"{name} {about} {synonyms.get(name, '')}")
-            if asked and all(any(word.startswith(one) for word in words) for one in asked):
+            if wanted and all(any(word.startswith(one) for word in words) for one in wanted):
                 score += _ALL_WORDS
             if score > 0:
                 yield Hit(score, matcher.highlight(name), callback, help=about)

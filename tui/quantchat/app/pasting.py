@@ -21,10 +21,10 @@ from textual.widgets import Input, TextArea
 
 from quantchat.text import neutralise
 
-LONGEST = 50_000
+MAX_CHARACTERS = 50_000
 """Most characters in a text box. Textual wraps the whole text after a paste and the last paragraph
 after each key press: 1.25 MB would block the screen for seconds."""
-MOST_LINES = 2_500
+MAX_LINES = 2_500
 """Most lines in a text box: many short lines take longer to draw than the same number of characters
 in a few long lines."""
 
@@ -39,7 +39,7 @@ class PasteParser(XTermParser):
     looks for nothing but the end marker inside a paste.
     """
 
-    _seen = ""
+    _recent_keys = ""
     """The last characters read as keys: the start marker may arrive in two reads."""
     _pasted: str | None = None
     """The paste so far; None outside a paste."""
@@ -58,10 +58,10 @@ class PasteParser(XTermParser):
                 yield Paste(text) if isinstance(message, Paste) else message
             if not data:
                 return
-        known = len(self._seen)
-        keys, start, text = (self._seen + data).partition(BRACKETED_PASTE_START)
+        known = len(self._recent_keys)
+        keys, start, text = (self._recent_keys + data).partition(BRACKETED_PASTE_START)
         yield from super().feed((keys + start)[known:])
-        self._seen = "" if start else keys[1 - len(BRACKETED_PASTE_START) :]
+        self._recent_keys = "" if start else keys[1 - len(BRACKETED_PASTE_START) :]
         if start:
             self._pasted = ""
             if text:
@@ -70,16 +70,16 @@ class PasteParser(XTermParser):
     def tick(self) -> Iterable[Message]:
         """Return the messages of an unfinished escape sequence (see `XTermParser.tick`)."""
         for message in super().tick():
-            self._seen = ""
+            self._recent_keys = ""
             yield message
 
 
-def take_pastes_for_text() -> None:
+def read_pastes_as_text() -> None:
     """Make Textual's driver use `PasteParser`. A second call changes nothing."""
     linux_driver.XTermParser = PasteParser  # type: ignore[attr-defined]
 
 
-def take_pastes_whole() -> None:
+def take_or_reject_whole_pastes() -> None:
     """Make text boxes take a paste as a whole, without control characters, or reject it.
 
     If only a part of a paste were taken, the user might not notice. Textual has no limit, and its
@@ -87,16 +87,16 @@ def take_pastes_whole() -> None:
     """
     for kind in (TextArea, Input):
         if not getattr(kind._on_paste, "whole", False):
-            kind._on_paste = _whole(kind._on_paste)  # type: ignore[method-assign,assignment]
+            kind._on_paste = _all_or_nothing(kind._on_paste)  # type: ignore[method-assign,assignment]
 
 
-def _whole(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
+def _all_or_nothing(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste], Any]:
     async def on_paste(box: TextArea | Input, event: Paste) -> None:
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")
         if isinstance(box, Input):
             text = text.strip("\n")
-        event.text = text if len(text) > LONGEST else neutralise(text)
-        refused = _refused(box, event.text)
+        event.text = text if len(text) > MAX_CHARACTERS else neutralise(text)
+        refused = _why_refused(box, event.text)
         if refused:
             event.stop()
             event.prevent_default()
@@ -118,18 +118,20 @@ def limit_typing() -> None:
     if getattr(TextArea._replace_via_keyboard, "limited", False):
         return
     replace = TextArea._replace_via_keyboard
-    told: weakref.WeakSet[TextArea] = weakref.WeakSet()
+    notified: weakref.WeakSet[TextArea] = weakref.WeakSet()
 
     def limited(box: TextArea, insert: str, start: Location, end: Location) -> EditResult | None:
         room, lines = _room(box, box.get_text_range(start, end))
         if len(insert) <= room and insert.count("\n") < lines:
-            told.discard(box)
+            notified.discard(box)
             return replace(box, insert, start, end)
-        if box not in told:  # a key that is held down comes thirty times a second
-            told.add(box)
-            what = f"{LONGEST:,} characters" if len(insert) > room else f"{MOST_LINES:,} lines"
+        if box not in notified:  # a key that is held down comes thirty times a second
+            notified.add(box)
+            what = (
+                f"{MAX_CHARACTERS:,} characters" if len(insert) > room else f"{MAX_LINES:,} lines"
+            )
             box.notify(
-                _for_longer(box, f"The box is full: it holds {what}."),
+                _with_hint(box, f"The box is full: it holds {what}."),
                 title="Not typed",
                 severity="warning",
                 timeout=20,
@@ -143,14 +145,14 @@ def limit_typing() -> None:
 
 def _room(box: TextArea | Input, replaced: str) -> tuple[int, int]:
     """Return how many characters and lines fit in `box` in place of `replaced`."""
-    there, most = (box.value, 1) if isinstance(box, Input) else (box.text, MOST_LINES)
+    text, max_lines = (box.value, 1) if isinstance(box, Input) else (box.text, MAX_LINES)
     return (
-        LONGEST - len(there) + len(replaced),
-        most - there.count("\n") + replaced.count("\n"),
+        MAX_CHARACTERS - len(text) + len(replaced),
+        max_lines - text.count("\n") + replaced.count("\n"),
     )
 
 
-def _for_longer(box: TextArea | Input, why: str) -> str:
+def _with_hint(box: TextArea | Input, why: str) -> str:
     """Return `why`; for the prompt box also say how to send longer prompts."""
     if box.id != "prompt":
         return why
@@ -159,14 +161,14 @@ def _for_longer(box: TextArea | Input, why: str) -> str:
     )
 
 
-def _refused(box: TextArea | Input, text: str) -> str:
+def _why_refused(box: TextArea | Input, text: str) -> str:
     """Return why `text` does not fit in `box` in place of the selection; empty if it fits."""
-    most = 1 if isinstance(box, Input) else MOST_LINES
+    most = 1 if isinstance(box, Input) else MAX_LINES
     characters, lines = _room(box, box.selected_text)
     if len(text) > characters:
         why = (
             f"The paste has {len(text):,} characters; there is room for {max(0, characters):,} of "
-            f"{LONGEST:,}."
+            f"{MAX_CHARACTERS:,}."
         )
     elif text.count("\n") >= lines:
         why = (
@@ -175,4 +177,4 @@ def _refused(box: TextArea | Input, text: str) -> str:
         )
     else:
         return ""
-    return _for_longer(box, why)
+    return _with_hint(box, why)

@@ -16,9 +16,9 @@ _WORDS = re.compile(r"[^ ]+ *| +")
 
 
 class PlainText:
-    """Has the interface of `IncrementalMarkdown`; no character of the text is left out.
+    """Draws a text without rendering Markdown; has the interface of `IncrementalMarkdown`.
 
-    Long lines are wrapped at words.
+    No character of the text is left out. Long lines are wrapped at words.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PlainText:
         self._lines: list[str] = [""]
         """The lines of the text; only the last one still grows."""
         self._drawn: list[Content] = []
-        self._settled = 0
+        self._final_height = 0
         """The number of drawn lines that belong to finished lines of the text."""
         self.jobs: deque[Job] = deque()
         """Always empty: nothing here takes long."""
@@ -37,11 +37,11 @@ class PlainText:
         return len(self._drawn)
 
     @property
-    def settled(self) -> int:
+    def final_height(self) -> int:
         """The number of drawn lines, from the top, that will not change."""
-        return self._settled
+        return self._final_height
 
-    unchanged_by_advance = settled
+    unchanged_by_advance = final_height
     busy = has_backlog = False
 
     def advance(self) -> None:
@@ -67,16 +67,16 @@ class PlainText:
         self._lines += more
         self._draw(first)
 
-    def settle(self, text: str) -> None:
+    def complete_with(self, text: str) -> None:
         """Set the complete raw `text`, whatever was fed before."""
         self._lines = neutralise(text).split("\n")
         self._draw(0)
 
     def _draw(self, first: int) -> None:
-        """Draw the lines of the text from `first` on; those before it are drawn."""
-        del self._drawn[self._settled if first else 0 :]
+        """Draw the lines of the text from `first` on; earlier lines are drawn already."""
+        del self._drawn[self._final_height if first else 0 :]
         for number in range(first, len(self._lines)):
-            self._settled = len(self._drawn)
+            self._final_height = len(self._drawn)
             self._drawn += self._parts(self._lines[number])
         if self._lines == [""]:
             self._drawn = []

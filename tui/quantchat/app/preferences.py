@@ -34,8 +34,8 @@ _EDITING = frozenset(
     )
     for key in keys
 )
-"""Keys that edit the prompt, keys that a multiplexer or terminal uses itself, and keys that a
-terminal cannot distinguish from others."""
+"""Keys that no command may take: they edit the prompt, or a multiplexer or terminal uses them, or
+a terminal cannot distinguish them from other keys."""
 
 
 class Preferences(Table):
@@ -53,8 +53,8 @@ class Preferences(Table):
     generation: Generation = Generation.model_construct()
     """Sampling and length of answers on the screen, for settings that the profile does not have."""
 
-    def applied(self, profile: Profile) -> Profile:
-        """Return `profile` with these generation settings where it does not give its own."""
+    def apply_to(self, profile: Profile) -> Profile:
+        """Return `profile` with these generation settings added to those that it has itself."""
         given = profile.generation.model_fields_set
         ours = {
             key: getattr(self.generation, key)

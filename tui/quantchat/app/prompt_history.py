@@ -12,9 +12,9 @@ from quantchat import paths
 from quantchat.daemon_thread import in_daemon_thread, to_daemon_thread
 from quantchat.files import read_tail, write_whole
 
-KEPT = 1000
-"""How many prompts are read, the newest ones."""
-_MOST_BYTES = 4 * 2**20
+MAX_RECALLED = 1000
+"""How many prompts are read: the newest ones."""
+_MAX_BYTES = 4 * 2**20
 """A larger file is cut to its newest prompts when it is read."""
 
 
@@ -35,21 +35,21 @@ class PromptHistory:
         """Append `prompt` to the file without waiting for the disk."""
         in_daemon_thread(lambda: self._append(prompt), "prompt history")
 
-    def _place(self) -> Path:
+    def _path(self) -> Path:
         return self._file or paths.logs_dir() / "prompts.jsonl"
 
     def _read(self) -> list[str]:
         with contextlib.suppress(OSError):
-            file = self._place()
-            prompts = _prompts(read_tail(file, _MOST_BYTES).splitlines())[-KEPT:]
-            if file.stat().st_size > _MOST_BYTES:
+            file = self._path()
+            prompts = _prompts(read_tail(file, _MAX_BYTES).splitlines())[-MAX_RECALLED:]
+            if file.stat().st_size > _MAX_BYTES:
                 write_whole(file, "".join(map(_line, prompts)).encode())
             return prompts
         return []
 
     def _append(self, prompt: str) -> None:
         with contextlib.suppress(OSError):
-            file = self._place()
+            file = self._path()
             paths.private(file.parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             with os.fdopen(os.open(file, flags, 0o600), "ab") as stream:

@@ -24,12 +24,12 @@ SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIG
 """Signals after which the program cleans up and ends. On the screen, Ctrl+C is a key, not a
 signal."""
 
-LAST_S = 1.0
+CLEANUP_S = 1.0
 """Seconds that the ordinary cleanup may take. After that, unsaved work is saved from another
 thread, and the process is ended by force."""
 
-KEEP_S = 6.0
-"""Seconds to wait for that saving at most: a disk may be slow or not respond."""
+SAVE_S = 6.0
+"""Most seconds that this thread may take to save: a disk may be slow or not respond."""
 
 _SCREEN_OFF = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
 """Turns mouse and paste reports off, leaves the alternate screen, shows the cursor (xterm,
@@ -61,7 +61,11 @@ _chosen: Pace | None = None
 
 
 def pace(low_bandwidth: bool | None = None) -> Pace:
-    """Return the pace: by `low_bandwidth`, else as set by `configure_textual`, else by SSH."""
+    """Return the pace that `low_bandwidth` chooses.
+
+    If it is None: the pace that `configure_textual` chose; without such a choice, `REMOTE` over SSH
+    and else `LOCAL`.
+    """
     if low_bandwidth is not None:
         return LOW_BANDWIDTH if low_bandwidth else LOCAL
     return _chosen or (REMOTE if over_ssh() else LOCAL)
@@ -75,8 +79,8 @@ def over_ssh() -> bool:
 def configure_textual(low_bandwidth: bool | None = None) -> None:
     """Set the environment variables that Textual reads. Call this before importing Textual.
 
-    ESCDELAY is short: Esc stops the answers, and for this time Textual waits to tell the key Esc
-    from an escape sequence. `low_bandwidth` chooses the pace.
+    `low_bandwidth` chooses the pace (see `pace`). ESCDELAY is the time in ms that Textual waits to
+    tell the key Esc from an escape sequence; it is short, because Esc stops the answers.
     """
     global _chosen
     _chosen = None if low_bandwidth is None else pace(low_bandwidth)
@@ -121,7 +125,7 @@ def guarded_stderr() -> Iterator[Path]:
                 log.unlink()
 
 
-def hung_up(descriptor: int) -> bool:
+def is_hung_up(descriptor: int) -> bool:
     """Return whether the terminal at `descriptor` is closed.
 
     A process that ignores SIGHUP (for example under nohup) has no other way to find out.
@@ -134,22 +138,22 @@ def hung_up(descriptor: int) -> bool:
         return True
 
 
-def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> None:
-    """Call `leave(signal number)` on the running loop for each of `SIGNALS` that is not ignored.
+def on_signals(end: Callable[[int], None], save: Callable[[], list[str]]) -> None:
+    """Call `end(signal number)` on the running loop for each of `SIGNALS` that is not ignored.
 
-    `last` saves unsaved work and returns lines to print. `end_for_sure` calls it if leaving takes
-    too long.
+    `save` saves unsaved work and returns lines to print. `force_end_later` calls it if `end`
+    takes too long.
 
     Without a handler, these signals end the process before it can clean up. An ignored signal
-    stays ignored (nohup does that on purpose); `hung_up` then notices that the terminal is closed.
+    stays ignored (nohup does that on purpose); then `is_hung_up` tells that the terminal is closed.
     """
     loop = asyncio.get_running_loop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
         with contextlib.suppress(RuntimeError):  # the loop is closed: the program is ending
-            loop.call_soon_threadsafe(leave, number)
-        end_for_sure(128 + number, last)
+            loop.call_soon_threadsafe(end, number)
+        force_end_later(128 + number, save)
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -158,28 +162,28 @@ def on_signals(leave: Callable[[int], None], last: Callable[[], list[str]]) -> N
                 signal.signal(number, handle)
 
 
-def end_for_sure(status: int, last: Callable[[], list[str]]) -> None:
-    """End this process with `status` after `LAST_S`, if it has not ended by then.
+def force_end_later(status: int, save: Callable[[], list[str]]) -> None:
+    """End this process with `status` after `CLEANUP_S`, if it has not ended by then.
 
     The event loop may be stuck because a terminal does not read or a driver hangs. So after
-    `LAST_S` another thread calls `last`, which has `KEEP_S` to save unsaved work. The lines that
-    `last` returns are written to the terminal. Then the process is ended, and the workers with it.
+    `CLEANUP_S` another thread calls `save`, which has `SAVE_S` to save unsaved work. The lines that
+    `save` returns are written to the terminal. Then the process is ended, and the workers with it.
     """
 
     def end() -> None:
         lines = ["unsaved work could not be saved in time"]
 
-        def keep() -> None:
-            lines[:] = last()
+        def save_work() -> None:
+            lines[:] = save()
 
-        saving = threading.Thread(target=keep, daemon=True)
+        saving = threading.Thread(target=save_work, daemon=True)
         saving.start()
-        saving.join(KEEP_S)
+        saving.join(SAVE_S)
         if lines:
             _write_to_tty(lines)
         os._exit(status)
 
-    timer = threading.Timer(LAST_S, end)
+    timer = threading.Timer(CLEANUP_S, end)
     timer.daemon = True
     timer.start()
 

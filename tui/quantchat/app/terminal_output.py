@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-LEAVING_S = 1.0
+GIVE_UP_S = 1.0
 """While the program ends, writing is given up after this many seconds without progress."""
 _POLL_MS = 100
 
@@ -22,7 +22,7 @@ class TerminalOutput:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._own = _reopened(descriptor)
-        self._leaving = False
+        self._gives_up = False
         self._progress_s = 0.0
         """When the terminal last accepted bytes, by the monotonic clock."""
 
@@ -34,7 +34,7 @@ class TerminalOutput:
                 left = left[os.write(self._target, left) :]
                 self._progress_s = time.monotonic()
             except BlockingIOError:
-                if self._leaving and time.monotonic() - self._progress_s > LEAVING_S:
+                if self._gives_up and time.monotonic() - self._progress_s > GIVE_UP_S:
                     break
                 _wait_until_writable(self._target)
             except OSError:
@@ -42,12 +42,12 @@ class TerminalOutput:
         return len(text)
 
     def give_up_soon(self) -> None:
-        """From now on, give up on a terminal that accepts nothing for `LEAVING_S`."""
-        self._leaving, self._progress_s = True, time.monotonic()
+        """From now on, give up on a terminal that accepts nothing for `GIVE_UP_S`."""
+        self._gives_up, self._progress_s = True, time.monotonic()
 
     def wait_for_ever(self) -> None:
         """Undo `give_up_soon`: wait for the terminal as long as necessary."""
-        self._leaving = False
+        self._gives_up = False
 
     def flush(self) -> None:
         """Do nothing: `write` does not buffer."""

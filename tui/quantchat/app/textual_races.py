@@ -25,7 +25,7 @@ from textual.widget import Widget
 from textual.widgets import OptionList, TextArea
 
 
-def survive_races() -> None:
+def patch_exceptions() -> None:
     """Install the patches of this module. May be called again."""
     MessagePump._dispatch_message = _dispatch  # type: ignore[method-assign,assignment]
     Screen.dismiss = _dismiss_once  # type: ignore[method-assign,assignment]
@@ -39,7 +39,7 @@ def survive_races() -> None:
     CommandPalette._gather_commands = _gather_commands  # type: ignore[method-assign]
 
 
-_dispatch_message = MessagePump._dispatch_message
+_textual_dispatch = MessagePump._dispatch_message
 
 
 async def _dispatch(pump: MessagePump, message: Message) -> None:
@@ -51,7 +51,7 @@ async def _dispatch(pump: MessagePump, message: Message) -> None:
     fails: this exception is dropped with the dialog.
     """
     try:
-        await _dispatch_message(pump, message)
+        await _textual_dispatch(pump, message)
     except Exception as error:
         if isinstance(message, (Compose, Mount)):
             if pump._closing or getattr(pump, "_pruning", False):
@@ -60,7 +60,7 @@ async def _dispatch(pump: MessagePump, message: Message) -> None:
         pump.app._handle_exception(error)
 
 
-_dismiss = Screen.dismiss
+_textual_dismiss = Screen.dismiss
 
 
 def _dismiss_once(screen: Screen[Any], result: Any = None) -> AwaitComplete:
@@ -71,29 +71,29 @@ def _dismiss_once(screen: Screen[Any], result: Any = None) -> AwaitComplete:
     """
     if screen.app.screen_stack[-1:] != [screen]:
         return cast("AwaitComplete", AwaitComplete.nothing())  # type: ignore[no-untyped-call]
-    return _dismiss(screen, result)
+    return _textual_dismiss(screen, result)
 
 
-_page = OptionList._move_page
+_textual_move_page = OptionList._move_page
 
 
 def _move_page(options: OptionList, direction: Any) -> None:
-    """Move by a page only if the highlighted line is laid out; a list without room has none."""
+    """Move by a page only if the highlighted line is laid out; without room, no line is."""
     if (options.highlighted or 0) in options._index_to_line:
-        _page(options, direction)
+        _textual_move_page(options, direction)
 
 
-_option_clicked = OptionList._on_click
+_textual_click_option = OptionList._on_click
 
 
 async def _click_option(options: OptionList, event: Click) -> None:
     """Ignore a click on an option that no longer exists: the list may have become shorter."""
     clicked = event.style.meta.get("option")
     if clicked is None or clicked < options.option_count:
-        await _option_clicked(options, event)
+        await _textual_click_option(options, event)
 
 
-_recompute = TextArea._recompute_cursor_offset
+_textual_recompute_cursor_offset = TextArea._recompute_cursor_offset
 
 
 def _recompute_cursor_offset(area: TextArea) -> None:
@@ -102,51 +102,51 @@ def _recompute_cursor_offset(area: TextArea) -> None:
     When a new, shorter text makes the scroll bar disappear, the text is wrapped only afterwards.
     """
     if area.cursor_location[0] < area.wrapped_document.document.line_count:
-        _recompute(area)  # type: ignore[no-untyped-call]
+        _textual_recompute_cursor_offset(area)  # type: ignore[no-untyped-call]
 
 
-_wrap_at = Content.wrap
+_textual_wrap = Content.wrap
 
 
 def _wrap(content: Content, width: int, **more: Any) -> list[Content]:
     """Wrap at width 1 if the width is 0, as in a text box on a terminal of three columns."""
-    return _wrap_at(content, max(1, width), **more)
+    return _textual_wrap(content, max(1, width), **more)
 
 
-_clicked = CommandPalette._on_click
+_textual_on_click = CommandPalette._on_click
 
 
 def _on_click(palette: CommandPalette, event: Click) -> None:
     """Ignore a click outside the palette after the terminal has become smaller."""
     try:
-        _clicked(palette, event)
+        _textual_on_click(palette, event)
     except NoWidget:
         event.stop()
 
 
-_gather: Any = CommandPalette._gather_commands.__wrapped__  # type: ignore[attr-defined]
+_textual_gather_commands: Any = CommandPalette._gather_commands.__wrapped__  # type: ignore[attr-defined]
 
 
 @work(exclusive=True, group=CommandPalette._GATHER_COMMANDS_GROUP)
 async def _gather_commands(palette: CommandPalette, search_value: str) -> None:
     """Stop gathering commands when the palette is closed and its list is removed."""
     try:
-        await _gather(palette, search_value)
+        await _textual_gather_commands(palette, search_value)
     except NoMatches:
         if palette.query(CommandList):
             raise
 
 
-_widget_at = Screen.get_widget_and_offset_at
+_textual_widget_at = Screen.get_widget_and_offset_at
 
 
 def _attached_widget_at(screen: Screen[Any], x: int, y: int) -> tuple[Widget | None, Offset | None]:
     """Do not return a removed widget: it has no parent in which a selection could start."""
-    widget, offset = _widget_at(screen, x, y)
+    widget, offset = _textual_widget_at(screen, x, y)
     return (widget, offset) if widget is not None and widget.is_attached else (None, None)
 
 
-_drawn = Widget.render_lines
+_textual_render_lines = Widget.render_lines
 
 
 def _render_lines(widget: Widget, crop: Region) -> list[Strip]:
@@ -157,4 +157,4 @@ def _render_lines(widget: Widget, crop: Region) -> list[Strip]:
     """
     if not widget.is_attached:
         return [Strip.blank(crop.width)] * crop.height
-    return _drawn(widget, crop)
+    return _textual_render_lines(widget, crop)

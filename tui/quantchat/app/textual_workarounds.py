@@ -33,7 +33,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from quantchat.app.cell_widths import chop_cells, in_place, patch_rich
+from quantchat.app.cell_widths import chop_cells, patch_rich, with_counted_width
 from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import neutralise
 
@@ -164,11 +164,13 @@ def draw_each_script() -> None:
     patch_rich()
     _wrap.chop_cells = chop_cells  # type: ignore[attr-defined]
     Content.rstrip_end = _rstrip_end  # type: ignore[method-assign,assignment]
-    Strip.render_style = classmethod(_rendered_in_place)  # type: ignore[assignment,method-assign]
+    Strip.render_style = classmethod(_rendered_with_counted_width)  # type: ignore[assignment,method-assign]
 
 
-def _rendered_in_place(kind: type[Strip], style: Any, text: str, color_system: Any) -> str:
-    return cast("str", _render_style(kind, style, in_place(text), color_system))
+def _rendered_with_counted_width(
+    kind: type[Strip], style: Any, text: str, color_system: Any
+) -> str:
+    return cast("str", _render_style(kind, style, with_counted_width(text), color_system))
 
 
 def _rstrip_end(content: Content, size: int) -> Content:
@@ -208,7 +210,7 @@ class PacedDriver(LinuxDriver):
     def __init__(self, app: App[Any], **more: Any) -> None:
         super().__init__(app, **more)
         self._terminal: Any = self._file
-        self._file = cast("Any", _NotifyingFile(self._terminal, self._one_written))
+        self._file = cast("Any", _NotifyingFile(self._terminal, self._count_written))
         self._lock = threading.Lock()
         self._pending = 0
         """Writes that the terminal has not accepted yet."""
@@ -232,7 +234,7 @@ class PacedDriver(LinuxDriver):
         if self._key_thread is None or not self._key_thread.is_alive():
             super()._sigcont_application()
         else:
-            # Not inside the signal handler: the interrupted code may hold the queue's lock.
+            # Called later: the code that the signal interrupted may hold the queue's lock.
             self._loop.call_soon_threadsafe(self._reset_terminal)
 
     def _reset_terminal(self) -> None:
@@ -252,7 +254,7 @@ class PacedDriver(LinuxDriver):
         """Read keys until the program ends or the terminal is closed.
 
         Reading a terminal that is being closed raises EIO, which Textual would report as an error
-        of the program. SIGHUP and `terminal.hung_up` handle a closed terminal.
+        of the program. SIGHUP and `terminal.is_hung_up` handle a closed terminal.
         """
         try:
             super().run_input_thread()
@@ -276,7 +278,7 @@ class PacedDriver(LinuxDriver):
                 self._on_empty = call
             return bool(self._pending)
 
-    def _one_written(self) -> None:
+    def _count_written(self) -> None:
         with self._lock:
             self._pending -= 1
             call = None
@@ -317,7 +319,8 @@ class PacedApp(App[None]):
     _waiting = False
     """Whether the terminal has not accepted the last frame yet."""
     _redraw = False
-    """Whether Textual has dropped a drawing since then, and believes that it is on the screen."""
+    """Whether Textual drew something while `_waiting`. It was not sent, although Textual believes
+    that it is on the screen."""
 
     def get_driver_class(self) -> type[Driver]:
         """Return `PacedDriver` for a terminal, or the driver that TEXTUAL_DRIVER names."""

@@ -115,12 +115,12 @@ def _in_16_colours(theme: Theme) -> Theme:
     )
 
 
-def of_terminal(color_system: str | None) -> tuple[Theme, ...]:
+def for_terminal(color_system: str | None) -> tuple[Theme, ...]:
     """Return the themes for a terminal with Rich's `color_system`; `standard` is 16 colours."""
     return tuple(map(_in_16_colours, THEMES)) if color_system == "standard" else THEMES
 
 
-def after(name: str) -> str:
+def next_theme(name: str) -> str:
     """Return the theme after `name`, cyclically; the first theme if `name` is not ours."""
     names = [theme.name for theme in THEMES]
     return names[(names.index(name) + 1) % len(names)] if name in names else names[0]

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-LAST_S = 10.0
+CLEANUP_S = 10.0
 """Seconds for cleaning up. Then the process is ended by force, because a disk may hang."""
 
 
@@ -23,7 +23,7 @@ class Ending:
     status = 128 + signal.SIGINT
     """Exit status of an interrupted command by the convention of shells."""
     timer: threading.Timer | None = None
-    """Ends the process `LAST_S` after the first signal."""
+    """Ends the process `CLEANUP_S` after the first signal."""
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Interrupt the command at the first signal; a closing terminal may send both."""
@@ -31,7 +31,7 @@ class Ending:
         if self.status != 128 + signal.SIGINT:
             return
         self.status = 128 + number
-        self.timer = threading.Timer(LAST_S, os._exit, [self.status])
+        self.timer = threading.Timer(CLEANUP_S, os._exit, [self.status])
         self.timer.daemon = True
         self.timer.start()
         if callable(signal.getsignal(signal.SIGINT)):

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from quantchat.app.crash_recovery import PATIENCE_S
+from quantchat.app.crash_recovery import DISK_WAIT_S
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
@@ -53,7 +53,7 @@ class AskFileScreen(ModalScreen["tuple[str, ...] | None"]):
     async def _answer(self, path: str) -> None:
         try:
             found = await to_daemon_thread(
-                lambda: prompts.read(Path(path).expanduser()), within_s=PATIENCE_S
+                lambda: prompts.read(Path(path).expanduser()), within_s=DISK_WAIT_S
             )
         except UserError as error:
             self.query_one("#complaint", Static).update(untrusted(str(error)))

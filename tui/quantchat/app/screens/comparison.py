@@ -19,7 +19,7 @@ from quantchat.app.messages import (
     PromptSent,
     ScrollAsked,
 )
-from quantchat.app.screens.comparison_view import LONG_S, ComparisonView
+from quantchat.app.screens.comparison_view import LONG_NOTICE_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
 from quantchat.app.widgets.history_line import history_text
 from quantchat.daemon_thread import in_daemon_thread
@@ -52,14 +52,14 @@ class ComparisonScreen(ComparisonView):
     @on(PromptSent)
     def _send(self, event: PromptSent) -> None:
         sent = False
-        with self.explained():
+        with self.errors_as_notifications():
             if self._draft is not None:
                 self.comparison.again(event.text)
             else:
                 self.comparison.ask(event.text)
             sent = True
         if sent:
-            self._leave_editing()
+            self._end_editing()
             self.prompt.remember(event.text)
         else:
             self.prompt.give_back(event.text)
@@ -78,13 +78,13 @@ class ComparisonScreen(ComparisonView):
             if prompt is not None:
                 self.prompt.give_back(prompt)
         elif self._draft is not None:
-            self.prompt.put(self._draft)
-            self._leave_editing()
+            self.prompt.set_text(self._draft)
+            self._end_editing()
 
     def action_order(self) -> None:
         """Switch between together and one at a time, from the next prompt on."""
         self.comparison.order = "in-turn" if self.comparison.order == "together" else "together"
-        self.name_order()
+        self.show_order()
 
     def action_history(self) -> None:
         """Switch whose answers the next prompt continues."""
@@ -100,7 +100,7 @@ class ComparisonScreen(ComparisonView):
 
         def send(found: tuple[str, ...] | None) -> None:
             if found is not None:
-                with self.explained():
+                with self.errors_as_notifications():
                     self.comparison.ask_all(found)
                     key = command("stop").key
                     self.say(f"Sending {plural(len(found), 'prompt')}. {key} stops.")
@@ -109,7 +109,7 @@ class ComparisonScreen(ComparisonView):
 
     def action_ask_missing(self) -> None:
         """Send each side the prompts that it missed."""
-        with self.explained():
+        with self.errors_as_notifications():
             count = self.comparison.ask_missing()
             self.say(
                 f"Asking {plural(count, 'missing answer')}." if count else "No answer is missing."
@@ -117,15 +117,15 @@ class ComparisonScreen(ComparisonView):
             self.stale = True
 
     def action_earlier_answers(self) -> None:
-        """Show the answers to the last prompt before those that are shown."""
-        self._page(-1)
+        """Show the next older answers to the last prompt."""
+        self._show_version(-1)
 
     def action_later_answers(self) -> None:
-        """Show the answers to the last prompt after those that are shown."""
-        self._page(1)
+        """Show the next newer answers to the last prompt."""
+        self._show_version(1)
 
-    def _page(self, step: int) -> None:
-        with self.explained():
+    def _show_version(self, step: int) -> None:
+        with self.errors_as_notifications():
             if not self.comparison.show_version(step):
                 where = "earlier" if step < 0 else "later"
                 self.say(f"The last prompt has no {where} answers.", severity="warning")
@@ -133,7 +133,7 @@ class ComparisonScreen(ComparisonView):
 
     def action_regenerate(self) -> None:
         """Regenerate the last answers."""
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.again()
 
     def action_edit(self) -> None:
@@ -145,22 +145,22 @@ class ComparisonScreen(ComparisonView):
         if self._draft is None:
             self._draft = self.prompt.text
         self.prompt.add_class("-editing")
-        self.prompt.put(last.prompt)
+        self.prompt.set_text(last.prompt)
         self.say(f"Enter replaces the last turn. {command('stop').key} cancels.")
 
-    def _leave_editing(self) -> None:
+    def _end_editing(self) -> None:
         self._draft = None
         self.prompt.remove_class("-editing")
 
     def action_new_chat(self) -> None:
         """Start a new chat."""
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.new_chat()
-            self._leave_editing()
+            self._end_editing()
 
     def action_remove_oldest(self) -> None:
         """Remove the oldest turn from the conversation."""
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.forget_oldest()
 
     def action_settings(self) -> None:
@@ -213,7 +213,7 @@ class ComparisonScreen(ComparisonView):
 
         async def done(pair: tuple[int, int] | None) -> None:
             if pair is not None:
-                with self.explained():
+                with self.errors_as_notifications():
                     self.comparison.choose_pair(*pair, fitting=await self.fitting(*pair))
                     await self.columns.show_pair()
                     self.stale = True
@@ -262,7 +262,9 @@ class ComparisonScreen(ComparisonView):
             return
         copied = clipboard.copy(answer.text, write_to_terminal(self.app))
         tail = "" if copied.sure else f". {command('save_answers').key} saves it to a file."
-        self.say(f"{answer.variant}: {len(answer.text)} characters {copied.how}{tail}", s=LONG_S)
+        self.say(
+            f"{answer.variant}: {len(answer.text)} characters {copied.how}{tail}", s=LONG_NOTICE_S
+        )
 
     def action_save_answers(self) -> None:
         """Save the last answers to a text file."""
@@ -280,9 +282,9 @@ class ComparisonScreen(ComparisonView):
         if not self.comparison.conversation.turns:
             self.say("There is no conversation to save yet.", severity="warning")
             return
-        with self.explained():
+        with self.errors_as_notifications():
             path = outputs.save_chat(self.comparison, self.snapshots)
-            self.say(str(path), title="Chat saved", s=LONG_S)
+            self.say(str(path), title="Chat saved", s=LONG_NOTICE_S)
 
     def action_diff(self) -> None:
         """Show the difference of the last two answers."""
@@ -309,7 +311,7 @@ class ComparisonScreen(ComparisonView):
         """Measure the pair in rounds."""
         from quantchat.app.screens.measure_plan import MeasurePlanScreen
 
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.unless_pair_idle()
             self.app.push_screen(MeasurePlanScreen(self.comparison), self._begin_measuring)
 
@@ -340,7 +342,7 @@ class ComparisonScreen(ComparisonView):
         from quantchat.app.screens.cross_perplexity import CrossPerplexityScreen
 
         turn = self.comparison.last_turn
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.unless_pair_idle()
             if turn is None or sum(bool(answer.ids) for answer in turn.answers.values()) < 2:
                 raise ValueError("cross-perplexity needs an answer of each variant: send a prompt")
@@ -350,7 +352,7 @@ class ComparisonScreen(ComparisonView):
         """Compare each variant with itself."""
         from quantchat.app.screens.agreement import AgreementScreen
 
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.unless_pair_idle()
             self.app.push_screen(AgreementScreen(self.comparison, self._prompts()))
 
@@ -368,10 +370,10 @@ class ComparisonScreen(ComparisonView):
         from quantchat.app.screens.vote import VoteScreen
         from quantchat.features.votes.voting import VotePlan, Voting
 
-        with self.explained():
+        with self.errors_as_notifications():
             self.comparison.unless_pair_idle()
             voting = Voting(self.comparison, VotePlan(self._prompts(), secrets.randbits(32)))
-            screen = VoteScreen(voting, self.snapshots, self.make_sampler, alone=False)
+            screen = VoteScreen(voting, self.snapshots, self.make_sampler, owns_comparison=False)
             self.app.push_screen(screen)
 
     def action_save(self) -> None:
@@ -389,7 +391,7 @@ class ComparisonScreen(ComparisonView):
             return
         from quantchat.session.recorder import record
 
-        with self.explained():
+        with self.errors_as_notifications():
             with self.device_watch.borrowed() as sampler:
                 snapshot = record(self.comparison, sampler)
             self._report_saved("Snapshot saved", self.recovery.save(snapshot))
@@ -398,9 +400,9 @@ class ComparisonScreen(ComparisonView):
         """When saving ends, show where `file` was saved, or why it could not be saved."""
 
         async def report() -> None:
-            with self.explained():
+            with self.errors_as_notifications():
                 path = await asyncio.wrap_future(file)
-                self.say(str(path), title=title, s=LONG_S)
+                self.say(str(path), title=title, s=LONG_NOTICE_S)
 
         self.run_worker(report())
 
@@ -421,6 +423,6 @@ class ComparisonScreen(ComparisonView):
         await self.run_action(where + event.id)
 
     @on(LinkClicked)
-    def _name_link(self, event: LinkClicked) -> None:
+    def _show_address(self, event: LinkClicked) -> None:
         # Show the address only: over SSH, a browser would open on the wrong machine.
-        self.say(event.href, title="Link", s=LONG_S)
+        self.say(event.href, title="Link", s=LONG_NOTICE_S)

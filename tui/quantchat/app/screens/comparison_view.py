@@ -16,7 +16,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from quantchat.app import gc_tuning, terminal
-from quantchat.app.crash_recovery import PATIENCE_S, CrashRecovery, anything_recovered
+from quantchat.app.crash_recovery import DISK_WAIT_S, CrashRecovery, anything_recovered
 from quantchat.app.device_watch import (
     DeviceWatch,
     MakeSampler,
@@ -47,13 +47,14 @@ if TYPE_CHECKING:
 
 SAMPLE_EVERY_S = 1.0
 CONFIRM_S = 8.0
-"""Seconds in which repeating a command replaces a conversation that could not be saved."""
-NARROW = 72
+"""Seconds in which the user can repeat a command to replace a conversation that could not be
+saved."""
+NARROW_CELLS = 72
 """Terminal width, in cells, below which the screen shows one variant at a time, with tabs."""
-LOW, FLAT = 18, 12
-"""Terminal heights, in lines: below `LOW` the live panels have one line, below `FLAT` they, the
-divergence line and the difference line are hidden."""
-LONG_S = 15.0
+LOW_LINES, VERY_LOW_LINES = 18, 12
+"""Terminal heights, in lines. Below `LOW_LINES` the live panels have one line. Below
+`VERY_LOW_LINES` the live panels, the divergence line and the difference line are hidden."""
+LONG_NOTICE_S = 15.0
 """Seconds that a notification with a path or a long text stays."""
 
 
@@ -118,7 +119,7 @@ class ComparisonView(Screen[None]):
     def on_mount(self) -> None:
         """Start loading after the first frame is drawn."""
         self.prompt.placeholder = Content("Ask both variants")
-        self.name_order()
+        self.show_order()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -142,16 +143,16 @@ class ComparisonView(Screen[None]):
         from quantchat.session.continuing import restore
 
         restore(self.comparison, snapshot)
-        self.recovery.is_saved()
+        self.recovery.mark_saved()
 
     @property
     def unsaved(self) -> bool:
         """Whether the conversation is not saved (see `crash_recovery.Recoverable`)."""
         return self.recovery.unsaved()
 
-    def keep(self) -> Path | None:
+    def save_for_recovery(self) -> Path | None:
         """Save an unsaved conversation for recovery (see `crash_recovery.Recoverable`)."""
-        return self.recovery.keep()
+        return self.recovery.save_for_recovery()
 
     def _save_replaced(self) -> None:
         """Save an unsaved conversation for recovery before it is replaced, and report the path.
@@ -161,7 +162,7 @@ class ComparisonView(Screen[None]):
         """
         now = time.monotonic()
         try:
-            path = in_time(in_daemon_thread(self.recovery.keep), PATIENCE_S)
+            path = in_time(in_daemon_thread(self.recovery.save_for_recovery), DISK_WAIT_S)
         except UserError as error:
             if now < self._confirm_until_s:
                 self._confirm_until_s = 0.0
@@ -182,12 +183,12 @@ class ComparisonView(Screen[None]):
     def on_resize(self, event: Resize) -> None:
         """Use tabs on a narrow terminal, taller strips on a tall one, no strips on a low one."""
         width, height = event.size
-        heights = ((LOW, 0), (34, 1), (46, 2))
+        heights = ((LOW_LINES, 0), (34, 1), (46, 2))
         self.columns.fit(
-            tabs=width < NARROW,
+            tabs=width < NARROW_CELLS,
             strip_height=next((strip for below, strip in heights if height < below), 3),
         )
-        self.set_class(height < FLAT, "-flat")
+        self.set_class(height < VERY_LOW_LINES, "-flat")
         self.stale = True
 
     # ------------------------------------------------------------ what changes by itself
@@ -254,7 +255,7 @@ class ComparisonView(Screen[None]):
         else:
             self._keys.put_first()
 
-    def name_order(self) -> None:
+    def show_order(self) -> None:
         """Show in the key line how the next prompt will run."""
         self._keys.relabel("order", SHORT_ORDERS[self.comparison.order])
 
@@ -268,7 +269,7 @@ class ComparisonView(Screen[None]):
                 self._order_keys()
         self._checked_s = now
         if self.device_watch is not None:
-            self.device_watch.ask(
+            self.device_watch.request(
                 {
                     variant.label: WorkerToMeasure(variant.pid, variant.ledger)
                     for variant in self.comparison.sides
@@ -277,8 +278,8 @@ class ComparisonView(Screen[None]):
             )
 
     def _measured(self, measured: Measured) -> None:
-        if self.device is None:  # loading has only started: memory in use is not the pair's
-            self.run_worker(self._warn_of_plan(measured.device), exit_on_error=False)
+        if self.device is None:  # the first sample: the pair does not use the device's memory yet
+            self.run_worker(self._warn_if_too_large(measured.device), exit_on_error=False)
         self.device = measured.device
         self.recovery.measured = measured
         self._device_line.show(measured.device)
@@ -286,7 +287,7 @@ class ComparisonView(Screen[None]):
             found = measured.workers.get(column.variant.label)
             if found is not None:
                 worker, memory = found
-                column.memory.note(measured.device.at_s, worker.pid, worker.ledger, memory)
+                column.memory.add(measured.device.at_s, worker.pid, worker.ledger, memory)
         self.stale = True
 
     def unknown_figures(self) -> list[tuple[str, str]]:
@@ -298,17 +299,22 @@ class ComparisonView(Screen[None]):
         workers = [(one.variant.label, one.memory.latest) for one in self.columns.pair]
         return unknown_figures(self.device, workers)
 
-    async def _warn_of_plan(self, sample: DeviceSample) -> None:
+    async def _warn_if_too_large(self, sample: DeviceSample) -> None:
         """Warn if the memory estimate of `quantchat plan` does not fit on the device."""
         from quantchat.measuring import memory_plan
 
         profile, pair = self.comparison.profile, self.comparison.pair
         found = await to_daemon_thread(lambda: memory_plan.warning(profile, sample, pair))
         if found:
-            self.say(found, title="The two variants may not fit", severity="warning", s=LONG_S)
+            self.say(
+                found, title="The two variants may not fit", severity="warning", s=LONG_NOTICE_S
+            )
 
     async def fitting(self, left: int, right: int) -> int:
-        """Return how many of the variants have room in memory, `left` and `right` first."""
+        """Return how many variants fit into memory together.
+
+        They are counted in this order: `left`, `right`, then the most recently shown ones.
+        """
         from quantchat.measuring.keep_loaded import places
 
         comparison, sample = self.comparison, self.device
@@ -321,7 +327,7 @@ class ComparisonView(Screen[None]):
     # ------------------------------------------------------------ notifications
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
+    def errors_as_notifications(self) -> Iterator[None]:
         """Show ValueError and UserError of a command as a notification."""
         try:
             yield

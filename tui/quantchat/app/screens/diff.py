@@ -18,7 +18,7 @@ from quantchat.session.conversation import Answer
 from quantchat.statistics.word_diff import word_diff
 from quantchat.text import neutralise
 
-_OWN = tuple(f"reverse {side}" for side in SIDES)
+_STYLES = tuple(f"reverse {side}" for side in SIDES)
 
 
 class DiffScreen(ModalScreen[None]):
@@ -55,7 +55,7 @@ class DiffScreen(ModalScreen[None]):
     def _legend(self) -> Content:
         names = [
             Content.styled(" ", style) + " only " + untrusted(answer.variant, side)
-            for answer, style, side in zip(self._answers, _OWN, SIDES, strict=True)
+            for answer, style, side in zip(self._answers, _STYLES, SIDES, strict=True)
         ]
         return Content("   ").join(names)
 
@@ -67,7 +67,7 @@ def diff_text(first: str, second: str) -> Content:
         if part.same:
             text.append(Content(part.first))
         else:
-            text += [_marked(part.first, _OWN[0]), _marked(part.second, _OWN[1])]
+            text += [_marked(part.first, _STYLES[0]), _marked(part.second, _STYLES[1])]
     return Content("").join(text) or quiet("both answers are empty")
 
 

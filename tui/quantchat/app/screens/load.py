@@ -67,7 +67,7 @@ class LoadScreen(ProgressScreen):
 
     def on_mount(self) -> None:
         """Draw the bars while the rounds come in."""
-        self.set_interval(_READ_S, self._look)
+        self.set_interval(_READ_S, self._draw_finished_rounds)
 
     # ------------------------------------------------------------ the work
 
@@ -130,7 +130,7 @@ class LoadScreen(ProgressScreen):
         if progress is not None and not self._stopping and not self.over:
             self.step(progress.done, progress.total, f"{label}: {counted(progress)}")
 
-    async def _look(self) -> None:
+    async def _draw_finished_rounds(self) -> None:
         """Read the finished rounds in a thread, and draw them."""
         if self._test is None or self._reading or self.over:
             return

@@ -60,8 +60,8 @@ class LoadForm(Form[AskedLoad]):
     def fields(self) -> ComposeResult:
         """Yield the fields."""
         yield Input(placeholder=",".join(map(str, LEVELS)))
-        yield Input(placeholder="as fast as answers come; 0.5,2 (servers only)")
-        yield Input(placeholder="4 for each at once, at least 8 (servers only)")
+        yield Input(placeholder="next as soon as one is answered; 0.5,2 (servers only)")
+        yield Input(placeholder="4 × “at once”, at least 8 (servers only)")
         yield Input(placeholder=f"server: the profile's prompts; local: {PROMPT_TOKENS}")
         yield Input(str(OUTPUT_TOKENS))
         yield Input(str(ROUNDS))
@@ -71,8 +71,8 @@ class LoadForm(Form[AskedLoad]):
     def about(self) -> str:
         """Say what is measured."""
         return (
-            "A server gets the requests at once, as a benchmark of servers sends them. A local"
-            " model decodes static batches, as many as fit in memory."
+            "“At once” is the number of requests that a server gets at the same time, or the size"
+            " of a local model's static batch. Batches that do not fit into memory are skipped."
         )
 
     def asked(self) -> AskedLoad:

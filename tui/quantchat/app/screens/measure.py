@@ -65,9 +65,9 @@ class MeasuringScreen(ProgressScreen):
         """Whether a measurement or conversation is unsaved (see `crash_recovery.Recoverable`)."""
         return self._recovery.unsaved(None if self.over else self._measurement)
 
-    def keep(self) -> Path | None:
+    def save_for_recovery(self) -> Path | None:
         """Save the measurement and the conversation (see `crash_recovery.Recoverable`)."""
-        return self._recovery.keep(None if self.over else self._measurement)
+        return self._recovery.save_for_recovery(None if self.over else self._measurement)
 
     async def work(self) -> None:
         """Measure, save a snapshot, and show the result."""

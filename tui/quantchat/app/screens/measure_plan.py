@@ -69,7 +69,7 @@ class MeasurePlanScreen(Form[Plan]):
         yield Tick("equal: ignore the end-of-sequence token")
 
     def about(self) -> str:
-        """Say how long answers may be, and that the conversation stays."""
+        """Say how long answers may be, and that the conversation does not change."""
         return (
             f"Answers have at most {self._max_new_tokens} tokens (change it with "
             f"{command('settings').key}) and start with an empty KV cache. The "

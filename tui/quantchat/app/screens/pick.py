@@ -66,15 +66,15 @@ class PickScreen(ProgressScreen):
         self._picking: run.Picking | None = None
         self._stopping = False
         self._record: PickRecord | None = None
-        """The decision by what was measured up to the last step."""
+        """The decision that follows from what was measured up to the last step."""
         self._deciding = self._outdated = False
         self._doing: dict[str, str] = {}
         """What is being done with a variant, by its label."""
-        self._by, self._worst_first = "", False
+        self._sorted_by, self._worst_first = "", False
         self._dirty = False
 
     def compose(self) -> ComposeResult:
-        """Lay out the progress, the recommendation, the table, and what it rests on."""
+        """Lay out the progress, the recommendation, the table, and the reasons."""
         with Dialog(f"{self.WHAT}: {self._asked.profile.name}", self.KEYS), VerticalScroll():
             yield Static(id="step")
             yield ProgressBar(show_eta=False)
@@ -93,19 +93,21 @@ class PickScreen(ProgressScreen):
         self.say(quiet("estimating the memory of each variant"))
         asked = self._asked
         try:
-            with state.opened(state.key_of(asked.profile, asked.plan), fresh=asked.fresh) as kept:
-                await self._pick(kept)
+            with state.opened(
+                state.key_of(asked.profile, asked.plan), fresh=asked.fresh
+            ) as results:
+                await self._pick(results)
         except ModelsFailed as error:  # each variant was dropped, and the table says why
             await self._over(untrusted(str(error), "$error"))
         except UserError as error:
             self.say(untrusted(str(error), "$error"))
             self.end()
 
-    async def _pick(self, kept: state.Store) -> None:
+    async def _pick(self, results: state.Store) -> None:
         picking = run.Picking(
             self._asked.profile,
             self._asked.plan,
-            kept,
+            results,
             maker=self._maker,
             start=self._start,
             on_model=self._on_model,
@@ -122,7 +124,7 @@ class PickScreen(ProgressScreen):
             return
         path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
         if picking.finished:
-            kept.remove()
+            results.remove()
         await self._over(untrusted(f"Saved {path}", "$quiet"))
 
     async def _over(self, text: Content) -> None:
@@ -187,7 +189,7 @@ class PickScreen(ProgressScreen):
 
     def action_sort(self) -> None:
         """Sort the candidates by the next column."""
-        self._by = SORTED_BY[(SORTED_BY.index(self._by) + 1) % len(SORTED_BY)]
+        self._sorted_by = SORTED_BY[(SORTED_BY.index(self._sorted_by) + 1) % len(SORTED_BY)]
         self._dirty = True
         self._draw()
 
@@ -203,7 +205,7 @@ class PickScreen(ProgressScreen):
         self._dirty = False
         record = self._record
         states = {one.label: self._state_of(one) for one in record.candidates}
-        shown = live_table(record, states, self._by, worst_first=self._worst_first)
+        shown = live_table(record, states, self._sorted_by, worst_first=self._worst_first)
         self.query_one("#table", Static).update(terminal.rendered([shown]))
         so_far = "" if self.over or not record.recommended else "So far: "
         self.query_one("#headline", Static).update(Content(so_far + headline(record)))
@@ -223,7 +225,7 @@ class PickScreen(ProgressScreen):
 
 
 def _reasons(record: PickRecord) -> list[Block]:
-    """Return what the decision rests on."""
+    """Return the reasons for the decision."""
     parts = [
         *paragraphs(explanation(record)),
         *warnings([record.stopped] if record.stopped else []),

@@ -30,7 +30,7 @@ class AskedPick:
     profile: Profile
     plan: PickPlan
     fresh: bool
-    """Whether what a stopped pick has measured is measured anew."""
+    """Whether to measure again what a stopped pick has measured already."""
 
 
 class PickForm(Form[AskedPick]):
@@ -67,7 +67,7 @@ class PickForm(Form[AskedPick]):
         yield Input(placeholder="no limit; 1% (needs lm-evaluation-harness)")
         yield Input(placeholder="until everything is measured; 20")
         yield Input(str(defaults.rounds))
-        yield Tick("measure again what was measured")
+        yield Tick("ignore them and measure everything again")
 
     def about(self) -> str:
         """Say what is measured, and that a stopped pick continues."""

@@ -17,7 +17,7 @@ from textual.widgets import ProgressBar, Static
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.text_layout import quiet
 
-PATIENT_S = 5.0
+STOP_WAIT_S = 5.0
 """Seconds that a worker gets to stop. After that, a second Esc ends the worker, and the variant
 must be reloaded."""
 
@@ -79,13 +79,16 @@ class ProgressScreen(ModalScreen[None]):
         raise NotImplementedError
 
     def action_leave(self) -> None:
-        """Stop running work; pressed again after `PATIENT_S`, end it; when it is over, close."""
+        """Stop the work at the first Esc, end it at a second one after `STOP_WAIT_S`.
+
+        When the work is over, close the screen.
+        """
         if self.over:
             self.dismiss(None)
         elif self._stopped_s is None:
             self._stopped_s = time.monotonic()
             self.stop()
-        elif time.monotonic() - self._stopped_s > PATIENT_S:
+        elif time.monotonic() - self._stopped_s > STOP_WAIT_S:
             self.end_now()
 
     def step(self, done: int, total: int, detail: str) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual.binding import BindingType
 from textual.screen import Screen
 
-from quantchat.app.crash_recovery import PATIENCE_S
+from quantchat.app.crash_recovery import DISK_WAIT_S
 from quantchat.app.screens.snapshot import SnapshotScreen
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import UserError
@@ -57,7 +57,7 @@ class RecoveredScreen(SnapshotScreen):
 
     async def _do(self, act: Callable[[], str], title: str) -> None:
         try:
-            done = await to_daemon_thread(act, within_s=PATIENCE_S)
+            done = await to_daemon_thread(act, within_s=DISK_WAIT_S)
         except UserError as error:
             self.app.notify(one_line(str(error)), severity="error", timeout=15, markup=False)
             self._deciding = False
@@ -80,7 +80,7 @@ async def offer(
             screen.run_worker(offer(screen, folder, on_decided))
 
     try:
-        unreadable, found = await to_daemon_thread(lambda: _newest(folder), within_s=PATIENCE_S)
+        unreadable, found = await to_daemon_thread(lambda: _newest(folder), within_s=DISK_WAIT_S)
     except UserError as error:
         unreadable, found = [str(error)], None
     for reason in unreadable:

@@ -15,7 +15,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from quantchat.app.commands import SNAPSHOT_COMMANDS
-from quantchat.app.crash_recovery import PATIENCE_S
+from quantchat.app.crash_recovery import DISK_WAIT_S
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # imported after the first frame
     from quantchat.snapshot import store
     from quantchat.snapshot.schema import Snapshot
 
-RECENT = 20
+MAX_LISTED = 20
 """How many snapshots are listed, the newest first."""
 
 
@@ -51,7 +51,7 @@ class SavedList(OptionList):
         """Read the folder again in a thread; keep the marks and the highlighted line."""
         place = self.highlighted or 0
         reading = asyncio.ensure_future(to_daemon_thread(self._recent))
-        await asyncio.wait([reading], timeout=PATIENCE_S)
+        await asyncio.wait([reading], timeout=DISK_WAIT_S)
         if not reading.done():
             self._show_instead("the disk does not answer yet")
         self._listed = await reading
@@ -66,7 +66,7 @@ class SavedList(OptionList):
     def _recent(self) -> list[store.Listed]:
         from quantchat.snapshot import store
 
-        return store.recent(self._folder, RECENT)
+        return store.recent(self._folder, MAX_LISTED)
 
     def _show_instead(self, text: str) -> None:
         """Show `text` in place of snapshots."""
@@ -164,7 +164,7 @@ class SavedList(OptionList):
 
         for path, snapshot in await _loaded(self._current):
             same = rerun_of(snapshot, where=path.name)
-            _only_trusted(same, path, "quantchat rerun --trust")
+            _require_trust(same, path, "quantchat rerun --trust")
             self.post_message(ProfileChosen(same.profile, same.pair, same.plan))
 
     def action_continue_chat(self) -> None:
@@ -176,7 +176,7 @@ class SavedList(OptionList):
 
         for path, snapshot in await _loaded(self._current):
             same = chat_of(snapshot, where=path.name)
-            _only_trusted(same, path, "quantchat --continue")
+            _require_trust(same, path, "quantchat --continue")
             self.post_message(ProfileChosen(same.profile, same.pair, chat=snapshot))
 
     def action_delete(self) -> None:
@@ -199,11 +199,11 @@ async def _loaded(paths: Sequence[Path]) -> list[tuple[Path, Snapshot]]:
     from quantchat.snapshot import store
 
     return await to_daemon_thread(
-        lambda: [(path, store.load(path)) for path in paths], within_s=PATIENCE_S
+        lambda: [(path, store.load(path)) for path in paths], within_s=DISK_WAIT_S
     )
 
 
-def _only_trusted(same: Rerun, path: Path, command: str) -> None:
+def _require_trust(same: Rerun, path: Path, command: str) -> None:
     """Raise UserError if `same` would start or contact something outside quantchat."""
     if same.needs_trust:
         raise UserError(

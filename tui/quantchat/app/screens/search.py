@@ -18,7 +18,7 @@ from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.session.conversation import Conversation
 from quantchat.text import one_line
 
-MOST_FOUND = 200
+MAX_FOUND = 200
 _BEFORE, _AFTER = 24, 80
 """Characters around a match that are shown."""
 
@@ -89,9 +89,9 @@ class SearchScreen(ModalScreen["Found | None"]):
 
 
 def search(conversation: Conversation, words: str) -> list[Found]:
-    """Return the places with `words` in any case, the newest turn first, at most `MOST_FOUND`.
+    """Return the places with `words` in any case, the newest turn first, at most `MAX_FOUND`.
 
-    Of each text only the first place counts.
+    Each text counts once, with its first place.
     """
     wanted = words.strip().casefold()
     found: list[Found] = []
@@ -105,7 +105,7 @@ def search(conversation: Conversation, words: str) -> list[Found]:
                 end = at + len(wanted)
                 before, after = text[max(0, at - _BEFORE) : at], text[end : end + _AFTER]
                 found.append(Found(index, who, text[at:end], before, after))
-    return found[:MOST_FOUND]
+    return found[:MAX_FOUND]
 
 
 def _option(place: Found) -> Option:

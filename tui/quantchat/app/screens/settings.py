@@ -92,14 +92,14 @@ class SettingsScreen(ModalScreen["Generation | None"]):
             yield Static(id="complaint")
 
     def _line(self, one: Recommendation) -> Content:
-        """Return what a recommendation changes, and whose it is."""
+        """Return the text of a recommendation: the file, the models, and the changed settings."""
         changes = ", ".join(
             f"{_words(name)} {value}" for name, value in one.changes(self._generation).items()
         )
         return quiet(one_line(f"{one.source} of {' and '.join(one.labels)}: {changes}"))
 
     def action_recommended(self) -> None:
-        """Fill in what a model's files recommend; once more: what the other model's do."""
+        """Fill in the first recommendation; at the next call the next one."""
         if not self._recommended:
             return
         one = self._recommended[self._next % len(self._recommended)]

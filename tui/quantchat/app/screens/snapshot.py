@@ -15,7 +15,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from quantchat.app.crash_recovery import PATIENCE_S
+from quantchat.app.crash_recovery import DISK_WAIT_S
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.text_layout import untrusted
 from quantchat.daemon_thread import to_daemon_thread
@@ -100,7 +100,7 @@ class DeleteScreen(ModalScreen[bool]):
     async def _delete(self) -> None:
         remove = partial(self._path.unlink, missing_ok=True)  # Del may be pressed twice
         try:
-            await to_daemon_thread(remove, within_s=PATIENCE_S)
+            await to_daemon_thread(remove, within_s=DISK_WAIT_S)
         except (OSError, UserError) as error:
             reason = getattr(error, "strerror", None) or error
             self.app.notify(

@@ -107,7 +107,7 @@ class StartScreen(Screen[None]):
         """Whether a profile fits on this machine and what it downloads, by the profile's name;
         filled by `_check`."""
         self._checking = False
-        self._untouched = True
+        self._no_key_pressed = True
         """Whether the user has pressed no key yet, so that the highlight may move by itself."""
 
     def compose(self) -> ComposeResult:
@@ -171,7 +171,7 @@ class StartScreen(Screen[None]):
     def on_key(self, event: Key) -> None:
         """From the first key on, do not move the highlight automatically any more."""
         del event
-        self._untouched = False
+        self._no_key_pressed = False
 
     def on_descendant_focus(self) -> None:
         """Show the keys of the list that has the focus."""
@@ -188,7 +188,7 @@ class StartScreen(Screen[None]):
 
     def _sample(self) -> None:
         if self._watch is not None:
-            self._watch.ask({})
+            self._watch.request({})
 
     def _measured(self, measured: Measured) -> None:
         self._device_line.show(measured.device)
@@ -213,7 +213,7 @@ class StartScreen(Screen[None]):
             profiles.replace_option_prompt_at_index(place, self._option(entry).prompt)
             if profiles.highlighted == place:
                 self._describe(place)
-        if self._untouched:
+        if self._no_key_pressed:
             profiles.highlighted = self._preselected()
 
     @on(OptionList.OptionHighlighted, "#profiles")
@@ -253,7 +253,7 @@ class StartScreen(Screen[None]):
 
         def begin(asked: _Asked | None) -> None:
             if asked is not None:
-                maker, start = self._models()
+                maker, start = self._maker_and_start()
                 screen = task(asked, self._snapshots, maker=maker, start=start)
                 self.app.push_screen(screen, lambda _: self._list_snapshots())
 
@@ -270,7 +270,7 @@ class StartScreen(Screen[None]):
             self.notify(one_line(str(entry.error)), severity="error", timeout=15, markup=False)
         return entry.profile
 
-    def _models(self) -> tuple[Maker, StartWorker]:
+    def _maker_and_start(self) -> tuple[Maker, StartWorker]:
         """Return what builds checkpoints and what starts workers."""
         from quantchat.checkpoints.builder import CheckpointBuilder
         from quantchat.host.worker_process import start_worker
@@ -293,21 +293,21 @@ def _about(entry: library.Entry, here: Here | None) -> Content:
     profile = entry.profile
     lines = [untrusted(profile.name, "bold"), Content(neutralise(profile.description)), Content()]
     if here:
-        lines += [*_what_it_means(here), Content()]
+        lines += [*_fit_and_downloads(here), Content()]
     for variant in profile.variants:
         lines.append(untrusted(variant.label, "$primary"))
         lines.append(quiet("  ") + untrusted(f"{variant.engine} · {variant.model}", "$quiet"))
     return Content("\n").join(lines)
 
 
-def _what_it_means(here: Here) -> list[Content]:
+def _fit_and_downloads(here: Here) -> list[Content]:
     """Return whether the profile fits, what it downloads and what it quantizes, one line each."""
     about = "about " if here.guessed else ""
     lines = [_fit(room, about) for room in here.rooms]
     lines += [untrusted(reason, "$quiet") for reason in here.unknown]
     for model, count in here.downloads:
-        told = "of unknown size" if count is None else f"{about}{count / 1e9:.1f} GB"
-        lines.append(quiet("downloads ") + untrusted(f"{told}: {model}"))
+        amount = "of unknown size" if count is None else f"{about}{count / 1e9:.1f} GB"
+        lines.append(quiet("downloads ") + untrusted(f"{amount}: {model}"))
     if not here.downloads:
         lines.append(quiet("downloads nothing"))
     if here.makes:

@@ -21,11 +21,11 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from quantchat.app import terminal
-from quantchat.app.crash_recovery import PATIENCE_S, Keeper
+from quantchat.app.crash_recovery import DISK_WAIT_S, RecoveringApp
 from quantchat.app.device_watch import MakeSampler
 from quantchat.app.final_sampler import FinalSampler
 from quantchat.app.widgets.answer_view import AnswerView
-from quantchat.app.widgets.failure_note import explained
+from quantchat.app.widgets.failure_note import explanation
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.text_layout import SIDES, hints, quiet, untrusted
 from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
@@ -40,7 +40,7 @@ from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.votes import Choice
 from quantchat.text import neutralise
 
-MOST_DRAWS_PER_SECOND = 5
+MAX_DRAWS_PER_SECOND = 5
 _KEYS = (
     ("a", "A is better"),
     ("b", "B is better"),
@@ -55,13 +55,14 @@ _PACES = {True: "shown at the same speed", False: "shown when both are complete"
 
 def draw_every_s() -> float:
     """Return the seconds between two draws of the answers."""
-    return 1 / min(MOST_DRAWS_PER_SECOND, terminal.pace().draws_per_second)
+    return 1 / min(MAX_DRAWS_PER_SECOND, terminal.pace().draws_per_second)
 
 
 class VoteScreen(Screen[None]):
     """Runs `voting` and saves the votes, also if the user leaves early.
 
-    `alone`: the comparison exists only for this vote, so the screen loads and ends the variants.
+    `owns_comparison` says that the comparison exists only for this vote, so that the screen loads
+    and ends its variants.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -103,13 +104,13 @@ class VoteScreen(Screen[None]):
         snapshots: Path | None,
         make_sampler: MakeSampler,
         *,
-        alone: bool,
+        owns_comparison: bool,
     ) -> None:
         super().__init__()
         self.voting = voting
         self._snapshots = snapshots
         self._make_sampler = make_sampler
-        self._alone = alone
+        self._owns_comparison = owns_comparison
         self._top = Static(id="top")
         self._loading = Static(id="loading", markup=False)
         self._asked = Static(id="asked", markup=False)
@@ -147,15 +148,15 @@ class VoteScreen(Screen[None]):
 
     async def on_unmount(self) -> None:
         """Save the votes; end workers that were started for this screen."""
-        cast("Keeper", self.app).keep_of(self)
-        if self._alone:
+        cast("RecoveringApp", self.app).save_work_of(self)
+        if self._owns_comparison:
             await self.voting.comparison.close()
 
     # ------------------------------------------------------------ the session
 
     async def _session(self) -> None:
         comparison = self.voting.comparison
-        if self._alone:
+        if self._owns_comparison:
             comparison.open()
         while any(one.state is not State.READY for one in comparison.sides):
             if any(one.state is State.FAILED for one in comparison.sides):
@@ -178,7 +179,7 @@ class VoteScreen(Screen[None]):
         lines = []
         for one in self.voting.comparison.sides:
             if one.failure is not None:
-                lines += [untrusted(one.label, "bold"), *explained(one.failure), Content()]
+                lines += [untrusted(one.label, "bold"), *explanation(one.failure), Content()]
         self.query_one("#result", Static).update(Content("\n").join(lines))
 
     async def _vote_on_next_prompt(self) -> None:
@@ -216,17 +217,17 @@ class VoteScreen(Screen[None]):
 
     def _save(self, snapshot: Snapshot) -> None:
         with self._writing:
-            if self.saved is None:  # `keep` may have saved them already
+            if self.saved is None:  # `save_for_recovery` may have saved them already
                 self.saved = store.save(snapshot, self._snapshots)
 
     unsaved = False
     """Always False: nothing is lost when the user leaves, because the votes are always saved."""
 
-    def keep(self) -> Path | None:
+    def save_for_recovery(self) -> Path | None:
         """Save unsaved votes when the program must end (see `crash_recovery.Recoverable`)."""
         if self.saved is None and self.voting.voted:
             last = record_voting(self.voting, FinalSampler(None))
-            in_time(in_daemon_thread(lambda: self._save(last)), PATIENCE_S)
+            in_time(in_daemon_thread(lambda: self._save(last)), DISK_WAIT_S)
         return None  # the next start has no conversation to offer
 
     def _end(self, note: Content) -> None:
@@ -261,7 +262,7 @@ class VoteScreen(Screen[None]):
     def action_leave(self) -> None:
         """Finish the session and save its votes; when it is over, close the screen."""
         if self._over:
-            if self._alone:
+            if self._owns_comparison:
                 self.app.exit()
             else:
                 self.dismiss(None)
@@ -293,7 +294,7 @@ class VoteScreen(Screen[None]):
             if text.startswith(self._written[number]):
                 view.write(text[len(self._written[number]) :])
             else:
-                view.settle(text)
+                view.complete_with(text)
             self._written[number] = text
         self._draw_lines(ballot, total)
 
@@ -312,7 +313,7 @@ class VoteScreen(Screen[None]):
     def _draw_lines(self, ballot: Ballot, total: int) -> None:
         state = "both answers are complete: which one is better?"
         if ballot.failed and ballot.turn.over:
-            state = "an answer failed: press any choice to continue, it is not counted"
+            state = "an answer failed: press a, b, t or x to continue; it is not counted"
         elif not ballot.turn.over:
             state = f"answering, {_PACES[self.voting.paced]}"
             if self.voting.paced and ballot.waits:

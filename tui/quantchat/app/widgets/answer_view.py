@@ -19,14 +19,14 @@ from quantchat.app.widgets.blank_fill import filtered
 from quantchat.app.widgets.divergence_mark import DivergenceMark
 from quantchat.daemon_thread import to_daemon_thread
 
-_STRIPS = 400
+_MAX_CACHED_LINES = 400
 """Most drawn lines that are cached: the visible ones and some around them."""
-BREATH_S = 0.02
+PAUSE_S = 0.02
 """Pause for keys and frames, in s, between two steps of drawing a long answer."""
 
 
 class AnswerView(Widget):
-    """Draws an answer while it streams; `settle` draws the complete answer."""
+    """Draws an answer while it streams; `complete_with` draws the complete answer."""
 
     DEFAULT_CSS = """
     AnswerView { height: auto; width: 1fr; }
@@ -49,8 +49,8 @@ class AnswerView(Widget):
         self._step = step
         self._streaming = True
         self._strips: dict[int, Strip] = {}
-        self._working = False
-        """Whether `_work` runs."""
+        self._drawing = False
+        """Whether `_draw_backlog` runs."""
 
     @property
     def busy(self) -> bool:
@@ -63,29 +63,29 @@ class AnswerView(Widget):
         """Append raw `text`."""
         if not text:
             return
-        settled, height = self._text.settled, self._drawn_height
+        final_height, height = self._text.final_height, self._drawn_height
         self._text.feed(text)
-        self._changed_from(settled, height)
+        self._changed_from(final_height, height)
         self._continue()
 
-    def settle(self, text: str) -> None:
+    def complete_with(self, text: str) -> None:
         """Draw the complete raw `text`. Nothing may be written afterwards."""
         height, self._streaming = self._drawn_height, False
-        self._text.settle(text)
+        self._text.complete_with(text)
         self._changed_from(0, height)
         self._continue()
 
     def _continue(self) -> None:
-        if self._text.busy and not self._working:
-            self._working = True
-            self.run_worker(self._work())
+        if self._text.busy and not self._drawing:
+            self._drawing = True
+            self.run_worker(self._draw_backlog())
 
-    async def _work(self) -> None:
+    async def _draw_backlog(self) -> None:
         """Draw the backlog in short steps or in a thread, so that no key has to wait."""
         try:
             while self._text.busy:
                 if self._text.has_backlog:
-                    await asyncio.sleep(BREATH_S)
+                    await asyncio.sleep(PAUSE_S)
                     first, height = self._text.unchanged_by_advance, self._drawn_height
                     self._text.advance()
                 else:
@@ -97,7 +97,7 @@ class AnswerView(Widget):
                         job.adopt(result)
                 self._changed_from(first, height)
         finally:
-            self._working = False
+            self._drawing = False
 
     def _changed_from(self, first: int, height: int) -> None:
         if self._mark is not None:
@@ -143,7 +143,7 @@ class AnswerView(Widget):
     def render_line(self, y: int) -> Strip:
         """Return line `y` of the text, from the cache if it was drawn before."""
         if y not in self._strips:
-            if len(self._strips) >= _STRIPS:
+            if len(self._strips) >= _MAX_CACHED_LINES:
                 self._strips.clear()
             self._strips[y] = filtered(self, self._draw(y))
         return self._strips[y]

@@ -59,7 +59,8 @@ class ColumnHeader(Widget):
         if resolved is None:
             spec = self._variant.spec
             return quiet("to load: ") + untrusted(f"{spec.engine} · {spec.model}", "$quiet")
-        # Dtype and device are always shown, details only whole; a long kernel's name is cut.
+        # Dtype and device are always shown. A detail that does not fit is left out; a long name of
+        # a kernel is cut.
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
         where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
         right = untrusted(where, "$quiet")

@@ -16,9 +16,9 @@ from quantchat.app.widgets.variant_column import VariantColumn
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import LiveVariant
 
-LONG_S = 0.015
+SLOW_DRAW_S = 0.015
 """If drawing a column took longer, in s, keys are handled before the next column is drawn."""
-BREATH_S = 0.04
+PAUSE_S = 0.04
 """The pause for these keys in s: long enough to handle a key and to draw a frame."""
 
 
@@ -35,13 +35,13 @@ class Columns(Vertical):
         self._comparison = comparison
         self._side_by_side = Horizontal()
         self._tab_line = TabLine()
-        self._alone: int | None = None
-        """Index of the maximised column; None shows both."""
+        self._maximised: int | None = None
+        """Index of the column that is shown alone; None shows both."""
         self._tabs = False
         self._tab = 0
         # Timers do not wait for messages: without the lock, a turn could be removed while a tick
         # draws it.
-        self._changing = asyncio.Lock()
+        self._turns_lock = asyncio.Lock()
         self._strip_height = 1
 
     def compose(self) -> ComposeResult:
@@ -69,7 +69,7 @@ class Columns(Vertical):
 
     async def show_pair(self) -> None:
         """Show the comparison's pair in its order; remaining columns keep their content."""
-        async with self._changing:
+        async with self._turns_lock:
             await self._show_pair()
 
     async def _show_pair(self) -> None:
@@ -81,7 +81,7 @@ class Columns(Vertical):
             if self.column_of(variant) is None:
                 await self._side_by_side.mount(VariantColumn(variant))
         for column in self.pair:
-            column.put(left=column.variant is sides[0])
+            column.set_side(left=column.variant is sides[0])
             column.panel.strip_height = self._strip_height
             await column.transcript.sync(self._comparison.conversation)
         self._side_by_side.sort_children(key=lambda column: column.has_class("-right"))
@@ -105,11 +105,11 @@ class Columns(Vertical):
         if self._tabs:
             self._tab = 1 - self._tab
         else:
-            self._alone = {None: 0, 0: 1, 1: None}[self._alone]
+            self._maximised = {None: 0, 0: 1, 1: None}[self._maximised]
         self._display()
 
     def _display(self) -> None:
-        alone = self._tab if self._tabs else self._alone
+        alone = self._tab if self._tabs else self._maximised
         for index, column in enumerate(self.pair):
             column.display = alone in (None, index)
         self.set_class(self._tabs, "-tabs")
@@ -147,7 +147,7 @@ class Columns(Vertical):
         return value
 
     async def _show_looks(self) -> None:
-        async with self._changing:
+        async with self._turns_lock:
             for column in self.pair:
                 column.transcript.show_look()
 
@@ -162,20 +162,20 @@ class Columns(Vertical):
 
     async def sync(self) -> None:
         """Show exactly the turns of the conversation."""
-        async with self._changing:
+        async with self._turns_lock:
             for column in self.pair:
                 await column.transcript.sync(self._comparison.conversation)
 
     async def tick(self) -> None:
         """Draw what arrived since the last tick, with the same scales in both columns."""
         for column in self.pair:
-            async with self._changing:
+            async with self._turns_lock:
                 began = time.perf_counter()
                 if column.is_attached:
                     column.tick(self._comparison.conversation)
-            if time.perf_counter() - began > LONG_S:
-                await asyncio.sleep(BREATH_S)
-        async with self._changing:
+            if time.perf_counter() - began > SLOW_DRAW_S:
+                await asyncio.sleep(PAUSE_S)
+        async with self._turns_lock:
             self._draw_panels()
 
     def _draw_panels(self) -> None:
@@ -202,7 +202,7 @@ class Columns(Vertical):
 
     async def to_turn(self, index: int, text: str) -> None:
         """Scroll each column to turn `index` of the conversation, to the first line with `text`."""
-        async with self._changing:
+        async with self._turns_lock:
             for column in self.pair:
                 await column.transcript.to_turn(index, text)
 

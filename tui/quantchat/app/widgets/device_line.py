@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quantchat.system.host import HostSample
     from quantchat.system.sampler import DeviceSample
 
-_LEAST_NAME = 12
+_MIN_NAME = 12
 """Fewest cells for the processor's name; with less room it is left out."""
 
 
@@ -112,6 +112,6 @@ def _host(host: HostSample, width: int) -> Content:
     ]
     line = fitted(numbers, width)
     room = width - line.cell_length - 2
-    if room < _LEAST_NAME:
+    if room < _MIN_NAME:
         return line
     return untrusted(host.cpu).truncate(room, ellipsis=True) + "  " + line

@@ -14,8 +14,9 @@ from quantchat.statistics.latency import decode_throughput, while_both_decode
 from quantchat.wire.variant import loops_differ
 
 _GAP = " · "
-FEW = 16
-"""A ratio of the speeds is shown only if both decoded at least this many tokens together."""
+MIN_SHARED_TOKENS = 16
+"""Fewest tokens that each variant must decode while the other decodes too, for a ratio of their
+speeds to be shown."""
 
 
 class DifferenceLine(Widget):
@@ -88,12 +89,12 @@ def _speed(
 def _mostly_together(first: Answer, second: Answer) -> bool:
     """Return whether both decoded together for long enough that their speeds are comparable.
 
-    The speeds are those of the columns, over each whole answer. When the shorter answer has ended,
-    the longer one has the machine for itself.
+    The columns show the speed over each whole answer. Once the shorter answer has ended, the
+    longer one no longer shares the machine, which makes it faster.
     """
     shared = while_both_decode(first.times_ns, second.times_ns)
     return all(
-        len(both) >= FEW and 2 * len(both) >= len(answer.times_ns)
+        len(both) >= MIN_SHARED_TOKENS and 2 * len(both) >= len(answer.times_ns)
         for both, answer in zip(shared, (first, second), strict=True)
     )
 

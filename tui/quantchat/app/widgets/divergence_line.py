@@ -21,7 +21,7 @@ from quantchat.session.teacher_forcing import is_greedy
 from quantchat.statistics.divergence import Continuation
 from quantchat.text import one_line
 
-_LONGEST = 18
+_MAX_SHOWN = 18
 """Characters shown of a token, or of the text that begins with it."""
 
 
@@ -99,7 +99,7 @@ def _text_forms(first: Answer, second: Answer, point: int | None) -> list[Conten
     else:
         count = plural(point, "character")
         start = Content(f"same text for {count}, then " if point else "differ from the start: ")
-        texts = (answer.text[point : point + _LONGEST + 1] for answer in (first, second))
+        texts = (answer.text[point : point + _MAX_SHOWN + 1] for answer in (first, second))
         line = start + _excerpts(first, second, texts)
     return [line + why, line]
 
@@ -163,7 +163,7 @@ def _quoted(token: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
 def _probability(probability: float | None) -> str:
@@ -180,7 +180,7 @@ def _excerpts(first: Answer, second: Answer, texts: Iterable[str]) -> Content:
 
 def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
     """Return the text of each answer from token `point` on."""
-    return ("".join(answer.output_pieces[point : point + _LONGEST]) for answer in (first, second))
+    return ("".join(answer.output_pieces[point : point + _MAX_SHOWN]) for answer in (first, second))
 
 
 def _words(answer: Answer, text: str) -> str:

@@ -17,14 +17,14 @@ from quantchat.session.conversation import Turn
 from quantchat.session.teacher_forcing import greedy_divergence
 from quantchat.text import neutralise
 
-STYLE = "bold reverse"
+MARK_STYLE = "bold reverse"
 """Visible without colours and in every theme."""
 
-_FAR = 300
-"""Most characters of the source that drawing drops in one place, such as the address of a link. A
-drawn character that is not found within this distance was added by the drawing."""
+_MAX_DROPPED = 300
+"""Most characters of the source that drawing drops in one place, such as the address of a link. If
+a drawn character does not occur within this distance in the source, drawing has added it."""
 
-_REACH = 20_000
+_SEARCHED_CHARACTERS = 20_000
 """Source characters, from the start of an answer, in which a divergence is marked. The search
 starts over whenever lines change, so a longer reach would cost too much."""
 
@@ -39,7 +39,7 @@ class Place:
 
 
 class DivergenceMark:
-    """Finds where the answer of `variant` to `turn` diverges from the other, in drawn lines."""
+    """Finds, in drawn lines, where `variant`'s answer to `turn` diverges from the other answer."""
 
     def __init__(self, turn: Turn, variant: str) -> None:
         self._turn = turn
@@ -49,7 +49,7 @@ class DivergenceMark:
         self._searched = False
         """Whether the lines drawn now were searched already."""
         self._same = 0
-        """Length of the common start found so far, in tokens: it is not compared again."""
+        """Number of equal tokens at the start found so far; these are not compared again."""
         self.over = False
         """Whether the result is final."""
 
@@ -93,12 +93,12 @@ class DivergenceMark:
             # A token without text of its own is marked at the next piece with text.
             token = next((piece for piece in answer.pieces[self._point :] if piece.strip()), "")
             start = len(before) + len(token) - len(token.lstrip())
-            if start > _REACH:
+            if start > _SEARCHED_CHARACTERS:
                 return None
             lines = (text.line(number).plain for number in range(text.height))
             self._place = find(
                 lines,
-                neutralise(answer.text[: 2 * _REACH]),
+                neutralise(answer.text[: 2 * _SEARCHED_CHARACTERS]),
                 start,
                 start + len(neutralise(token.strip())),
             )
@@ -109,15 +109,16 @@ class DivergenceMark:
         place = self.place(text)
         if place is None or place.line != number:
             return line
-        return line.stylize(STYLE, place.first, place.last)
+        return line.stylize(MARK_STYLE, place.first, place.last)
 
 
 def find(lines: Iterable[str], source: str, start: int, end: int) -> Place | None:
     """Return where `source[start:end]` stands in `lines`, which were drawn from `source`.
 
     Each drawn character matches the next equal character of the source. If nothing of
-    `source[start:end]` is drawn (an asterisk, say), the result is what follows it. If it spans
-    lines, the result is its part in the first. None if the lines end before it.
+    `source[start:end]` is drawn (an asterisk, say), the result is the text that follows it. If
+    `source[start:end]` spans lines, the result is its part in the first line. None if the lines
+    end before it.
     """
     at = 0
     for number, line in enumerate(lines):
@@ -125,7 +126,7 @@ def find(lines: Iterable[str], source: str, start: int, end: int) -> Place | Non
         for column, character in enumerate(line):
             if character.isspace():
                 continue
-            found = source.find(character, at, at + _FAR)
+            found = source.find(character, at, at + _MAX_DROPPED)
             if found < 0:
                 continue
             at = found + 1

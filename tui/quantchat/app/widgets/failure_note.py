@@ -45,7 +45,7 @@ def title_of(failure: Failed) -> str:
     return TITLES.get(failure.kind, "Failed")
 
 
-def explained(failure: Failed) -> list[Content]:
+def explanation(failure: Failed) -> list[Content]:
     """Return the reason, the memory sizes if known, and the hint, one line each."""
     lines = [untrusted(failure.reason)]
     if failure.needed >= 0 or failure.free >= 0:
@@ -74,4 +74,4 @@ class FailureNote(Static):
             return
         keys = f"{command('reload').key} reloads it · {command('log').key} shows the worker's log"
         title = Content.styled(title_of(failure), "bold $error")
-        self.update(Content("\n").join([title, *explained(failure), quiet(keys)]))
+        self.update(Content("\n").join([title, *explanation(failure), quiet(keys)]))

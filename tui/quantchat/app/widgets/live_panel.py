@@ -132,7 +132,7 @@ class LivePanel(Widget):
 
     def _lines(self, width: int) -> list[Content]:
         if not self.strip_height:
-            return [self._all_on_one(width)]
+            return [self._single_line(width)]
         lines = [
             self._throughput(width),
             self._first_token(width),
@@ -145,21 +145,21 @@ class LivePanel(Widget):
 
     # ------------------------------------------------------------ lines of figures
 
-    def _all_on_one(self, width: int) -> Content:
+    def _single_line(self, width: int) -> Content:
         """Return throughput, TTFT, memory and latency on one line, as many as fit."""
         answer, timing, memory = self._answer, self._timing, self._memory
         live = answer is not None and not answer.over
         speed = (timing.now if live else timing.average) if timing else None
         unit = "chunks/s" if timing is not None and timing.counts_chunks else "tok/s"
         itl = timing.turn.itl_ms if timing else None
-        held = memory.latest.bytes if memory.latest else None
+        total_bytes = memory.latest.bytes if memory.latest else None
         return fitted(
             [
                 Content.styled(figures.number(speed), f"bold {self.side}")
                 + quiet(f" {unit}{' now' if live else ''}"),
                 quiet("TTFT ")
                 + Content(figures.milliseconds(timing.turn.ttft_ms if timing else None)),
-                quiet(f"{memory.kind} ") + Content(figures.size(held)),
+                quiet(f"{memory.kind} ") + Content(figures.size(total_bytes)),
                 quiet("ITL ms p50 ") + Content(figures.number(itl.p50 if itl else None)),
             ],
             width,
@@ -271,7 +271,7 @@ def _label(name: str) -> Content:
 
 
 def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
-    """Return (name, bytes) of the ledger's parts; -1 bytes means not known.
+    """Return (name, bytes) of each part of the ledger; -1 bytes means not known.
 
     On a CPU torch does not report its allocator, so all remaining memory is "other".
     """

@@ -13,7 +13,7 @@ from quantchat.app.messages import PromptSent, ScrollAsked
 from quantchat.app.prompt_history import PromptHistory
 from quantchat.app.textual_workarounds import XTERM_SHIFT_ENTER
 
-_TAKEN = ("f6", "f7")
+_COMMAND_KEYS = ("f6", "f7")
 """Keys that TextArea binds (select line, select all) and that this app needs for commands."""
 _JOINERS = ("\u200c", "\u200d")
 """Zero-width characters that spelling needs (Persian, Hindi, emoji); `neutralise` keeps them."""
@@ -24,7 +24,7 @@ class PromptBox(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(one.binding() for one in COMMANDS if one.in_prompt and one.id != "send"),
-        *(one.binding("screen.") for one in COMMANDS if one.default_keys in _TAKEN),
+        *(one.binding("screen.") for one in COMMANDS if one.default_keys in _COMMAND_KEYS),
     ]
 
     DEFAULT_CSS = """
@@ -42,7 +42,7 @@ class PromptBox(TextArea):
         super().__init__(soft_wrap=True, show_line_numbers=False, id="prompt")
         self._sent: list[str] = []
         self._history: PromptHistory | None = None
-        self._place = 0
+        self._position = 0
         """Index into `_sent`; its length stands for the draft."""
         self._draft = ""
 
@@ -54,15 +54,15 @@ class PromptBox(TextArea):
             self.post_message(PromptSent(text))
 
     def give_back(self, text: str) -> None:
-        """Put `text`, which could not be sent, before the text typed since."""
-        self.put(text + self.text)
+        """Put `text`, which could not be sent, before the text that was typed meanwhile."""
+        self.set_text(text + self.text)
 
     async def use_history(self, history: PromptHistory) -> None:
         """Recall the prompts of earlier sessions too, and remember those of this one."""
         before = await history.read()
         self._history = history
         self._sent[:0] = before
-        self._place += len(before)
+        self._position += len(before)
 
     def remember(self, text: str) -> None:
         """Add `text` to the history and start an empty draft."""
@@ -70,15 +70,15 @@ class PromptBox(TextArea):
             self._sent.append(text)
             if self._history is not None:
                 self._history.add(text)
-        self._place, self._draft = len(self._sent), ""
+        self._position, self._draft = len(self._sent), ""
 
-    def put(self, text: str) -> None:
+    def set_text(self, text: str) -> None:
         """Show `text` with the cursor at its end."""
         self.text = text
         self.move_cursor(self.document.end)
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
-        """Return whether the key is text: Alt with a letter, which brings the letter, is not."""
+        """Return whether the key is text; Alt with a letter is not, although it has a character."""
         return not key.startswith("alt+") and super().check_consume_key(key, character)
 
     async def _on_key(self, event: events.Key) -> None:
@@ -115,21 +115,21 @@ class PromptBox(TextArea):
     def action_recall_older(self) -> None:
         """Recall the previous prompt if the cursor is on the first line, else move up."""
         if self.navigator.is_first_wrapped_line(self.cursor_location):
-            self._recall(self._place - 1)
+            self._recall(self._position - 1)
         else:
             self.action_cursor_up()
 
     def action_recall_newer(self) -> None:
         """Recall the next prompt if the cursor is on the last line, else move down."""
         if self.navigator.is_last_wrapped_line(self.cursor_location):
-            self._recall(self._place + 1)
+            self._recall(self._position + 1)
         else:
             self.action_cursor_down()
 
     def _recall(self, place: int) -> None:
-        if not 0 <= place <= len(self._sent) or place == self._place:
+        if not 0 <= place <= len(self._sent) or place == self._position:
             return
-        if self._place == len(self._sent):
+        if self._position == len(self._sent):
             self._draft = self.text
-        self._place = place
-        self.put(self._draft if place == len(self._sent) else self._sent[place])
+        self._position = place
+        self.set_text(self._draft if place == len(self._sent) else self._sent[place])

@@ -105,7 +105,10 @@ class Stages(Widget):
 
 
 def counted(progress: Progress) -> str:
-    """Return `quantizing layer 7 of 30`; for totals above 9,999 (bytes) only the stage."""
+    """Return for example `quantizing layer 7 of 30`; for totals above 9,999 only the stage.
+
+    Such totals are bytes.
+    """
     if 0 < progress.total <= 9_999:
         return f"{progress.stage} {progress.done} of {progress.total}"
     return progress.stage

@@ -29,7 +29,7 @@ GAP = "  "
 
 
 def hints(keys: Iterable[tuple[str, str]]) -> Content:
-    """Return a line of (key, what it does)."""
+    """Return one line of `keys`, each with what it does."""
     return Content(GAP).join(
         Content.styled(key, "bold $primary") + quiet(f" {what}") for key, what in keys
     )
@@ -44,7 +44,7 @@ def spread(left: Content, right: Content, width: int) -> Content:
 
 
 def fitted(parts: Iterable[Content], width: int, gap: str = "  ") -> Content:
-    """Join those of `parts`, in order, that fit whole; cut the first part if it does not fit."""
+    """Join `parts` in order, without those that do not fit whole; the first part is cut instead."""
     line = Content()
     for part in parts:
         if not part:

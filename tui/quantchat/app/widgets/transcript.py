@@ -30,7 +30,7 @@ TURNS_AT_ONCE = 12
 """Turns laid out at first, and added each time the user scrolls above the first of them. The cost
 of a streamed token grows with the number of widgets that Textual has to lay out."""
 WHEEL_ROWS = 5
-"""Rows of the added turns to show if the mouse wheel was used."""
+"""Rows of the added turns that are shown at once if they were added by the mouse wheel."""
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -61,7 +61,10 @@ class Transcript(VerticalScroll, can_focus=False):
         """The laid-out turns by number, the oldest first."""
 
     def compose(self) -> ComposeResult:
-        """Lay out load note, count of earlier turns, stages, failure; turns go in the middle."""
+        """Lay out load note, number of earlier turns, stages and failure.
+
+        `sync` mounts turns before the stages.
+        """
         yield self._note
         yield self._earlier
         yield self._stages
@@ -85,8 +88,8 @@ class Transcript(VerticalScroll, can_focus=False):
         # Compare turns, not their numbers: a new chat starts again at number 1.
         shown = [index for index, turn in enumerate(self._turns) if self._shows(turn)]
         new = self._turns[shown[-1] + 1 if shown else 0 :][-TURNS_AT_ONCE:]
-        stay = self._turns[-TURNS_AT_ONCE:] if new else [self._turns[index] for index in shown]
-        by_number = {turn.number: turn for turn in stay}
+        remaining = self._turns[-TURNS_AT_ONCE:] if new else [self._turns[index] for index in shown]
+        by_number = {turn.number: turn for turn in remaining}
         for number, view in list(self._views.items()):
             if by_number.get(number) is not view.turn:
                 await self._views.pop(number).remove()
@@ -177,8 +180,8 @@ class Transcript(VerticalScroll, can_focus=False):
             return
         resolved = ready.resolved
         parts = figures.load_parts(resolved.device, ready.import_s, ready.weights_s, ready.warmup_s)
-        # No-break spaces: a narrow column breaks the line between parts. Whole seconds from ten on:
-        # with more digits a load time in minutes would not fit on a line at 120 columns.
+        # With no-break spaces, a narrow column breaks the line only between parts. From ten seconds
+        # on there are no decimals, or a load time in minutes would not fit at 120 columns.
         split = " + ".join(f"{name}\xa0{s:.{0 if s >= 9.95 else 1}f}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
         if resolved.device in SERVERS:

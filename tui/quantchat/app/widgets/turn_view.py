@@ -14,8 +14,8 @@ from quantchat.app import terminal
 from quantchat.app.commands import command
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.blank_fill import blank_lines
-from quantchat.app.widgets.divergence_mark import STYLE, DivergenceMark
-from quantchat.app.widgets.failure_note import explained, title_of
+from quantchat.app.widgets.divergence_mark import MARK_STYLE, DivergenceMark
+from quantchat.app.widgets.failure_note import explanation, title_of
 from quantchat.app.widgets.look import Look
 from quantchat.app.widgets.text_layout import fitted, quiet
 from quantchat.document import figures
@@ -79,7 +79,7 @@ class TurnView(Vertical):
         return blank_lines(self, crop)
 
     @property
-    def settled(self) -> bool:
+    def fully_drawn(self) -> bool:
         """Whether the whole answer is drawn and will not change."""
         texts = [self._text, *(self._thoughts.texts if self._thoughts else [])]
         return self._ended and not any(text.busy for text in texts)
@@ -117,7 +117,8 @@ class TurnView(Vertical):
     def _follow_turn(self) -> None:
         """Start again if the turn has another answer now.
 
-        The user may have asked for it later, taken it back, or paged to another version.
+        The user may have sent a missed prompt, taken back a queued one, or switched to an earlier
+        or later answer.
         """
         answer = self.turn.answers.get(self._variant)
         if answer is self.answer:
@@ -130,18 +131,18 @@ class TurnView(Vertical):
         self._begin_text()
 
     def tick(self) -> None:
-        """Draw what arrived since the last tick; once the answer is over, redraw all of it."""
+        """Draw what arrived since the last tick; when the answer is complete, redraw it once."""
         self._follow_turn()
         answer = self.answer
         if self._thoughts is None and answer is not None and answer.thoughts:
             self._thoughts = _Thoughts(self, before=self._text)
         if self._thoughts is not None and answer is not None:
             self._thoughts.follow(answer, shown=not self._raw, open_=self._look.thoughts)
-        if self.settled and self._shown_end is not None and self.divergence.over:
+        if self.fully_drawn and self._shown_end is not None and self.divergence.over:
             return
         if answer is not None and not self._ended:
             if answer.over:
-                self._text.settle((answer.raw or answer.text) if self._raw else answer.text)
+                self._text.complete_with((answer.raw or answer.text) if self._raw else answer.text)
                 self._ended = True
             else:
                 new = (answer.output_pieces if self._raw else answer.pieces)[self._written :]
@@ -149,10 +150,12 @@ class TurnView(Vertical):
                 self._text.write("".join(new))
         if self.divergence.update():
             self._text.show_mark()
-        end = _end_of(answer) if answer is not None else _absent(self.turn, self._variant)
+        end = _end_of(answer) if answer is not None else _why_no_answer(self.turn, self._variant)
         end = Content("\n").join([*([end] if end else []), *_versions(self.turn)])
         if self.divergence.ends:
-            end = Content("\n").join([*([end] if end else []), Content.styled(_ENDS, STYLE)])
+            end = Content("\n").join(
+                [*([end] if end else []), Content.styled(_ENDS_FIRST, MARK_STYLE)]
+            )
         if end != self._shown_end:
             self._shown_end = end
             self._end.update(end)
@@ -179,7 +182,7 @@ def prompt_text(prompt: str, *, folded: bool) -> Content:
 
 
 class _Thoughts:
-    """A model's reasoning, above its answer: folded to one line, or dim below that line."""
+    """A model's reasoning above its answer: one line, and if opened, the text below this line."""
 
     def __init__(self, turn: TurnView, *, before: AnswerView) -> None:
         self._turn = turn
@@ -203,7 +206,7 @@ class _Thoughts:
         return [self._text] if self._text is not None else []
 
     def follow(self, answer: Answer, *, shown: bool, open_: bool) -> None:
-        """Draw new reasoning of `answer`; once the answer is over, redraw all of it."""
+        """Draw new reasoning of `answer`; when the answer is complete, redraw it all once."""
         if shown and open_ and self._text is None:
             self._text = AnswerView(step=terminal.pace().step)
             self._text.add_class("thoughts")
@@ -212,7 +215,7 @@ class _Thoughts:
         if self._text is not None:
             self._text.display = shown and open_
             if not self._over and answer.over:
-                self._text.settle(answer.thoughts)
+                self._text.complete_with(answer.thoughts)
                 self._over = True
             elif not answer.over:
                 new = answer.thought_pieces[self._written :]
@@ -227,10 +230,10 @@ class _Thoughts:
             self._head.update(head)
 
 
-_ENDS = " ends here; the other answer goes on "
+_ENDS_FIRST = " ends here; the other answer goes on "
 
 
-def _absent(turn: Turn, variant: str) -> Content:
+def _why_no_answer(turn: Turn, variant: str) -> Content:
     """Return why `variant` has no answer in `turn`."""
     why = turn.absent.get(variant, "the variant was not shown")
     return quiet(f"no answer: {why} · {command('ask_missing').key} asks now")
@@ -269,12 +272,12 @@ def _how_it_ended(answer: Answer) -> list[Content]:
     ):  # the variant failed, which the note below the turns explains
         lines = [Content.styled(f"■ interrupted: {title_of(failure)}", "$error")]
     elif failure is not None:
-        lines = [Content.styled(title_of(failure), "bold $error"), *explained(failure)]
+        lines = [Content.styled(title_of(failure), "bold $error"), *explanation(failure)]
     elif answer.reason in ENDS and not answer.text:
         how = "after its reasoning, without an answer" if answer.thoughts else "without text"
         lines = [quiet(f"■ ended {how}")]
-    if answer.reason in _MARKS:
-        lines.append(Content.styled(_MARKS[answer.reason], "$warning"))
+    if answer.reason in _ENDINGS:
+        lines.append(Content.styled(_ENDINGS[answer.reason], "$warning"))
     if answer.context_full:
         lines.append(
             Content(
@@ -285,7 +288,7 @@ def _how_it_ended(answer: Answer) -> list[Content]:
     return lines
 
 
-_MARKS = {
+_ENDINGS = {
     "stop": "■ stopped",
     "stop_string": "■ ended at a stop string",
     "length": f"■ cut off: max new tokens reached ({command('settings').key} changes it)",

@@ -40,7 +40,7 @@ class VariantColumn(Vertical):
         """Draw the variant's state."""
         self.show_state()
 
-    def put(self, *, left: bool) -> None:
+    def set_side(self, *, left: bool) -> None:
         """Make this the left column, or the right one."""
         self.set_class(left, "-left").set_class(not left, "-right")
         self.header.side = self.panel.side = "$side-left" if left else "$side-right"
@@ -52,7 +52,7 @@ class VariantColumn(Vertical):
         self.transcript.show_state()
         self.header.refresh()
         if self.variant.pid is None:
-            self.memory.forget()
+            self.memory.clear()
 
     def show_silence(self, now_s: float) -> bool:
         """Show or remove the note that the worker seems to hang; return whether it does.
