@@ -141,7 +141,7 @@ async def test_a_worker_that_hangs_is_told_of_and_ended_by_a_key(setup: Setup) -
     async with setup.running() as run:
         await run.ready()
         left, _ = run.comparison.sides
-        left._heard_s -= 1000
+        left._last_message_s -= 1000
         await see_in(run.pilot, 0, "✖ no response", "The worker does not respond")
         await see_in(run.pilot, 0, "has not sent a message", "F9 reloads it")
         assert "no response" not in column(run.app, 1)

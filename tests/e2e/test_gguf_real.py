@@ -12,7 +12,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import Generation, Profile
-from quantchat.session.requests import load_request, lone_request
+from quantchat.session.requests import load_request, single_prompt_request
 from quantchat.wire.messages import Failed, Finished, Memory, Ready
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
@@ -48,7 +48,9 @@ async def loaded(**keys: Any) -> tuple[Any, Ready, Memory, Finished]:
             if isinstance(event, Ready):
                 ready = event
                 question = "What is the capital of France?"
-                worker.send(lone_request(1, question, Generation(max_new_tokens=TOKENS), threads=1))
+                worker.send(
+                    single_prompt_request(1, question, Generation(max_new_tokens=TOKENS), threads=1)
+                )
             if isinstance(event, Memory):
                 memory = event
             if isinstance(event, Finished):

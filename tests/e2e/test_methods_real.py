@@ -17,7 +17,7 @@ from quantchat.engines.registry import engine_of
 from quantchat.host.job_runner import run_job
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import Generation, Profile
-from quantchat.session.requests import load_request, lone_request
+from quantchat.session.requests import load_request, single_prompt_request
 from quantchat.wire.jobs import ScoreJob, Workspace
 from quantchat.wire.messages import Failed, Finished, Ready
 
@@ -72,7 +72,9 @@ async def test_it_loads_answers_and_scores(
                 assert event.ledger.weights == pytest.approx(planned.weights, rel=GOAL)
                 assert event.ledger.overhead == pytest.approx(planned.overhead, rel=GOAL)
                 question = "What is the capital of France?"
-                worker.send(lone_request(1, question, Generation(max_new_tokens=3), threads=1))
+                worker.send(
+                    single_prompt_request(1, question, Generation(max_new_tokens=3), threads=1)
+                )
             if isinstance(event, Finished):
                 assert event.text.strip() and event.output_tokens == 3
                 break

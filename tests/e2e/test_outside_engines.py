@@ -71,7 +71,7 @@ from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.load import loads
 from quantchat.profile.model import Generation
 from quantchat.session.reference import reference_of
-from quantchat.session.requests import load_request, lone_request
+from quantchat.session.requests import load_request, single_prompt_request
 from quantchat.wire.messages import Failed, Finished, Ready
 
 def variants(text):
@@ -94,7 +94,7 @@ async def main():
                 print(event.resolved.engine, event.resolved.kernel, sep="|")
                 print("torchao" in event.resolved.libraries, planned, event.ledger.weights)
                 settings = Generation(max_new_tokens=4)
-                worker.send(lone_request(1, "a", settings, threads=1, ignore_eos=True))
+                worker.send(single_prompt_request(1, "a", settings, threads=1, ignore_eos=True))
             if isinstance(event, Finished):
                 print(event.reason)
                 return

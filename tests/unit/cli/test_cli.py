@@ -234,8 +234,11 @@ def test_an_interrupt_is_quiet(
         (["no.toml"], "no.toml: cannot be read: No such file or directory"),
         (["--bad"], "No such option"),
         (["demo", "--bad"], "No such option"),
-        (["demo", "x"], '"demo" is a profile (options and further words can only be used'),
-        (["demo", "--with", "nf4"], '"demo" is a profile (options and further words can'),
+        (
+            ["demo", "x"],
+            '"demo" is a profile (--with, --gptq, --save-profile and further names can',
+        ),
+        (["demo", "--with", "nf4"], '"demo" is a profile (--with, --gptq'),
         (["schema"], "Missing command. (see `quantchat schema --help`)"),
         (["profiles", "show"], "Missing argument 'NAME'. (see `quantchat profiles show --help`)"),
         (["profiles", "new", "mine"], "mine: the name of a profile must end in .toml"),

@@ -208,7 +208,7 @@ def test_a_measurement_is_printed_though_the_share_hangs(
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(store, "write_new", lambda path, data: answers.wait())
-    monkeypatch.setattr(running, "SOON_S", 0.0)
+    monkeypatch.setattr(running, "PRINT_AFTER_S", 0.0)
     monkeypatch.setattr(running, "SAVE_S", 0.0)
     snapshot = measured()
     with pytest.raises(UserError, match="did not answer"):

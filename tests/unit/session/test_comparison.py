@@ -90,7 +90,7 @@ async def test_a_ready_side_answers_while_the_other_is_made(
     assert turn.answers["A"].order == "together"
     scripts["B"].building_gate.set()
     await until(lambda: right.state is State.READY)
-    turn = comparison.again()
+    turn = comparison.replace_last()
     await comparison.wait()
     assert list(turn.answers) == ["A", "B"]
     await comparison.close()
@@ -221,15 +221,15 @@ async def test_regenerate_edit_and_new_chat(
     await comparison.wait()
     comparison.ask("two")
     await comparison.wait()
-    comparison.again("two, edited")
+    comparison.replace_last("two, edited")
     await comparison.wait()
     assert [turn.prompt for turn in comparison.conversation.turns] == ["one", "two, edited"]
     last = asked(scripts["A"])[-1]
     assert [m.content for m in last.messages][::2] == ["one", "two, edited"]
-    comparison.again()
+    comparison.replace_last()
     await comparison.wait()
     assert [turn.prompt for turn in comparison.conversation.turns] == ["one", "two, edited"]
-    comparison.forget_oldest()
+    comparison.remove_oldest()
     assert [turn.prompt for turn in comparison.conversation.turns] == ["two, edited"]
     comparison.new_chat()
     assert comparison.last_turn is None
@@ -279,15 +279,15 @@ async def test_what_cannot_be_done_now_is_said(comparison: Comparison, scripts: 
     scripts["A"].holds_after = 1
     await opened(comparison)
     with pytest.raises(ValueError, match="no answer to regenerate"):
-        comparison.again()
+        comparison.replace_last()
     with pytest.raises(ValueError, match="two different"):
         comparison.choose_pair(1, 1)
     comparison.ask("hello")
     for action in (
         lambda: comparison.ask("again"),
-        comparison.again,
+        comparison.replace_last,
         comparison.new_chat,
-        comparison.forget_oldest,
+        comparison.remove_oldest,
         lambda: comparison.choose_pair(0, 2),
     ):
         with pytest.raises(ValueError, match="streaming"):

@@ -34,7 +34,7 @@ async def test_a_snapshot_is_continued(tmp_path: Path) -> None:
     before = await opened(scripts, tmp_path)
     before.ask("one")
     await before.wait()
-    before.again()
+    before.replace_last()
     await before.wait()
     await until(lambda: before.conversation.turns[0].divergence is not None)
     snapshot = store.loads(store.dumps(record(before)), where="")
@@ -43,7 +43,7 @@ async def test_a_snapshot_is_continued(tmp_path: Path) -> None:
     after = made(scripts, tmp_path)
     restore(after, snapshot)
     was, now = before.conversation.turns[0], after.conversation.turns[0]
-    assert now.divergence == was.divergence and now.place == 1 and len(now.others) == 1
+    assert now.divergence == was.divergence and now.shown_version == 1 and len(now.others) == 1
     for label, answer in was.answers.items():
         again = now.answers[label]
         assert (again.text, again.thoughts, again.ids) == (answer.text, answer.thoughts, answer.ids)

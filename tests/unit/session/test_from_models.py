@@ -31,7 +31,7 @@ from quantchat.profile.load import load, loads
 from quantchat.profile.model import Profile
 from quantchat.profile.toml_out import to_toml
 from quantchat.session import from_models
-from quantchat.session.from_models import Making, profile_of
+from quantchat.session.from_models import CheckpointToBuild, profile_of
 
 SMALL = {**LLAMA_2_7B, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 1}
 
@@ -198,9 +198,9 @@ def test_a_model_of_the_hub(llama: Path, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("words", "methods", "said"),
     [
-        (["llama-gptq"], [], "one side is not a comparison"),
-        (["llama"], ["nf4"], "one side is not a comparison"),
-        (["llama"], ["exl3"], '"exl3" is not a method with which'),
+        (["llama-gptq"], [], "a comparison needs two variants"),
+        (["llama"], ["nf4"], "a comparison needs two variants"),
+        (["llama"], ["exl3"], '"exl3" is not a quantization method'),
         (["llama"], ["nf5"], 'did you mean "nf4"'),
         (["no.gguf", "llama"], [], "there is no such file"),
         (["lama"], [], 'no profile or folder is called "lama"'),
@@ -232,7 +232,7 @@ def test_what_making_costs_is_told_before_it_is_asked(
     with pytest.raises(UserError, match="no terminal to confirm"):
         opening.profile_of([str(llama)])
     said = capsys.readouterr().err
-    (making,) = from_models.to_make(profile_of([str(llama)]))
+    (making,) = from_models.checkpoints_to_build(profile_of([str(llama)]))
     assert making.reads == sum(t.bytes for t in from_models.files_of(str(llama)).tensors.values())
     assert 0 < making.writes < making.reads
     assert f"{making.reads / 1e9:.1f} GB of weights" in said
@@ -251,12 +251,12 @@ async def test_the_time_goes_by_the_last_one_made_here(llama: Path, tmp_path: Pa
     made = json.loads((folder / "made.json").read_text())
     (folder / "made.json").write_text(json.dumps({**made, "seconds": 10.0}))
     (entry,) = cache.entries()
-    (making,) = from_models.to_make(profile_of([str(llama)]))
+    (making,) = from_models.checkpoints_to_build(profile_of([str(llama)]))
     assert making.seconds == pytest.approx(10 * making.writes / entry.bytes)
 
 
 def test_a_finished_checkpoint_needs_no_making(llama: Path, llama_gptq: Path) -> None:
-    assert from_models.to_make(profile_of([str(llama)], gptq=str(llama_gptq))) == []
+    assert from_models.checkpoints_to_build(profile_of([str(llama)], gptq=str(llama_gptq))) == []
 
 
 def test_no_is_the_end(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def _declined(*_: object, **__: object) -> None:
 
 def test_a_duration_is_short() -> None:
     assert [opening._duration(s) for s in (20, 600, 7200)] == ["20 s", "10 min", "2.0 h"]
-    assert Making("a", "b", 1, 1, None).seconds is None
+    assert CheckpointToBuild("a", "b", 1, 1, None).seconds is None
 
 
 # ---------------------------------------------------------------- as a profile

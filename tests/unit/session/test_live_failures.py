@@ -209,18 +209,18 @@ async def test_a_worker_that_hangs_is_told_of_and_can_be_ended(bench: Bench) -> 
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     now = time.monotonic()
-    assert bench.left.silence(now) is None
-    silence = bench.left.silence(now + SILENT_S + 3)
+    assert bench.left.suspected_hang(now) is None
+    silence = bench.left.suspected_hang(now + SILENT_S + 3)
     assert silence is not None and silence.kind == "not_responding"
     assert "has not sent a message" in silence.reason and silence.hint
     assert bench.left.state is State.LOADING  # told, and not acted upon
 
-    bench.left._heard_s -= SILENT_S + 3
+    bench.left._last_message_s -= SILENT_S + 3
     bench.runs_well()
     bench.left.retry()
     await until(lambda: bench.left.state is State.READY)
     assert not psutil.pid_exists(pid)
-    assert bench.left.silence(time.monotonic()) is None
+    assert bench.left.suspected_hang(time.monotonic()) is None
     await bench.comparison.close()
 
 
@@ -229,12 +229,12 @@ async def test_an_answer_that_does_not_grow_is_told_of(bench: Bench) -> None:
     await bench.both(State.READY)
     turn = bench.comparison.ask("hello")
     await until(lambda: len(turn.answers["A"].ids) == 2)
-    bench.left._heard_s = now = time.monotonic() + STUCK_S + 1  # it says that it lives
-    silence = bench.left.silence(now)
+    bench.left._last_message_s = now = time.monotonic() + STUCK_S + 1  # it says that it lives
+    silence = bench.left.suspected_hang(now)
     assert silence is not None and "has not grown" in silence.reason
     bench.scripts["A"].gate.set()
     await bench.comparison.wait()
-    assert bench.left.silence(time.monotonic()) is None
+    assert bench.left.suspected_hang(time.monotonic()) is None
     await bench.comparison.close()
 
 
@@ -243,23 +243,25 @@ async def test_when_a_measurement_ends_a_worker(bench: Bench) -> None:
     bench.comparison.open()
     await until(lambda: bench.left.state is State.LOADING and bench.left.pid is not None)
     now = time.monotonic()
-    assert bench.left.overdue(now + LOST_S + 1) is None  # a library may be read from a slow disk
-    assert bench.left.overdue(now + LOST_LOADING_S + 1) is not None
+    assert (
+        bench.left.reason_to_end(now + LOST_S + 1) is None
+    )  # a library may be read from a slow disk
+    assert bench.left.reason_to_end(now + LOST_LOADING_S + 1) is not None
     gate.set()
     await bench.both(State.READY)
     now = time.monotonic()
-    assert bench.left.overdue(now + HUNG_S + 1) is None  # nobody waits for it
+    assert bench.left.reason_to_end(now + HUNG_S + 1) is None  # nobody waits for it
     bench.scripts["A"].holds_after = 2
     turn = bench.comparison.ask("hello")
     await until(lambda: len(turn.answers["A"].ids) == 2)
     now = time.monotonic()
-    assert bench.left.overdue(now + LOST_S - 1) is None
-    silent = bench.left.overdue(now + LOST_S + 1)
+    assert bench.left.reason_to_end(now + LOST_S - 1) is None
+    silent = bench.left.reason_to_end(now + LOST_S + 1)
     assert silent is not None and "sent no message for" in silent.reason
-    bench.left._heard_s = now + HUNG_S + 1  # it says that it lives
-    hung = bench.left.overdue(now + HUNG_S + 1)
+    bench.left._last_message_s = now + HUNG_S + 1  # it says that it lives
+    hung = bench.left.reason_to_end(now + HUNG_S + 1)
     assert hung is not None and "did not grow" in hung.reason
-    bench.left.give_up(hung)
+    bench.left.end_with(hung)
     await bench.comparison.wait()
     assert turn.answers["A"].failure == bench.left.failure == hung
     assert turn.answers["B"].failure is None

@@ -77,7 +77,7 @@ async def test_what_is_queued_can_be_taken_back(scripts: Scripts, tmp_path: Path
     turn = comparison.ask("two")
     await comparison.wait()
     assert comparison.take_back() is None  # A has answered: the turn stays
-    assert list(turn.answers) == ["A"] and turn.absent["B"] == "the prompt was taken back"
+    assert list(turn.answers) == ["A"] and turn.not_sent["B"] == "the prompt was taken back"
     await comparison.close()
 
 
@@ -89,7 +89,7 @@ async def test_a_side_is_asked_the_turns_that_it_lacks(scripts: Scripts, tmp_pat
     await until(lambda: comparison.sides[1].state is State.FAILED)
     first = comparison.ask("one")
     await comparison.wait()
-    assert first.absent == {"B": "the variant had failed"}
+    assert first.not_sent == {"B": "the variant had failed"}
     with pytest.raises(ValueError, match="B is not loaded"):
         comparison.ask_missing()
     scripts["B"].loading_fails = None
@@ -146,7 +146,7 @@ async def test_regenerated_answers_stay_and_the_chat_continues_from_those_shown(
     comparison.ask("one")
     await settled(comparison)
     scripts["A"].answer = scripts["B"].answer = lambda request: "other"
-    turn = comparison.again()
+    turn = comparison.replace_last()
     await settled(comparison)
     assert [v["A"].text for v in turn.versions] == ["A1", "other"]
     assert not comparison.show_version(1)

@@ -80,7 +80,7 @@ async def test_turns_are_counted_by_their_places(tmp_path: Path) -> None:
         for prompt in ("What?", "Why?"):
             comparison.ask(prompt)
             await comparison.wait()
-        comparison.again("Who?")
+        comparison.replace_last("Who?")
         await comparison.wait()
         turns = record(comparison, sampler_of()).turns
     assert [(turn.number, turn.prompt) for turn in turns] == [(1, "What?"), (2, "Who?")]

@@ -141,7 +141,7 @@ def answered(
 def grown(events: list[Event]) -> Answer:
     answer = Answer("one", "together")
     for event in (Started(1, 0, 3, 0), *events):
-        answer.grow(event, counted_apart=False)
+        answer.grow(event, from_server=False)
     return answer
 
 
@@ -259,7 +259,7 @@ def test_divergence_is_by_token_and_known_to_lie_in_the_thoughts() -> None:
 
 def test_thoughts_that_begin_in_a_later_batch_keep_their_places() -> None:
     answer = Answer("one", "together", state=AnswerState.PREFILL)
-    answer.grow(Tokens(1, [1], [""], [1]), counted_apart=False)
-    answer.grow(Tokens(1, [2, 3], ["", "b"], [2, 3], ["a", ""]), counted_apart=False)
-    answer.grow(Tokens(1, [4], ["c"], [4]), counted_apart=False)
+    answer.grow(Tokens(1, [1], [""], [1]), from_server=False)
+    answer.grow(Tokens(1, [2, 3], ["", "b"], [2, 3], ["a", ""]), from_server=False)
+    answer.grow(Tokens(1, [4], ["c"], [4]), from_server=False)
     assert answer.thought_pieces == ["", "a", "", ""]

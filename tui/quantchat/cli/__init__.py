@@ -61,7 +61,7 @@ _COMMANDS = {
         "quantchat.features.load.cli:load", "Measure variants with many requests at once."
     ),
     "compare": Lazy(
-        "quantchat.cli.compare:compare", "Compare snapshots; fail if a condition is not met."
+        "quantchat.cli.compare:compare", "Compare snapshots; fail on a condition that you set."
     ),
     "rerun": Lazy(
         "quantchat.features.measure.rerun_cli:rerun", "Repeat the measurement of a snapshot."

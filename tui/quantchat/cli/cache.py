@@ -125,8 +125,8 @@ def verify_(cached: CheckpointCache, names: tuple[str, ...], as_json: bool) -> i
 def cache_table(entries: Sequence[Entry]) -> Table:
     """Return a table of the checkpoints, with the size of all of them in the last line.
 
-    The state of a checkpoint is below its name if it is not whole. The other columns are narrow,
-    so that names are not broken: users copy a name to remove a checkpoint.
+    If a checkpoint is damaged or unfinished, a line below its name says so. The other columns are
+    narrow, so that names are not broken: users copy a name to remove a checkpoint.
     """
     columns = (
         Column("checkpoint", footer="together"),

@@ -76,10 +76,10 @@ def compare(
     The condition is true if it holds in the whole 95 % interval, false if it holds nowhere in the
     interval, and otherwise undecided. --fail-if fails (exit status 1) if the condition is true,
     --fail-unless if it is false. An undecided gate makes the exit status 2, and the output says how
-    much more measuring would decide it. If the gate compares one figure of two columns, the
-    interval is that of their ratio, bootstrapped over prompts and rounds. Weights and GPU memory
-    are compared without an interval. A figure that was measured only once is undecided. So is
-    process_bytes on a CPU, where resident memory differs between processes.
+    many prompts, rounds, tokens or documents would decide it. If the gate compares one figure of
+    two columns, the interval is that of their ratio, bootstrapped over prompts and rounds. Weights
+    and GPU memory are compared without an interval. A figure that was measured only once is
+    undecided. So is process_bytes on a CPU, where resident memory differs between processes.
 
     Sessions of `quantchat vote` on the same two variants are counted together.
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 NONE_MEETS, UNDECIDED = 1, 2
-"""Exit statuses, the same as for gates: no variant meets the limits; or it is undecided whether the
-best variant does."""
+"""Exit statuses, the same as for gates: no variant meets the limits; it is undecided whether the
+recommended variant meets them."""
 
 
 @click.command()
@@ -74,7 +74,7 @@ best variant does."""
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     help="Start no measurement after this time. If time is left after one measurement of each "
-    "variant, repeat those that can change the result.",
+    "variant, repeat the measurements that can change the result.",
 )
 @click.option(
     "--rounds",
@@ -155,7 +155,7 @@ def pick(
         tokens=tokens,
     )
     asked, plan = plan_of(named, settings)
-    snapshot = _picked(asked, plan, folder or obj, fresh=fresh, as_json=as_json)
+    snapshot = _run_pick(asked, plan, folder or obj, fresh=fresh, as_json=as_json)
     if report is not None:
         path = writer.write([(snapshot.name, snapshot)], report)
         click.echo(f"wrote {one_line(str(path))}", err=True)
@@ -181,7 +181,7 @@ def _profile(word: str, methods: str, *, yes: bool) -> Profile:
     return opening.profile_of((word,), methods or ",".join(registry.methods()), yes=yes)
 
 
-def _picked(
+def _run_pick(
     asked: Profile, plan: PickPlan, folder: Path | None, *, fresh: bool, as_json: bool
 ) -> Snapshot:
     """Run the pick with its progress on stderr; save and print the result."""
@@ -196,12 +196,12 @@ def _picked(
     from quantchat.snapshot import store
 
     store.make_ready(folder)
-    with signals.handled(notice), state.opened(state.key_of(asked, plan), fresh=fresh) as kept:
+    with signals.handled(notice), state.opened(state.key_of(asked, plan), fresh=fresh) as results:
         with progress_display() as display:
             picking = run.Picking(
                 asked,
                 plan,
-                kept,
+                results,
                 maker=CheckpointBuilder(),
                 on_model=display.on_model,
                 on_variant=display.on_variant,
@@ -214,7 +214,7 @@ def _picked(
 
         publish(snapshot, folder, None if as_json else print_result)
         if picking.finished:
-            kept.remove()
+            results.remove()
     return snapshot
 
 

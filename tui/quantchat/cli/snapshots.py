@@ -34,7 +34,7 @@ from quantchat.text import one_line
 @click.pass_context
 def snapshots(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     """List, show or remove snapshots; decide on recovered ones. Without a command, list them."""
-    # `quantchat --snapshots DIR snapshots` has left the folder with the context.
+    # In `quantchat --snapshots DIR snapshots`, the root command has stored DIR in the context.
     ctx.obj = folder or ctx.obj or paths.snapshots_dir()
     list_by_default(ctx, list_, as_json)
 
@@ -50,7 +50,10 @@ def list_(folder: Path, as_json: bool) -> None:
     elif listed:
         console.show(listed_blocks(listed))
         if any(recovered.is_recovered(line.path) for line in listed):
-            click.echo("recovered: `quantchat snapshots keep NAME`, or `… discard NAME`")
+            click.echo(
+                "To decide on a recovered snapshot: `quantchat snapshots keep NAME` or"
+                " `quantchat snapshots discard NAME`"
+            )
     else:
         click.echo(f"no snapshots in {one_line(str(folder))} yet; Ctrl+S in a comparison saves one")
 
@@ -151,8 +154,10 @@ def _about(line: Listed) -> Paragraph:
     shown = " | ".join(one_line(label) for label in line.variants)
     text = f"{line.name}: {shown}" + (f", {plural(line.turns, 'turn')}" if line.turns else "")
     start = f"{one_line(when(line.created)):{_SAVED}} {line.kind:{_KIND}} "
-    again: list[Words] = [("recovered ", "warning")] if recovered.is_recovered(line.path) else []
-    return paragraph(start, *again, text, indent=2)
+    recovered_mark: list[Words] = (
+        [("recovered ", "warning")] if recovered.is_recovered(line.path) else []
+    )
+    return paragraph(start, *recovered_mark, text, indent=2)
 
 
 def _problem(line: Listed) -> Paragraph:

@@ -1,1 +1,1 @@
-"""What commands share: consoles, progress, options, how a run is shown and saved."""
+"""Code that commands share: consoles, progress, options, showing and saving a result."""

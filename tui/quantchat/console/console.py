@@ -41,5 +41,5 @@ def console(*, stderr: bool = False) -> Console:
 
 def show(blocks: Iterable[Block], *, stderr: bool = False) -> None:
     """Print parts of a document to stdout or stderr."""
-    # What a reader copies may be wider than the terminal: nothing of it is cut off.
+    # Text that users copy, such as names, may be wider than the terminal: do not cut it off.
     console(stderr=stderr).print(terminal.rendered(blocks), crop=False)

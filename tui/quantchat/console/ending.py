@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 CLEANUP_S = 10.0
-"""Seconds for cleaning up. Then the process is ended by force, because a disk may hang."""
+"""Seconds in which a command may clean up after the signal. Then the process is ended by force,
+because a disk may hang."""
 
 
 class Ending:

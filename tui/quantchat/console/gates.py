@@ -146,14 +146,14 @@ def gate_options(command: _Command) -> _Command:
             multiple=True,
             metavar="GATE",
             help="Exit 1 if the condition GATE, such as 'b.tpot_ms > 1.05 * a.tpot_ms', holds in "
-            "the whole 95 % interval, and 2 if it holds only in a part. May be repeated.",
+            "the whole 95 % interval, and 2 if it holds in a part of it. May be repeated.",
         ),
         click.option(
             "--fail-unless",
             multiple=True,
             metavar="GATE",
             help="Exit 1 if the condition GATE, such as 'b.tpot_ms < 1.05 * a.tpot_ms', is false "
-            "in the whole 95 % interval, and 2 if it is false only in a part. May be repeated.",
+            "in the whole 95 % interval, and 2 if it is false in a part of it. May be repeated.",
         ),
         click.option("--junit", type=file, metavar="FILE", help="Write the verdicts as JUnit XML."),
         click.option(

@@ -15,7 +15,7 @@ from quantchat.text import one_line
 
 if TYPE_CHECKING:
     from quantchat.profile.model import AnyVariant, Profile
-    from quantchat.session.from_models import Making
+    from quantchat.session.from_models import CheckpointToBuild
 
 
 def profile_of(
@@ -45,7 +45,7 @@ def profile_of(
     if save is not None:
         _save(profile, save)
     if not yes:
-        for making in from_models.to_make(profile):
+        for making in from_models.checkpoints_to_build(profile):
             _ask(making)
     return profile
 
@@ -53,9 +53,9 @@ def profile_of(
 def with_pair(profile: Profile, pair: str) -> Profile:
     """Return `profile` with the two variants that `pair` names in front of the others.
 
-    `pair` is two labels, or two places (`A`, `b`, …), with a comma between them; a label may have
-    commas itself. If `pair` is empty, the order stays. Prints the labels of the other variants,
-    which are left out. Raises UserError.
+    `pair` is two labels, or two letters for places in the profile (`A`, `b`, …), with a comma
+    between them; a label may have commas itself. If `pair` is empty, the order stays. Prints the
+    labels of the other variants, which are left out. Raises UserError.
     """
     chosen = _two(profile, pair) if pair else list(profile.variants[:2])
     others = [variant for variant in profile.variants if variant not in chosen]
@@ -103,7 +103,7 @@ def _save(profile: Profile, path: Path) -> None:
         ) from None
 
 
-def _ask(making: Making) -> None:
+def _ask(making: CheckpointToBuild) -> None:
     """Show the cost of making a checkpoint; continue only if the user agrees."""
     from quantchat import paths
 
@@ -114,7 +114,8 @@ def _ask(making: Making) -> None:
     if making.seconds is not None:
         took = f"about {_duration(making.seconds)}, estimated from the last one on this machine"
     click.echo(
-        f"{one_line(making.label)} of {one_line(making.model)} must first be made here:\n"
+        f"{one_line(making.label)} of {one_line(making.model)} must first be made on this"
+        " machine:\n"
         f"  read    {_gb(making.reads)} of weights (downloaded if they are not cached)\n"
         f"  write   {_gb(making.writes)} to {one_line(str(cache))}, where {_gb(free)} are free\n"
         f"  time    {took}\n"

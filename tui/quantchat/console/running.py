@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 FAILED = 1
 """Exit status if a model failed."""
 
-SOON_S = 3.0
-"""Seconds that the result waits to be saved before it is printed. Then saving goes on meanwhile."""
+PRINT_AFTER_S = 3.0
+"""Seconds to wait until the result is saved, before it is printed although saving goes on."""
 
 SAVE_S = 30.0
-"""Seconds that saving may take after the result was printed: a network share may hang for ever."""
+"""Most seconds to wait for saving after the result was printed: a network share may hang for
+ever."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -60,7 +61,7 @@ def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Compar
     return comparison
 
 
-def judged(
+def run_and_judge(
     work: Callable[[OnModel], Coroutine[Any, Any, tuple[Snapshot, _Found]]],
     blocks: Callable[[_Found], list[Block]],
     folder: Path | None,
@@ -114,7 +115,7 @@ def publish(
     from quantchat.text import one_line
 
     saving, unsaved = in_daemon_thread(lambda: store.save(snapshot, folder), "save"), None
-    if wait([saving], SOON_S).not_done:
+    if wait([saving], PRINT_AFTER_S).not_done:
         notice(f"the disk does not answer; waiting up to {SAVE_S:.0f} s for it")
     try:
         if show is None:

@@ -1,4 +1,4 @@
-"""Standard streams without control characters, which survive a lost reader or a full disk."""
+"""Standard streams that pass no control characters and survive a lost reader or a full disk."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ async def measure(
             stop=measurement.stop,
             end=measurement.end,
             on_variant=on_variant,
-            one_will_do=True,
+            one_is_enough=True,
         )
     finally:
         sampler.close()

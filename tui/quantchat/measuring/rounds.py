@@ -18,7 +18,7 @@ from quantchat.profile.model import Generation
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Order, Turn
 from quantchat.session.live_variant import LiveVariant
-from quantchat.session.requests import lone_request, threads_for
+from quantchat.session.requests import single_prompt_request, threads_for
 from quantchat.statistics.intervals import Pair
 from quantchat.statistics.latency import decode_throughput
 
@@ -118,7 +118,7 @@ class Rounds:
     async def run(self) -> list[Measured]:
         """Measure the plan; return the measured turns, also after `stop`, and with failed answers.
 
-        A side that does not respond is ended (`LiveVariant.overdue`); the other side continues.
+        A side that does not respond is ended (`LiveVariant.reason_to_end`); the other side goes on.
         """
         await self.comparison.end_scoring()
         async with self.comparison.ending_unresponsive_sides():
@@ -161,7 +161,7 @@ class Rounds:
     def end(self) -> None:
         """End at once, together with a worker that does not stop."""
         self.stop()
-        self.comparison.end_at_work()
+        self.comparison.end_busy_sides()
 
     def _steps(self) -> Iterator[tuple[int, int]]:
         """Yield (task, round) in order; round 0 is the warm-up."""
@@ -200,7 +200,7 @@ class Rounds:
         else:
             for variant in sides:
                 if self.stopped:
-                    turn.answers[variant.label].never_asked()
+                    turn.answers[variant.label].end_unsent()
                 else:
                     with self.around(variant, turn.answers[variant.label]):
                         await self._answer(variant, turn, task, threads_for(1))
@@ -209,7 +209,7 @@ class Rounds:
     async def _answer(self, variant: LiveVariant, turn: Turn, task: int, threads: int) -> None:
         wanted = self.plan.tasks[task]
         settings: Generation = self.comparison.generation
-        request = lone_request(
+        request = single_prompt_request(
             turn.number,
             wanted.prompt,
             settings,

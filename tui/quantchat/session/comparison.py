@@ -67,8 +67,8 @@ Change = VariantChanged | TurnStarted | TurnEnded | DivergenceScored | Conversat
 class Comparison:
     """The variants of `profile`, of which the `pair` is loaded and answers.
 
-    A profile with a single variant, as `pick` makes them, has no pair but one side.
-    `start` starts a worker; tests pass one that starts no process.
+    With a single variant in the profile, as `pick` makes it, `pair` has one index.
+    `start` starts a worker; tests pass a function that starts no process.
     """
 
     def __init__(
@@ -124,18 +124,18 @@ class Comparison:
             variant.begin()
 
     def recent_with(self, left: int, right: int) -> list[int]:
-        """Return all variants: `left`, `right`, then the most recently shown ones."""
+        """Return the indices of all variants: `left`, `right`, then the most recently shown."""
         return [left, right, *(index for index in self._recent if index not in (left, right))]
 
     def choose_pair(self, left: int, right: int, *, fitting: int = 2) -> None:
-        """Show two other variants; end the variants for which memory has no place.
+        """Show two other variants; end the variants that do not fit into memory any more.
 
         `fitting` is the number of variants that fit into memory, for `keep_loaded = "auto"`. Raises
         ValueError if both are the same, or while answers are streaming.
         """
         if left == right:
             raise ValueError("choose two different variants")
-        self._unless_busy()
+        self._require_not_busy()
         self.before_loss()
         self.pair = (left, right)
         shown = {variant.label for variant in self.sides}
@@ -187,12 +187,14 @@ class Comparison:
         For a variant that is being prepared or loaded, the prompt is queued. Raises ValueError
         while a turn is running, or if no shown variant is ready or will be.
         """
-        self._unless_busy()
-        self._ready()
-        asked = [one for one in self.sides if one.state is State.READY or one in self._making]
+        self._require_not_busy()
+        self._require_side()
+        asked = [one for one in self.sides if one.state is State.READY or one in self._loading]
         queued = [Answer(one.label, self.order, queued=True) for one in asked]
         turn = self.conversation.begin(prompt, queued)
-        turn.absent = {one.label: _ABSENT[one.state] for one in self.sides if one not in asked}
+        turn.not_sent = {
+            one.label: _WHY_NOT_SENT[one.state] for one in self.sides if one not in asked
+        }
         if self.history != "own":
             turn.history_of = self.sides[0 if self.history == "left" else 1].label
         self.on_change(TurnStarted(turn))
@@ -200,8 +202,8 @@ class Comparison:
         return turn
 
     @property
-    def _making(self) -> list[LiveVariant]:
-        return [one for one in self.sides if one.coming]
+    def _loading(self) -> list[LiveVariant]:
+        return [one for one in self.sides if one.will_be_ready]
 
     def _send_queued(self) -> None:
         """Let the sides that are ready answer the first prompt that is queued for one of them."""
@@ -218,21 +220,21 @@ class Comparison:
 
     def ask_all(self, prompts: Iterable[str]) -> None:
         """Send `prompts` one after another. Raises ValueError as `ask` does."""
-        self._unless_busy()
-        self._ready()
+        self._require_not_busy()
+        self._require_side()
         self.pending += prompts
         self._send_queued()
 
     def _start(self, turn: Turn, ready: list[LiveVariant]) -> None:
-        # While the other variant is being prepared or loaded, this one shares the machine with it.
-        making = self._making
-        alone: Order = "together" if making else "in-turn"
+        # A variant that answers while the other one is being prepared or loaded shares the machine.
+        loading = self._loading
+        alone: Order = "together" if loading else "in-turn"
         order = self.order if len(ready) > 1 else alone
         for variant in ready:
             answer = turn.answers[variant.label]
             answer.queued, answer.order = False, order
         self._stopping = False
-        at_work = len(ready) + len(making) if order == "together" else 1
+        at_work = len(ready) + len(loading) if order == "together" else 1
         self._asking = asyncio.ensure_future(self._run(turn, ready, order, threads_for(at_work)))
 
     def take_back(self) -> str | None:
@@ -260,11 +262,11 @@ class Comparison:
         A variant lacks a turn if it was not asked or its answer failed. Raises ValueError while a
         turn is running, or if a side lacks turns but is not loaded.
         """
-        self._unless_busy()
+        self._require_not_busy()
         count = 0
         for variant in self.sides:
             lacking = [t for t in self.conversation.turns if _lacks(t, variant.label)]
-            if lacking and variant.state is not State.READY and variant not in self._making:
+            if lacking and variant.state is not State.READY and variant not in self._loading:
                 raise ValueError(f"{variant.label} is not loaded")
             for turn in lacking:
                 turn.answers[variant.label] = Answer(variant.label, self.order, queued=True)
@@ -274,9 +276,9 @@ class Comparison:
             self._send_queued()
         return count
 
-    def unless_pair_idle(self) -> None:
+    def require_idle_pair(self) -> None:
         """Raise ValueError unless both shown variants are ready and idle."""
-        self._unless_busy()
+        self._require_not_busy()
         waiting = [one.label for one in self.sides if one.state is not State.READY]
         if waiting:
             raise ValueError(f"not ready yet: {', '.join(waiting)}")
@@ -285,9 +287,9 @@ class Comparison:
     def occupied(self) -> Iterator[None]:
         """Reserve the shown pair for other work within this context; turns are refused meanwhile.
 
-        Raises ValueError as `unless_pair_idle` does.
+        Raises ValueError as `require_idle_pair` does.
         """
-        self.unless_pair_idle()
+        self.require_idle_pair()
         self._occupied = True
         try:
             yield
@@ -307,7 +309,7 @@ class Comparison:
         for variant in self.variants:
             variant.stop()
 
-    def again(self, prompt: str | None = None) -> Turn:
+    def replace_last(self, prompt: str | None = None) -> Turn:
         """Replace the last turn: send its prompt again (regenerate), or `prompt` (edit).
 
         If the answers are regenerated, the earlier ones stay in `Turn.others`. Raises ValueError as
@@ -316,8 +318,8 @@ class Comparison:
         last = self.last_turn
         if last is None:
             raise ValueError("there is no answer to regenerate yet")
-        self._unless_busy()
-        self._ready()
+        self._require_not_busy()
+        self._require_side()
         same = prompt is None or prompt == last.prompt
         if not same:
             self.before_loss()
@@ -326,7 +328,7 @@ class Comparison:
         turn = self.ask(last.prompt if prompt is None else prompt)
         if same:
             turn.others = [one for one in last.versions if any(a.over for a in one.values())]
-            turn.place = len(turn.others)
+            turn.shown_version = len(turn.others)
         return turn
 
     def show_version(self, step: int) -> bool:
@@ -335,9 +337,9 @@ class Comparison:
         The next turn continues from the answers that are shown. Raises ValueError while a turn is
         running.
         """
-        self._unless_busy()
+        self._require_not_busy()
         turn = self.last_turn
-        if turn is None or not turn.show_version(turn.place + step):
+        if turn is None or not turn.show_version(turn.shown_version + step):
             return False
         self.on_change(ConversationChanged())
         if greedy_divergence(turn) is not None:
@@ -346,15 +348,15 @@ class Comparison:
 
     def new_chat(self) -> None:
         """Start a new conversation. Raises ValueError while a turn is running."""
-        self._unless_busy()
+        self._require_not_busy()
         self.before_loss()
         self.pending.clear()
         self.conversation = self._new_conversation()
         self.on_change(ConversationChanged())
 
-    def forget_oldest(self) -> None:
+    def remove_oldest(self) -> None:
         """Remove the oldest turn, for a full context. Raises ValueError while a turn is running."""
-        self._unless_busy()
+        self._require_not_busy()
         self.before_loss()
         self.conversation.drop_oldest()
         self.on_change(ConversationChanged())
@@ -364,12 +366,12 @@ class Comparison:
         self.generation = generation
         self.conversation.system = generation.system
 
-    def _ready(self) -> None:
-        """Raise ValueError unless a shown variant is ready or will be."""
-        if not (self._making or any(one.state is State.READY for one in self.sides)):
+    def _require_side(self) -> None:
+        """Raise ValueError unless a shown variant is ready, or is being prepared or loaded."""
+        if not (self._loading or any(one.state is State.READY for one in self.sides)):
             raise ValueError("no variant is loaded or loading")
 
-    def _unless_busy(self) -> None:
+    def _require_not_busy(self) -> None:
         if self.busy:
             raise ValueError("an answer is streaming; stop it first")
 
@@ -385,7 +387,7 @@ class Comparison:
                     await self._answer(turn, variant, threads)
         finally:
             self.on_change(TurnEnded(turn))
-            # Later: this task, which makes the pair busy, is not over yet.
+            # Call it later: until this task is over, the pair counts as busy.
             asyncio.get_running_loop().call_soon(self._send_queued)
         if greedy_divergence(turn) is not None:
             self._scoring = asyncio.ensure_future(self._score_divergence(turn))
@@ -400,7 +402,7 @@ class Comparison:
 
         Raises ValueError while a turn is running, or if a variant is not ready.
         """
-        self.unless_pair_idle()
+        self.require_idle_pair()
         if self._scoring is not None:
             await asyncio.wait([self._scoring])
         variants = [v for label in turn.answers for v in self.sides if v.label == label]
@@ -409,7 +411,7 @@ class Comparison:
 
     @contextlib.asynccontextmanager
     async def ending_unresponsive_sides(self) -> AsyncIterator[None]:
-        """End shown variants that do not respond (`LiveVariant.overdue`) within this context.
+        """End shown variants that do not respond (`LiveVariant.reason_to_end`) within this context.
 
         Use this for work that nobody may be watching. An ended variant is FAILED, and its failure
         says why.
@@ -417,23 +419,23 @@ class Comparison:
 
         def look(now_s: float) -> None:
             for variant in self.sides:
-                failure = variant.overdue(now_s)
+                failure = variant.reason_to_end(now_s)
                 if failure is not None:
-                    variant.give_up(failure)
+                    variant.end_with(failure)
 
         def excuse(now_s: float) -> None:
             for variant in self.sides:
-                variant.excuse(now_s)
+                variant.reset_silence(now_s)
 
         async with watchdog(look, excuse):
             yield
 
-    def end_at_work(self) -> None:
+    def end_busy_sides(self) -> None:
         """End the shown variants that are still working although they were asked to stop."""
         for variant in self.sides:
-            if variant.at_work:
+            if variant.busy:
                 reason = "the worker did not stop when quantchat asked it to, so it was ended"
-                variant.give_up(Failed("not_responding", reason, "reload the variant"))
+                variant.end_with(Failed("not_responding", reason, "reload the variant"))
 
     async def end_scoring(self) -> None:
         """Cancel teacher forcing and wait for its end, because it would disturb a timing."""
@@ -446,14 +448,14 @@ class Comparison:
     async def _answer(self, turn: Turn, variant: LiveVariant, threads: int) -> None:
         answer = turn.answers[variant.label]
         if self._stopping:
-            answer.never_asked()
+            answer.end_unsent()
             return
         messages = self.conversation.messages_for(variant.label, turn)
         request = chat_request(turn.number, messages, self.generation, threads=threads)
         await variant.answer(request, answer)
 
 
-_ABSENT = {State.FAILED: "the variant had failed", State.IDLE: "the variant was not loaded"}
+_WHY_NOT_SENT = {State.FAILED: "the variant had failed", State.IDLE: "the variant was not loaded"}
 
 
 def _lacks(turn: Turn, label: str) -> bool:
@@ -466,5 +468,5 @@ def _drop_queued(turn: Turn, keep: Container[str] = ()) -> bool:
     dropped = [one for one, answer in turn.answers.items() if answer.queued and one not in keep]
     for label in dropped:
         del turn.answers[label]
-        turn.absent[label] = "the prompt was taken back"
+        turn.not_sent[label] = "the prompt was taken back"
     return bool(dropped)

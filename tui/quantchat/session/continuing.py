@@ -17,8 +17,8 @@ def chat_turns(snapshot: Snapshot) -> list[TurnRecord]:
 def restore(comparison: Comparison, snapshot: Snapshot) -> None:
     """Put the chat of `snapshot` into the new `comparison`, as if the answers had come here.
 
-    Answers of labels that the profile no longer has are kept. An answer that had not ended counts
-    as stopped.
+    Answers stay even if the profile no longer has a variant with their label. An answer that had
+    not ended counts as stopped.
     """
     conversation = comparison.conversation
     ran = {variant.label: variant for variant in snapshot.variants}
@@ -31,7 +31,7 @@ def restore(comparison: Comparison, snapshot: Snapshot) -> None:
                 answers[saved.variant].request = _request(comparison, turn, saved)
             turn.others.append(answers)
         turn.answers = turn.others.pop()
-        turn.place = len(turn.others)
+        turn.shown_version = len(turn.others)
 
 
 def _answer(record: AnswerRecord, variant: VariantRecord | None) -> Answer:

@@ -70,8 +70,9 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
     counted: int | None = None
-    """Number of output tokens that a server reports at the end; its `ids` stand for chunks. -1 if
-    the server has not reported it (yet). None if the worker reports each token."""
+    """Number of output tokens that a server reports at the end; each entry of `ids` is a chunk
+    then. -1 if the server has not reported it (see `awaits_count`). None if the worker reports each
+    token (see `from_server`)."""
     text: str = ""
     """The answer so far: the joined pieces, at the end replaced by the worker's full decoding."""
     thoughts: str = ""
@@ -150,18 +151,18 @@ class Answer:
             self.failure is not None and self.failure.kind == "context_full"
         )
 
-    def grow(self, event: Event, *, counted_apart: bool) -> None:
+    def grow(self, event: Event, *, from_server: bool) -> None:
         """Add an event of the worker.
 
-        `counted_apart` says that a server reports the number of tokens at the end, and not each
-        token.
+        `from_server`: the answer comes from a server, which reports the number of tokens at the
+        end and not each token.
         """
         match event:
             case Started():
                 self.state = AnswerState.PREFILL
                 # Set -1 at the start, because the server reports no number if the answer is cut
                 # off.
-                self.counted = -1 if counted_apart else None
+                self.counted = -1 if from_server else None
                 self.received_ns = event.received_ns
                 self.prompt_tokens = event.prompt_tokens
                 self.cached_tokens = event.cached_tokens
@@ -198,7 +199,7 @@ class Answer:
             case Failed():
                 self.fail(event)
 
-    def never_asked(self) -> None:
+    def end_unsent(self) -> None:
         """End the answer because it was stopped before it was requested."""
         self.state, self.reason = AnswerState.DONE, "stop"
 
@@ -231,27 +232,31 @@ class Turn:
     answers: dict[str, Answer] = field(default_factory=dict)
     divergence: DivergenceScore | None = None
     """The probabilities of both continuations at the divergence, once computed."""
-    absent: dict[str, str] = field(default_factory=dict)
+    not_sent: dict[str, str] = field(default_factory=dict)
     """Why a shown variant was not asked, by label."""
     history_of: str = ""
     """Label of the variant whose earlier answers both continued; empty: each its own."""
     others: list[dict[str, Answer]] = field(default_factory=list)
     """Other answers to the same prompt, the oldest first, of a turn that was regenerated."""
-    place: int = 0
+    shown_version: int = 0
     """How many of `others` are older than `answers`."""
 
     @property
     def versions(self) -> list[dict[str, Answer]]:
         """All answers to the prompt, the oldest first."""
-        return [*self.others[: self.place], self.answers, *self.others[self.place :]]
+        return [
+            *self.others[: self.shown_version],
+            self.answers,
+            *self.others[self.shown_version :],
+        ]
 
     def show_version(self, number: int) -> bool:
         """Show version `number` (from 0) of the answers; return False if it does not exist."""
         versions = self.versions
-        if not 0 <= number < len(versions) or number == self.place:
+        if not 0 <= number < len(versions) or number == self.shown_version:
             return False
         self.answers = versions.pop(number)
-        self.others, self.place, self.divergence = versions, number, None
+        self.others, self.shown_version, self.divergence = versions, number, None
         return True
 
     @property

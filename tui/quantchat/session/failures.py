@@ -1,4 +1,4 @@
-"""Explains why a variant failed: before, in, and after its worker."""
+"""Explains why a variant failed: before its worker started, or because its worker ended."""
 
 from __future__ import annotations
 

@@ -62,9 +62,10 @@ class _Side:
     name: str
     """Last part of the model's name, for labels."""
     keys: dict[str, Any]
-    """Keys of the variant; for a model in full precision, the keys that all methods share."""
+    """Keys of the variant's table; for a model in full precision, those that do not depend on the
+    method."""
     method: str | None = None
-    """The label of a single variant; None for a model in full precision."""
+    """Label if the side is one variant; None for a model in full precision, to quantize."""
     quantize: dict[str, Any] = field(default_factory=dict)
     """The table `[variants.quantize]` for a GPTQ checkpoint built here."""
 
@@ -80,18 +81,18 @@ def profile_of(
 
     `methods` are names of `registry.methods()`, applied to each model in full precision. Without
     methods, a single model is compared as GPTQ 4-bit and NF4, and several models as they are.
-    `gptq` names a finished GPTQ checkpoint that replaces one built here. `others` are further valid
-    words, such as commands, for the hint at a typo. Raises UserError.
+    `gptq` names a finished GPTQ checkpoint, so that none is built. `others` are further valid
+    words, such as commands, which an error message may suggest for a typo. Raises UserError.
     """
     known = registry.methods()
     for method in methods:
         if method not in known:
             raise UserError(
-                f'"{one_line(method)}" is not a method with which quantchat loads a model',
+                f'"{one_line(method)}" is not a quantization method that quantchat knows',
                 where="--with",
                 hint=did_you_mean(method, known)
-                or f"there are {', '.join(known)}; a checkpoint that is quantized already is"
-                " named as a model of its own",
+                or f"use one of {', '.join(known)}; to compare a finished checkpoint, give it as a"
+                " further MODEL",
             )
     first_of_hub = next((word for word in words if not _is_address(word)), "")
     sides = [_side(word, first_of_hub, others) for word in words]
@@ -106,7 +107,7 @@ def profile_of(
         variants += _variants(side, methods, gptq, many=len(sides) > 1)
     if len(variants) < 2:
         raise UserError(
-            "one side is not a comparison",
+            "a comparison needs two variants, and there is only one",
             where=one_line(words[0]),
             hint="name a second model or server, or several methods: --with nf4,bf16",
         )
@@ -122,7 +123,7 @@ def profile_of(
 
 
 @dataclass(frozen=True)
-class Making:
+class CheckpointToBuild:
     """A GPTQ checkpoint that must be built before the comparison, and the cost of building it."""
 
     label: str
@@ -135,7 +136,7 @@ class Making:
     """Estimated from a GPTQ checkpoint that was built on this machine; None if there is none."""
 
 
-def to_make(profile: Profile) -> list[Making]:
+def checkpoints_to_build(profile: Profile) -> list[CheckpointToBuild]:
     """Return the GPTQ checkpoints that must be built before `profile` can run. Raises UserError."""
     builder = CheckpointBuilder()
     found = []
@@ -143,7 +144,9 @@ def to_make(profile: Profile) -> list[Making]:
         if variant.calibration_table and builder.find(variant) is None:
             files = files_of(variant.model)
             size = estimate(variant, files, cuda=False, tokens=1).weights
-            found.append(Making(variant.label, variant.model, files.bytes, size, _seconds(size)))
+            found.append(
+                CheckpointToBuild(variant.label, variant.model, files.bytes, size, _seconds(size))
+            )
     return found
 
 
@@ -189,8 +192,8 @@ def _variants(
 def _published(model: str, engine: str) -> str | None:
     """Return a finished checkpoint of `model` for `engine` from the profile library, or None.
 
-    A profile of the library gives one if it compares `model` under another engine with a finished
-    checkpoint under `engine`.
+    That is a checkpoint of `engine` without a calibration table, in a profile that compares it with
+    `model` under another engine.
     """
     for entry in library.entries():
         variants = entry.profile.variants if entry.profile else []
@@ -218,9 +221,9 @@ def _distinct(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _side(word: str, model: str, others: Sequence[str]) -> _Side:
     if _is_address(word):
         return _server(word, model)
-    if word.endswith(gguf.SUFFIX) or _is(word, _holds_gguf_alone):
+    if word.endswith(gguf.SUFFIX) or _path_is(word, _holds_gguf_alone):
         return _gguf(word)
-    if (found := _GGUF_OF_HUB.fullmatch(word)) and not _is(word, Path.exists):
+    if (found := _GGUF_OF_HUB.fullmatch(word)) and not _path_is(word, Path.exists):
         keys = {**_computing_gguf(), "model": found[1], "gguf_file": found[2]}
         if "engine" not in keys:
             (library,) = registry.computing_gguf().libraries
@@ -238,7 +241,7 @@ def _side(word: str, model: str, others: Sequence[str]) -> _Side:
 
 def _model(word: str, others: Sequence[str]) -> _Side:
     named = word
-    if _is(word, Path.is_dir):
+    if _path_is(word, Path.is_dir):
         named = str(Path(word).expanduser().absolute())
     elif word != DEMO_MODEL and (is_path(word) or "/" not in word):
         raise not_found(word, others)
@@ -283,7 +286,7 @@ def _gguf(word: str) -> _Side:
             path /= gguf.chosen([file.name for file in path.glob(gguf.ANY)], gguf.ANY)
         except gguf.BadGguf as error:
             raise UserError(str(error), where=one_line(word), hint=error.hint) from None
-    elif not _is(word, Path.is_file):
+    elif not _path_is(word, Path.is_file):
         raise not_found(word)
     keys = {"engine": registry.engine_with("gguf_file").name, **_computing_gguf()}
     keys |= {"model": str(path.parent), "gguf_file": path.name}
@@ -293,8 +296,8 @@ def _gguf(word: str) -> _Side:
 def _computing_gguf() -> dict[str, str]:
     """Return the keys of a variant that computes a GGUF file from its quantized weights.
 
-    The library may be installed here, or in the environment named after the engine. Empty if it is
-    in neither.
+    They name the engine, and its environment if the library is installed only there. Empty if the
+    library is not installed at all.
     """
     engine = registry.computing_gguf()
     if engine.is_installed():
@@ -310,7 +313,7 @@ def _holds_gguf_alone(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob(gguf.ANY)) and not (folder / CONFIG).exists()
 
 
-def _is(word: str, test: Callable[[Path], bool]) -> bool:
+def _path_is(word: str, test: Callable[[Path], bool]) -> bool:
     try:
         return test(Path(word).expanduser())
     except (OSError, RuntimeError, ValueError):  # `~` of an unknown user; a NUL; a path too long
@@ -327,7 +330,7 @@ def _is_address(word: str) -> bool:
 def _server(word: str, model: str) -> _Side:
     """Return the side for the server at `word`: its model `model`, or else its only model.
 
-    Raises UserError if neither exists.
+    Raises UserError if the server has several models and none is `model`.
     """
     base = word.rstrip("/")
     served = served_models(base)
@@ -336,7 +339,7 @@ def _server(word: str, model: str) -> _Side:
         raise UserError(
             f"the server has {len(served)} models: {one_line(', '.join(served[:8]))}",
             where=one_line(word),
-            hint="name one of them beside its address, or write a profile",
+            hint="give the model's name after the address, or write a profile",
         )
     host = urlsplit(base).netloc
     keys = {"engine": registry.engine_with("base_url").name, "model": chosen, "base_url": base}

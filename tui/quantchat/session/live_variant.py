@@ -65,8 +65,8 @@ STUCK_S = 60.0
 hang."""
 
 LOST_S = 60.0
-"""Seconds without any message after which a measurement ends an answering worker, because nobody
-may be watching."""
+"""Seconds without any message after which a measurement ends an answering worker: perhaps no user
+is there to decide."""
 
 LOST_LOADING_S = 300.0
 """The same limit while loading: importing a library from a slow disk blocks the interpreter."""
@@ -81,7 +81,7 @@ HEADERS_S = 5.0
 
 
 class LiveVariant:
-    """One variant of a comparison with its worker, if it has one. Others only read its state."""
+    """One variant of a comparison, with its worker if it has one. Other code only reads it."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class LiveVariant:
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
     ) -> None:
-        """`settings` returns the sampling settings, which are tried on a server at load."""
+        """`settings` returns the sampling settings with which a server is tried while loading."""
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
@@ -111,7 +111,7 @@ class LiveVariant:
         self._start = start
         self._on_change = on_change
         self._settings = settings
-        self._life: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
         self._ending = False
         self._worker: Worker | None = None
         self._log: Path | None = None
@@ -123,12 +123,12 @@ class LiveVariant:
         self._scoring: asyncio.Future[TokenScores] | None = None
         self._scored_number = 0
         """Number of the `ScoreTokens` that `_scoring` waits for."""
-        self._preempts = False
-        self._heard_s = 0.0
+        self._preempted = False
+        self._last_message_s = 0.0
         """When the worker last sent a message, by our monotonic clock."""
-        self._grew_s = 0.0
+        self._last_growth_s = 0.0
         """When the running answer last grew."""
-        self._asked_s = 0.0
+        self._last_request_s = 0.0
         """When the last request was sent to the worker."""
 
     # ------------------------------------------------------------ state for others
@@ -148,11 +148,11 @@ class LiveVariant:
         """Log file with the output of the libraries; it outlives the worker."""
         return self._log
 
-    def silence(self, now_s: float) -> Failed | None:
+    def suspected_hang(self, now_s: float) -> Failed | None:
         """Return why the worker seems to hang at `now_s` (monotonic clock), or None."""
         if self._worker is None:
             return None
-        silent, stuck = now_s - self._heard_s, now_s - self._grew_s
+        silent, stuck = now_s - self._last_message_s, now_s - self._last_growth_s
         if silent > SILENT_S:
             reason = f"the worker has not sent a message for {silent:.0f} s"
         elif self.state is State.ANSWERING and stuck > STUCK_S:
@@ -161,11 +161,14 @@ class LiveVariant:
             return None
         return Failed("not_responding", reason, "wait if it may be busy, or reload the variant")
 
-    def overdue(self, now_s: float) -> Failed | None:
+    def reason_to_end(self, now_s: float) -> Failed | None:
         """Return why a measurement must end the worker at `now_s` (monotonic clock), or None."""
-        if self._worker is None or not self.at_work:
+        if self._worker is None or not self.busy:
             return None
-        silent, stuck = now_s - max(self._heard_s, self._asked_s), now_s - self._grew_s
+        silent, stuck = (
+            now_s - max(self._last_message_s, self._last_request_s),
+            now_s - self._last_growth_s,
+        )
         if silent > (LOST_LOADING_S if self.state is State.LOADING else LOST_S):
             reason = f"the worker sent no message for {silent:.0f} s, so it was ended"
         elif self.state is not State.LOADING and stuck > HUNG_S:
@@ -174,19 +177,19 @@ class LiveVariant:
             return None
         return Failed("not_responding", reason, "see the worker's log, and measure again")
 
-    def excuse(self, now_s: float) -> None:
-        """Count silence from `now_s` on, because this process did not run before."""
-        self._asked_s = self._grew_s = now_s
+    def reset_silence(self, now_s: float) -> None:
+        """Count silence only from `now_s` on, because this process was suspended before."""
+        self._last_request_s = self._last_growth_s = now_s
 
     @property
-    def coming(self) -> bool:
+    def will_be_ready(self) -> bool:
         """Whether the variant is being prepared or loaded, or soon will be."""
-        begun = self._life is not None and not self._life.done() and not self._ending
+        begun = self._running is not None and not self._running.done() and not self._ending
         over = self.failure is not None or self.state in (State.READY, State.ANSWERING)
         return begun and not over
 
     @property
-    def at_work(self) -> bool:
+    def busy(self) -> bool:
         """Whether a caller waits for the variant: it is loading, answering or scoring tokens."""
         scoring = self._scoring is not None and not self._scoring.done()
         return scoring or self.state in (State.LOADING, State.ANSWERING)
@@ -195,27 +198,27 @@ class LiveVariant:
 
     def begin(self) -> None:
         """Start to prepare and load, unless that was started already. Returns at once."""
-        before = self._life
+        before = self._running
         over = before is None or before.done() or self._ending or self.state is State.FAILED
         if not over:
             return
         self._ending = False
         self.failure = None
-        self._life = asyncio.ensure_future(self._live(before))
+        self._running = asyncio.ensure_future(self._run(before))
 
     def retry(self) -> None:
         """Reload the variant after a failure; if it does not respond, end its worker first."""
-        if self.silence(time.monotonic()) is not None:
+        if self.suspected_hang(time.monotonic()) is not None:
             self.end()
         self.begin()
 
     def end(self) -> None:
         """End the worker and free its memory; `begin` loads it again. Returns at once."""
-        if self._life is not None:
+        if self._running is not None:
             self._ending = True
-            self._life.cancel()
+            self._running.cancel()
 
-    def give_up(self, failure: Failed) -> None:
+    def end_with(self, failure: Failed) -> None:
         """End the worker and report `failure` as the reason. Returns at once."""
         self._fail(failure)
         self._end_scoring(failure.reason)
@@ -224,10 +227,10 @@ class LiveVariant:
     async def close(self) -> None:
         """End the worker and wait until it has ended."""
         self.end()
-        if self._life is not None:
-            await asyncio.gather(self._life, return_exceptions=True)
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
 
-    async def _live(self, before: asyncio.Task[None] | None) -> None:
+    async def _run(self, before: asyncio.Task[None] | None) -> None:
         """Prepare, load and serve until the worker ends; may be cancelled at any point.
 
         `before` is the previous such task, which must have freed its memory first.
@@ -236,36 +239,36 @@ class LiveVariant:
             await asyncio.wait([before])
         killed_before = oom_kills()
         try:
-            self._become(State.PREPARING)
+            self._set_state(State.PREPARING)
             python = self.spec.python
             if self.spec.env:
                 from quantchat.host.environments import interpreter  # few variants name one
 
                 python = interpreter(None, self.spec.env)
-            prepared = await self._maker.prepare(self.spec, self._progressed)
-            self._become(State.LOADING)
+            prepared = await self._maker.prepare(self.spec, self._set_progress)
+            self._set_state(State.LOADING)
             began = time.monotonic()
             self._worker = await self._start(Place(self.label, python))
             self._log = self._worker.log
-            self._heard_s = time.monotonic()
+            self._last_message_s = time.monotonic()
             settings = self._settings() if self._settings else None
             self._worker.send(load_request(self.spec, prepared, settings))
             async for event in self._worker.events():
-                self._heard_s = time.monotonic()
+                self._last_message_s = time.monotonic()
                 if isinstance(event, Ready):
                     self.load_s = time.monotonic() - began - event.fetch_s
-                    self.ready = _noted(event, prepared.note, event.note)
+                    self.ready = _with_notes(event, prepared.note, event.note)
                     self.ledger = event.ledger
                     self.files = await self._read_files(event.resolved)
-                    self._become(State.READY)
+                    self._set_state(State.READY)
                 elif isinstance(event, Note) and self.ready is not None:
-                    self.ready = _noted(self.ready, prepared.note, event.note)
+                    self.ready = _with_notes(self.ready, prepared.note, event.note)
                     self._on_change(self)
                 elif isinstance(event, Failed) and event.turn < 0:
                     self._fail(event)
                     return
                 else:
-                    self._heard(event)
+                    self._handle(event)
         except (JobFailed, UserError, OSError) as error:
             self._fail(failures.failure_before_start(error))
         except WorkerEnded as error:
@@ -285,7 +288,7 @@ class LiveVariant:
             self.ledger = None
             self.progress = None
             if self.state is not State.FAILED:
-                self._become(State.IDLE)
+                self._set_state(State.IDLE)
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
             self._end_scoring("the variant was ended")
 
@@ -318,13 +321,13 @@ class LiveVariant:
         await asyncio.wait([files], timeout=HEADERS_S)
         return files.result() if files.done() else None
 
-    def _become(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         self.state = state
         if state not in (State.PREPARING, State.LOADING):
             self.progress = None
         self._on_change(self)
 
-    def _progressed(self, progress: Progress) -> None:
+    def _set_progress(self, progress: Progress) -> None:
         is_new = self.progress is None or self.progress.stage != progress.stage
         if is_new and self._log is not None:
             self._news = LogNews(self._log)
@@ -335,7 +338,7 @@ class LiveVariant:
         self.failure = failure
         self.state = State.FAILED  # set before the answer ends, or its end would show READY
         self._finish_answer(failure)
-        self._become(State.FAILED)
+        self._set_state(State.FAILED)
 
     # ------------------------------------------------------------ answers
 
@@ -348,8 +351,8 @@ class LiveVariant:
             return
         answer.request, answer.ready = request, self.ready
         self._turn = request.turn
-        self._asked_s = self._grew_s = time.monotonic()
-        self._become(State.ANSWERING)
+        self._last_request_s = self._last_growth_s = time.monotonic()
+        self._set_state(State.ANSWERING)
         worker.send(request)
         await self._answered.wait()
 
@@ -367,8 +370,8 @@ class LiveVariant:
             return TokenScores(request.number, problem="the variant is not ready")
         self._scoring = asyncio.get_running_loop().create_future()
         self._scored_number = request.number
-        self._preempts = False
-        self._asked_s = self._grew_s = time.monotonic()
+        self._preempted = False
+        self._last_request_s = self._last_growth_s = time.monotonic()
         worker.send(request)
         return await self._scoring
 
@@ -376,32 +379,32 @@ class LiveVariant:
         """Cancel a running `score_tokens`, which then returns soon and without a result."""
         if self._worker is None or self._scoring is None or self._scoring.done():
             return
-        if not self._preempts:
-            self._preempts = True
+        if not self._preempted:
+            self._preempted = True
             self._worker.send(StopScoring())
 
-    def _scored(self, scores: TokenScores) -> None:
+    def _set_scores(self, scores: TokenScores) -> None:
         if self._scoring is not None and not self._scoring.done():
             self._scoring.set_result(scores)
 
     def _end_scoring(self, problem: str) -> None:
-        self._scored(TokenScores(self._scored_number, problem=problem))
+        self._set_scores(TokenScores(self._scored_number, problem=problem))
 
-    def _heard(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
             case Progress():
-                self._progressed(event)
+                self._set_progress(event)
             case Alive() if self.progress and self._news:
                 if line := self._news.line():
-                    self._progressed(dataclasses.replace(self.progress, detail=line))
+                    self._set_progress(dataclasses.replace(self.progress, detail=line))
             case Memory():
                 self.ledger = event.ledger
             case TokenScores():
-                self._scored(event)
+                self._set_scores(event)
             case _ if self._answer is not None:
                 if not isinstance(event, Alive):
-                    self._grew_s = self._heard_s
-                self._answer.grow(event, counted_apart=engine_of(self.spec).is_server)
+                    self._last_growth_s = self._last_message_s
+                self._answer.grow(event, from_server=engine_of(self.spec).is_server)
                 if self._answer.over:
                     self._answer_over(self._answer)
 
@@ -416,12 +419,12 @@ class LiveVariant:
         self._answer = None
         self._answered.set()
         if self.state is State.ANSWERING:
-            self._become(State.READY)
+            self._set_state(State.READY)
 
 
-def _noted(ready: Ready, made: str, runs: str) -> Ready:
-    """Return `ready` with a note on how its checkpoint was made, and then how it runs.
+def _with_notes(ready: Ready, made: str, runs: str) -> Ready:
+    """Return `ready` with two notes: `made` on how its checkpoint was made, `runs` on how it runs.
 
-    The worker knows only how it runs.
+    The worker reports only `runs`.
     """
     return dataclasses.replace(ready, note="; ".join(filter(None, (made, runs))))

@@ -55,7 +55,7 @@ class ModelJobs:
         start.
         """
 
-        def tell(done: int, total: int, detail: str) -> None:
+        def report_step(done: int, total: int, detail: str) -> None:
             self.on_model(spec.label, Progress(detail, done, total))
 
         async def start_there(_: Place) -> Worker:
@@ -64,7 +64,7 @@ class ModelJobs:
         try:
             prepared = await self.maker.prepare(spec, lambda one: self.on_model(spec.label, one))
             request = load_request(spec, prepared, self.settings)
-            result = await run_job(start_there, job_for(request), tell)
+            result = await run_job(start_there, job_for(request), report_step)
         except (UserError, OSError) as error:
             raise JobFailed(failure_before_start(error)) from error
         return prepared.note, result
@@ -92,8 +92,8 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
     return stopped
 
 
-class AtJob(Protocol):
-    """The record of a model whose job is done or failed."""
+class JobRecord(Protocol):
+    """The record of a model's job that is done or has failed."""
 
     @property
     def label(self) -> str:
@@ -112,10 +112,11 @@ class AtJob(Protocol):
         """Why the job failed; None if it did not."""
 
 
-def no_result(models: Sequence[AtJob], stopped: bool) -> BaseException:
-    """Return what to raise where no job gave a result: the failure of the first of `models`.
+def no_result(models: Sequence[JobRecord], stopped: bool) -> BaseException:
+    """Return the exception to raise if no job gave a result.
 
-    KeyboardInterrupt if a signal stopped the jobs, else ModelsFailed.
+    It is KeyboardInterrupt if a signal stopped the jobs, else ModelsFailed with the failure of the
+    first of `models`.
     """
     if stopped:
         return KeyboardInterrupt()
@@ -128,7 +129,7 @@ def no_result(models: Sequence[AtJob], stopped: bool) -> BaseException:
 
 def jobs_snapshot(
     profile: Profile,
-    done: Mapping[str, AtJob],
+    done: Mapping[str, JobRecord],
     sampler: DeviceSampler,
     *,
     score: ScoreRecord | None = None,
@@ -154,7 +155,7 @@ def jobs_snapshot(
     )
 
 
-def _variant(label: str, done: AtJob | None) -> VariantRecord:
+def _variant(label: str, done: JobRecord | None) -> VariantRecord:
     failure = done.failure if done else None
     return VariantRecord(
         label=label,

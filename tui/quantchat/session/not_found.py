@@ -17,12 +17,12 @@ _NEAREST = 3
 
 
 def not_found(
-    word: str, others: Sequence[str] = (), of_the_hub: Exception | None = None
+    word: str, others: Sequence[str] = (), hub_error: Exception | None = None
 ) -> UserError:
-    """Return the error for `word`; its hint has the nearest names and the places.
+    """Return the error for `word`; its hint has similar names and the places where we looked.
 
-    `others` are further valid words, such as commands; `of_the_hub` is the reason why `word` is not
-    a model of the hub.
+    `others` are further valid words, such as commands; `hub_error` says why `word` is not a model
+    of the hub.
     """
     if is_path(word) or word.endswith(".gguf"):
         near = did_you_mean(Path(word).name, _siblings(Path(word)), _NEAREST)
@@ -35,15 +35,16 @@ def not_found(
     if "/" in word:
         near = did_you_mean(word, _models(), _NEAREST)
         what = "no folder has this name, and as a model of the hub"
-        if isinstance(of_the_hub, UserError):
-            what, cure = f"{what}: {of_the_hub.what}", of_the_hub.hint
+        if isinstance(hub_error, UserError):
+            what, cure = f"{what}: {hub_error.what}", hub_error.hint
         else:
-            what, cure = f"{what}: {of_the_hub}", ""
+            what, cure = f"{what}: {hub_error}", ""
         hint = f"{near} Otherwise: {cure}" if near and cure else near or cure
         return UserError(one_line(what), where=one_line(word), hint=one_line(hint))
     if word in library.names():
         return UserError(
-            f'"{word}" is a profile', hint="options and further words can only be used with models"
+            f'"{word}" is a profile',
+            hint="--with, --gptq, --save-profile and further names can only be used with models",
         )
     what = "profile, command or folder" if others else "profile or folder"
     near = did_you_mean(word, [*library.names(), *others, *_siblings(Path(word))], _NEAREST)
@@ -66,7 +67,7 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _models() -> Iterable[str]:
-    """Return the models of the hub that are on this machine or that a profile names."""
+    """Return the names of hub models that are on this machine or that a profile names."""
     return dict.fromkeys([*_cached(), *_named()])
 
 

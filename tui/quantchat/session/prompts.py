@@ -1,4 +1,4 @@
-"""Prompts of a measurement: given as arguments, read from a file, or built in."""
+"""Prompts of a measurement: given as arguments, read from a file, of the profile, or built in."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ DEFAULT = (
 )
 """Five prompts of different kinds."""
 
-MOST_BYTES = 16 * 2**20
+MAX_BYTES = 16 * 2**20
 
-_MEND = (
+_HINT = (
     'use UTF-8 text with one prompt per line, or JSON Lines of strings or objects with a "prompt"'
 )
 
@@ -65,7 +65,7 @@ def read(path: Path) -> tuple[str, ...]:
     Blank lines are skipped. Raises UserError with the number of the wrong line.
     """
     try:
-        text = decoded(read_any(path, MOST_BYTES))
+        text = decoded(read_any(path, MAX_BYTES))
         if is_json_lines(path):
             prompts = tuple(_prompt(value, number) for number, value in json_lines(text))
         else:
@@ -77,7 +77,7 @@ def read(path: Path) -> tuple[str, ...]:
         ) from error
     except Unreadable as error:
         where = f"{path}:{error.line}" if error.line else str(path)
-        raise UserError(str(error), where=where, hint=_MEND) from error
+        raise UserError(str(error), where=where, hint=_HINT) from error
     if not prompts:
         raise UserError(
             "there are no prompts in the file", where=str(path), hint="write one prompt per line"

@@ -63,9 +63,9 @@ def record(
 ) -> Snapshot:
     """Return a snapshot of the current state of `comparison`, even while an answer runs.
 
-    An open `sampler` avoids opening the driver again. The turns `more` follow those of the chat;
-    they belong to the `measurement` or the `voting`. All turns are numbered by their place, from 1.
-    Call it on the comparison's event loop: it reads no file.
+    An open `sampler` avoids opening the driver again. `more` are the turns of the `measurement` or
+    the `voting`; they follow those of the chat. The turns of the snapshot are numbered from 1. Call
+    it on the comparison's event loop: it reads no file.
     """
     sampler = sampler or DeviceSampler()
     chat = list(comparison.conversation.turns)

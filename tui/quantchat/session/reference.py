@@ -19,9 +19,10 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
     """Return the reference model for the variants of `profile`.
 
     `word` is a variant's label, or a model as a profile names it. Without `word`, the reference is
-    the base model of the variants: the profile's own full-precision variant of it, if there is one,
-    else the base in the dtype of its checkpoint. If no variant has a known base, it is the first
-    variant in full precision. Raises UserError if there is none, or if `word` names a server.
+    the base model of the variants. If the profile has a full-precision variant of this base, that
+    variant is returned, else the base in the dtype of its checkpoint. If no variant has a known
+    base, the first variant in full precision is returned. Raises UserError if there is no such
+    variant, or if `word` names a server.
     """
     if word is not None:
         labels = {variant.label: variant for variant in profile.variants}
@@ -32,14 +33,14 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
                 hint="name the model that it runs: --reference MODEL",
             )
         return labels[word] if word in labels else _model(profile, word)
-    plain = [variant for variant in profile.variants if _in_full_precision(variant)]
+    full_precision = [variant for variant in profile.variants if _in_full_precision(variant)]
     for variant in profile.variants:
         if not engine_of(variant).starts_from_base(variant):
             continue
-        own = [one for one in plain if one.model == variant.model]
+        own = [one for one in full_precision if one.model == variant.model]
         return own[0] if own else _base(variant.model, variant, profile)
-    if plain:
-        return plain[0]
+    if full_precision:
+        return full_precision[0]
     raise UserError(
         "no variant says which model it was made from",
         where=one_line(profile.name),
@@ -48,7 +49,7 @@ def reference_of(profile: Profile, word: str | None) -> AnyVariant:
 
 
 def _in_full_precision(variant: AnyVariant) -> bool:
-    """Return whether all of the variant is in full precision; a GGUF file does not count."""
+    """Return whether weights and KV cache are in full precision; a GGUF file never counts."""
     engine = engine_of(variant)
     return engine.is_baseline and not engine.gguf_file(variant) and not variant.kv_cache
 
@@ -56,7 +57,7 @@ def _in_full_precision(variant: AnyVariant) -> bool:
 def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     """Return a baseline variant of `model`, with the device and chat template variables of `like`.
 
-    The baseline may run the model's own code only if `like` may, and has the same model.
+    The baseline may run the model's own code only if `like` may and is a variant of this model.
     """
     engine = baseline()
     table: type[AnyVariant] = engine.table

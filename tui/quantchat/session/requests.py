@@ -14,9 +14,9 @@ from quantchat.wire.messages import Generate, Load, Message, Sampling
 def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
     """Return the request to load `spec`; `prepared` has the path and settings for the engine.
 
-    The sampling of `settings` is tried on a server. From now on, the value of the variable
-    `key_env` is removed from all texts. Raises UserError if the environment that `spec` names does
-    not exist.
+    A server is tried with the sampling of `settings`. From now on, the value of the environment
+    variable that `key_env` names is removed from all texts. Raises UserError if the Python
+    environment that `spec` names does not exist.
     """
     engine = engine_of(spec)
     return Load(
@@ -38,7 +38,7 @@ def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | No
 def chat_request(
     turn: int, messages: list[Message], settings: Generation, *, threads: int, **more: Any
 ) -> Generate:
-    """Return the request for `messages` under `settings`; `more` are other fields of Generate."""
+    """Return the request to answer `messages`; `more` are further fields of Generate."""
     fields: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, **more}
     sampling = _sampling(settings)
     return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
@@ -60,7 +60,7 @@ def _sampling(settings: Generation) -> Sampling:
     )
 
 
-def lone_request(
+def single_prompt_request(
     turn: int, prompt: str, settings: Generation, *, threads: int, **more: Any
 ) -> Generate:
     """Return the request for a single prompt, without turns before it."""
@@ -71,5 +71,5 @@ def lone_request(
 
 
 def threads_for(decoding: int) -> int:
-    """Return the CPU threads for each of `decoding` workers, together at most the CPUs."""
+    """Return the CPU threads for each of `decoding` workers, which share the usable CPUs."""
     return max(1, usable_cpus() // decoding)

@@ -22,14 +22,14 @@ async def with_pair(
     stop: Callable[[], None],
     end: Callable[[], None],
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
-    one_will_do: bool = False,
+    one_is_enough: bool = False,
 ) -> _Result:
     """Load the shown pair of `comparison`, do `work`, end the pair; return the work's result.
 
-    A first signal calls `stop`, which asks the work to end soon. A second one calls `end`, which
-    ends it whatever the workers do. With `one_will_do`, the work is done even if only one of the
-    pair loads. Raises ModelsFailed if a needed variant does not load, KeyboardInterrupt if the
-    program is stopped while they load.
+    The first signal calls `stop`, which asks the work to end soon. The second one calls `end`,
+    which ends the work whatever the workers do. With `one_is_enough`, the work is done even if only
+    one variant of the pair loads. Raises ModelsFailed if a needed variant does not load,
+    KeyboardInterrupt if the program is stopped while variants load.
     """
     stopped = asyncio.Event()
 
@@ -38,7 +38,7 @@ async def with_pair(
         stop()
 
     with on_signals(halt, end):
-        async with loaded(comparison, stopped, on_variant=on_variant, one_will_do=one_will_do):
+        async with loaded(comparison, stopped, on_variant=on_variant, one_is_enough=one_is_enough):
             return await work()
 
 
@@ -48,7 +48,7 @@ async def loaded(
     stopped: asyncio.Event | None = None,
     *,
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
-    one_will_do: bool = False,
+    one_is_enough: bool = False,
 ) -> AsyncIterator[None]:
     """Load the shown variants of `comparison` for this context, then end them.
 
@@ -57,25 +57,25 @@ async def loaded(
     stopped = stopped or asyncio.Event()
     changed = asyncio.Event()
 
-    def heard(change: Change) -> None:
+    def on_change(change: Change) -> None:
         changed.set()
         if isinstance(change, VariantChanged):
             on_variant(change.variant)
 
-    comparison.on_change = heard
+    comparison.on_change = on_change
     try:
         comparison.open()
         async with comparison.ending_unresponsive_sides():
-            await _all_ready(comparison, changed, stopped, one_will_do=one_will_do)
+            await _all_ready(comparison, changed, stopped, one_is_enough=one_is_enough)
         yield
     finally:
         await comparison.close()
 
 
 async def _all_ready(
-    comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event, *, one_will_do: bool
+    comparison: Comparison, changed: asyncio.Event, stopped: asyncio.Event, *, one_is_enough: bool
 ) -> None:
-    """Wait until both sides are ready; with `one_will_do`, one is enough if the other failed."""
+    """Wait until both sides are ready; with `one_is_enough`, one is enough if the other failed."""
     halted = asyncio.ensure_future(stopped.wait())
     try:
         while True:
@@ -84,9 +84,11 @@ async def _all_ready(
             sides = comparison.sides
             failed = [variant for variant in sides if variant.state is State.FAILED]
             ready = sum(variant.state is State.READY for variant in sides)
-            if ready == len(sides) or (ready and one_will_do and ready + len(failed) == len(sides)):
+            if ready == len(sides) or (
+                ready and one_is_enough and ready + len(failed) == len(sides)
+            ):
                 return
-            if failed and (not one_will_do or len(failed) == len(sides)):
+            if failed and (not one_is_enough or len(failed) == len(sides)):
                 failure = failed[0].failure
                 if failure is not None:
                     raise ModelsFailed(failure.reason, where=failed[0].label, hint=failure.hint)

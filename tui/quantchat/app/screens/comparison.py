@@ -54,7 +54,7 @@ class ComparisonScreen(ComparisonView):
         sent = False
         with self.errors_as_notifications():
             if self._draft is not None:
-                self.comparison.again(event.text)
+                self.comparison.replace_last(event.text)
             else:
                 self.comparison.ask(event.text)
             sent = True
@@ -134,7 +134,7 @@ class ComparisonScreen(ComparisonView):
     def action_regenerate(self) -> None:
         """Regenerate the last answers."""
         with self.errors_as_notifications():
-            self.comparison.again()
+            self.comparison.replace_last()
 
     def action_edit(self) -> None:
         """Put the last prompt into the box; sending it replaces the last turn."""
@@ -161,7 +161,7 @@ class ComparisonScreen(ComparisonView):
     def action_remove_oldest(self) -> None:
         """Remove the oldest turn from the conversation."""
         with self.errors_as_notifications():
-            self.comparison.forget_oldest()
+            self.comparison.remove_oldest()
 
     def action_settings(self) -> None:
         """Edit the system prompt and the sampling settings."""
@@ -226,7 +226,7 @@ class ComparisonScreen(ComparisonView):
         troubled = [
             variant
             for variant in self.comparison.sides
-            if variant.state is State.FAILED or variant.silence(now) is not None
+            if variant.state is State.FAILED or variant.suspected_hang(now) is not None
         ]
         if not troubled:
             self.say("Nothing to reload: no variant failed or hangs.", severity="warning")
@@ -312,7 +312,7 @@ class ComparisonScreen(ComparisonView):
         from quantchat.app.screens.measure_plan import MeasurePlanScreen
 
         with self.errors_as_notifications():
-            self.comparison.unless_pair_idle()
+            self.comparison.require_idle_pair()
             self.app.push_screen(MeasurePlanScreen(self.comparison), self._begin_measuring)
 
     def _begin_measuring(self, plan: Plan | None) -> None:
@@ -343,7 +343,7 @@ class ComparisonScreen(ComparisonView):
 
         turn = self.comparison.last_turn
         with self.errors_as_notifications():
-            self.comparison.unless_pair_idle()
+            self.comparison.require_idle_pair()
             if turn is None or sum(bool(answer.ids) for answer in turn.answers.values()) < 2:
                 raise ValueError("cross-perplexity needs an answer of each variant: send a prompt")
             self.app.push_screen(CrossPerplexityScreen(self.comparison, turn))
@@ -353,7 +353,7 @@ class ComparisonScreen(ComparisonView):
         from quantchat.app.screens.agreement import AgreementScreen
 
         with self.errors_as_notifications():
-            self.comparison.unless_pair_idle()
+            self.comparison.require_idle_pair()
             self.app.push_screen(AgreementScreen(self.comparison, self._prompts()))
 
     def _prompts(self) -> tuple[str, ...]:
@@ -371,7 +371,7 @@ class ComparisonScreen(ComparisonView):
         from quantchat.features.votes.voting import VotePlan, Voting
 
         with self.errors_as_notifications():
-            self.comparison.unless_pair_idle()
+            self.comparison.require_idle_pair()
             voting = Voting(self.comparison, VotePlan(self._prompts(), secrets.randbits(32)))
             screen = VoteScreen(voting, self.snapshots, self.make_sampler, owns_comparison=False)
             self.app.push_screen(screen)

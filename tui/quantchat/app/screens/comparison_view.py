@@ -263,7 +263,7 @@ class ComparisonView(Screen[None]):
         now = time.monotonic()
         # After this process was suspended, all workers seem silent: skip one check.
         if now - self._checked_s < 5 * SAMPLE_EVERY_S:
-            silent = [column.show_silence(now) for column in self.columns.pair]
+            silent = [column.show_hang(now) for column in self.columns.pair]
             if any(silent) != self._silent:
                 self._silent = any(silent)
                 self._order_keys()

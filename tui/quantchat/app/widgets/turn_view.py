@@ -235,7 +235,7 @@ _ENDS_FIRST = " ends here; the other answer goes on "
 
 def _why_no_answer(turn: Turn, variant: str) -> Content:
     """Return why `variant` has no answer in `turn`."""
-    why = turn.absent.get(variant, "the variant was not shown")
+    why = turn.not_sent.get(variant, "the variant was not shown")
     return quiet(f"no answer: {why} · {command('ask_missing').key} asks now")
 
 
@@ -244,7 +244,7 @@ def _versions(turn: Turn) -> list[Content]:
     if not turn.others:
         return []
     keys = f"{command('earlier_answers').key} {command('later_answers').key}"
-    return [quiet(f"answers {turn.place + 1} of {len(turn.versions)} · {keys}")]
+    return [quiet(f"answers {turn.shown_version + 1} of {len(turn.versions)} · {keys}")]
 
 
 def _end_of(answer: Answer) -> Content:

@@ -54,12 +54,12 @@ class VariantColumn(Vertical):
         if self.variant.pid is None:
             self.memory.clear()
 
-    def show_silence(self, now_s: float) -> bool:
+    def show_hang(self, now_s: float) -> bool:
         """Show or remove the note that the worker seems to hang; return whether it does.
 
         `now_s` is the current time of the monotonic clock.
         """
-        silence = self.variant.silence(now_s)
+        silence = self.variant.suspected_hang(now_s)
         if silence is not None or self.header.silent:
             self.header.silent = silence is not None
             self.header.refresh()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn, divergence_point, text_divergence
 from quantchat.session.live_variant import LiveVariant
-from quantchat.session.requests import lone_request, threads_for
+from quantchat.session.requests import single_prompt_request, threads_for
 from quantchat.session.teacher_forcing import score_tokens_request
 from quantchat.wire.messages import END
 
@@ -91,7 +91,7 @@ class AgreementCheck:
     def end(self) -> None:
         """Stop, and end the workers that are still decoding."""
         self.stop()
-        self.comparison.end_at_work()
+        self.comparison.end_busy_sides()
 
     def _steps(self) -> Iterator[tuple[int, str]]:
         for prompt in range(len(self.prompts)):
@@ -159,7 +159,7 @@ class AgreementCheck:
         self, variant: LiveVariant, turn: Turn, threads: int, *, fresh: bool = True, most: int = 0
     ) -> None:
         settings = self.comparison.generation.model_copy(update={"temperature": 0.0})
-        request = lone_request(
+        request = single_prompt_request(
             turn.number,
             turn.prompt,
             settings,

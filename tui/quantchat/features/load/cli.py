@@ -9,7 +9,7 @@ import click
 
 from quantchat.console.gates import gate_options
 from quantchat.console.options import prompt_options
-from quantchat.console.running import judged, output_options
+from quantchat.console.running import output_options, run_and_judge
 
 if TYPE_CHECKING:
     from quantchat.console.gates import GateOptions
@@ -165,7 +165,7 @@ def load(
         seed=seed,
         slo=slo,
     )
-    return judged(
+    return run_and_judge(
         lambda on_model: load_test(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
         blocks,
         folder or obj,

@@ -9,7 +9,7 @@ import click
 
 from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.options import reference_option
-from quantchat.console.running import judged, output_options
+from quantchat.console.running import output_options, run_and_judge
 
 if TYPE_CHECKING:
     from quantchat.measuring.score_plan import Floor
@@ -123,7 +123,7 @@ def score(
         depths=True,
         floor=cast("Floor", floor),
     )
-    return judged(
+    return run_and_judge(
         lambda on_model: run.score(
             asked, plan, maker=CheckpointBuilder(), on_model=on_model, where=where
         ),

@@ -9,7 +9,7 @@ import click
 
 from quantchat.console.gates import GateOptions, gate_options
 from quantchat.console.options import reference_option
-from quantchat.console.running import judged, output_options
+from quantchat.console.running import output_options, run_and_judge
 
 if TYPE_CHECKING:
     from quantchat.measuring.score_plan import Floor
@@ -106,7 +106,7 @@ def evaluate(
         floor=cast("Floor", floor),
     )
     evaluating.require_harness([plan.reference, *asked.variants])
-    return judged(
+    return run_and_judge(
         lambda on_model: evaluating.evaluate(
             asked, plan, maker=CheckpointBuilder(), on_model=on_model
         ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn
 from quantchat.session.live_variant import LiveVariant
-from quantchat.session.requests import lone_request, threads_for
+from quantchat.session.requests import single_prompt_request, threads_for
 from quantchat.statistics.votes import Choice
 
 
@@ -120,7 +120,7 @@ class Voting:
 
     async def _ask(self, variant: LiveVariant, turn: Turn) -> None:
         settings = self.comparison.generation
-        request = lone_request(
+        request = single_prompt_request(
             turn.number, turn.prompt, settings, threads=threads_for(2), fresh=True
         )
         await variant.answer(request, turn.answers[variant.label])
