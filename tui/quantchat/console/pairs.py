@@ -44,7 +44,7 @@ def for_each_pair(ctx: click.Context, goes_on: Callable[[int], bool] = lambda do
 
 def _of_one_pair(option: str) -> UserError:
     return UserError(
-        "can hold the result of only one pair, and --variants all has several",
+        "holds the result of one pair, not of --variants all",
         where=option,
         hint="name a folder, or two variants",
     )
