@@ -2,7 +2,7 @@
 
 `python benchmarks/intervals.py` simulates comparisons of two sides on a machine that is quiet, that
 has good and bad rounds, or that other programs use too. It computes each interval with and without
-winsorizing outliers, and writes coverage, width and power to `benchmarks/results/intervals.json`.
+moving outliers, and writes coverage, width and power to `benchmarks/results/intervals.json`.
 Nothing is timed: the same seed gives the same figures. `--table` prints the table of
 docs/explanation/statistics.md.
 """
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from quantchat.statistics import intervals as ours
 from quantchat.statistics.intervals import Pair, Ratio, Row, interval_of, ratio_of
 
 RESULTS = Path(__file__).parent / "results" / "intervals.json"
@@ -124,7 +123,6 @@ def run(count: int) -> dict[str, Any]:
         "date": datetime.now().astimezone().date().isoformat(),
         "count": count,
         "seed": SEED,
-        "resamples": ours.RESAMPLES,
         "cells": cells,
     }
 

@@ -10,6 +10,7 @@ import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as scipy_t
 
 from quantchat.statistics.intervals import (
     Pair,
@@ -235,12 +236,11 @@ def test_coverage_where_whole_rounds_are_slow(by_prompt: float, by_round: float)
 
 
 @pytest.mark.simulation
-def test_coverage_of_many_where_prompts_and_rounds_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coverage_of_many_where_prompts_and_rounds_differ() -> None:
     """Both kinds of scatter add up. By either alone, 12 % of such comparisons show a difference.
 
     Binomial: with a true 5 % more than 16 of 150 would happen once in 700 times.
     """
-    monkeypatch.setattr("quantchat.statistics.intervals.RESAMPLES", 300)  # to save time
     generator = numpy.random.default_rng(2)
     shown = by_either = 0
     for _ in range(150):
@@ -256,7 +256,7 @@ def test_coverage_of_many_where_prompts_and_rounds_differ(monkeypatch: pytest.Mo
     assert shown <= 16 < by_either
 
 
-def test_many_pairs_are_resampled_in_bounded_memory() -> None:
+def test_many_pairs_are_compared_in_bounded_memory() -> None:
     generator = numpy.random.default_rng(4)
     pairs = [
         Pair(p, r, 1.0, math.exp(generator.normal(0, 0.1))) for p in range(200) for r in range(15)
@@ -266,21 +266,70 @@ def test_many_pairs_are_resampled_in_bounded_memory() -> None:
     ratio_of(pairs)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 70 * 2**20  # all at once it would be 92 MiB
+    assert most < 10 * 2**20
 
 
-def test_the_wider_interval_is_given() -> None:
-    by_round = ratio_of([Pair(p, r, 1, 1 + r + p / 100) for p in range(3) for r in range(3)])
-    by_prompt = ratio_of([Pair(p, r, 1, 1 + p + r / 100) for p in range(3) for r in range(4)])
-    assert by_round is not None
-    assert by_prompt is not None
-    assert (by_round.clustered_by, by_round.clusters, by_round.prompts) == ("round", 3, 3)
-    assert (by_prompt.clustered_by, by_prompt.clusters) == ("prompt", 3)
+def test_what_differs_more_than_the_pairs_is_named() -> None:
+    """A small zigzag is the noise of single pairs; it has no part of a prompt or of a round."""
+
+    def sources(by_prompt: float, by_round: float, rounds: int = 5) -> tuple[str, int]:
+        noise = numpy.random.default_rng(8).normal(0, 0.01, (5, rounds))
+        noise -= noise.mean(axis=0) + noise.mean(axis=1)[:, None] - noise.mean()
+        ratio = ratio_of(
+            [
+                Pair(p, r, 1, math.exp(p * by_prompt + r * by_round + noise[p, r]))
+                for p in range(5)
+                for r in range(rounds)
+            ]
+        )
+        assert ratio is not None
+        return ratio.clustered_by, ratio.clusters
+
+    assert sources(0, 0) == ("pair", 25)
+    assert sources(0.1, 0) == ("prompt", 5)
+    assert sources(0, 0.1) == ("round", 5)
+    assert sources(0.1, 0.1) == ("prompt and round", 5)
+    assert sources(0, 0, rounds=3) == ("round", 3)  # three rounds cannot show that they are equal
 
 
-def test_no_interval_without_a_finite_value_in_each_resample() -> None:
-    # 2 - 1 - 1 is one of the resamples.
-    rows = [Row("x", 1, (2.0,)), Row("y", 1, (-1.0,)), Row("z", 1, (5.0,))]
+def test_the_parts_of_the_variance_are_those_of_an_analysis_of_variance() -> None:
+    """If neither prompts nor rounds differ, the error is that of independent pairs."""
+    noise = numpy.random.default_rng(9).normal(0, 1, (6, 6))
+    noise -= noise.mean(axis=0) + noise.mean(axis=1)[:, None] - noise.mean()
+    rows = [Row(p, r, (3 + noise[p, r],)) for p in range(6) for r in range(6)]
+    found = interval_of(lambda means: means[0], rows)
+    assert found.clustered_by == "pair"
+    assert found.high is not None
+    error = noise.std(ddof=1) / 6
+    assert found.high - found.value == pytest.approx(float(scipy_t.ppf(0.975, 35)) * error)
+
+
+def test_a_quotient_of_means_has_the_error_of_the_jackknife() -> None:
+    generator = numpy.random.default_rng(10)
+    x, y = generator.normal(10, 1, 12), generator.normal(5, 0.5, 12)
+    rows = [Row(n, 0, (float(a), float(b))) for n, (a, b) in enumerate(zip(x, y, strict=True))]
+    found = interval_of(lambda means: means[0] / means[1], rows)
+    without = [numpy.delete(x, n).mean() / numpy.delete(y, n).mean() for n in range(12)]
+    error = math.sqrt(11 * numpy.var(without))
+    assert found.high is not None
+    assert found.high - found.value == pytest.approx(float(scipy_t.ppf(0.975, 11)) * error)
+
+
+def test_moved_pairs_cost_degrees_of_freedom_and_width() -> None:
+    """20 prompts in one round: Huber's estimate has less to go by than a mean of 20."""
+    quiet = [Pair(n, 0, 1, 1 + n / 1000) for n in range(20)]
+    odd = [*quiet[:-1], Pair(19, 0, 1, 50.0)]
+    before, after = ratio_of(quiet), ratio_of(odd)
+    assert before is not None
+    assert after is not None
+    assert before.high is not None
+    assert after.high is not None
+    assert before.high / before.value < after.high / after.value < 1.01
+
+
+def test_no_interval_if_the_statistic_is_not_finite_without_one_prompt() -> None:
+    # Without z the mean is 0.
+    rows = [Row("x", 1, (2.0,)), Row("y", 1, (-2.0,)), Row("z", 1, (5.0,))]
     found = interval_of(lambda means: 1 / means[0], rows)
     assert (found.low, found.high) == (None, None)
     with pytest.raises(ValueError, match="nothing"):

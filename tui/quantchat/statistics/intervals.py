@@ -3,58 +3,59 @@
 Each pair is one prompt in one round, measured on both sides. Ratios are averaged as logarithms, so
 that twice as fast and twice as slow are equally far from 1.
 
-The interval has to allow for three dependences. The rounds of one prompt depend on each other, so
-prompts are resampled (a cluster bootstrap, Field and Welsh 2007): the pairs of each prompt are
-averaged, and the averages are bootstrapped. The prompts of one round depend on each other as well,
-because a machine that is slow for a minute is slow for all of them, so rounds are resampled in the
-same way. And a ratio may differ both from prompt to prompt and from round to round: then the two
-variances are added, and the variance of single pairs, which both contain, is subtracted (Cameron,
-Gelbach and Miller 2011); the sum has Satterthwaite's (1946) degrees of freedom. The widest of the
-three intervals is reported.
+The interval has to allow for two dependences. The rounds of one prompt depend on each other,
+because a ratio may differ from prompt to prompt. And the prompts of one round do, because a machine
+that is slow for a minute is slow for all of them. So the variance has three parts: prompts, rounds,
+and single pairs (a two-way analysis of variance with random effects). If prompts differ no more
+than the pairs of one prompt do, they are no source of variance, and their part is pooled with that
+of the pairs; so are rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950).
+`_pooled_above` says when. The variances of prompts and rounds are added (Cameron, Gelbach and
+Miller 2011), with Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide
+as by either alone. `benchmarks/intervals.py` measures how often it holds the true ratio.
 
 A pause of the machine, or another program that runs for some seconds, makes single pairs ten times
 as slow. A mean follows such outliers, and its interval grows until it shows nothing. So the ratio
 is Huber's M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard
 deviations from the centre are moved to that distance. The intervals are those of the estimate's
-pseudo-values, whose mean is the estimate. `benchmarks/intervals.py` measures what this does to
-coverage and width. A few pairs of a single prompt, or of a single round, are averaged as they are
+pseudo-values, whose mean is the estimate, with Huber's (1981) correction for small samples, and
+with one degree of freedom less for each pair that was moved (as for a trimmed mean: Tukey and
+McLaughlin 1963). A few pairs of a single prompt, or of a single round, are averaged as they are
 (`ROBUST_FROM`).
 
-With few prompts the percentile interval is known to be too narrow (Hesterberg 2015, "What Teachers
-Should Know About the Bootstrap"). So each interval is Student's t, with one degree of freedom less
-than there are prompts or rounds, times the bootstrap's standard error, corrected for its
-small-sample bias.
+Each interval is Student's t times the standard error. For a statistic of several figures, such as a
+quotient of means, the error comes from leaving out one prompt, round or pair at a time (the
+jackknife: Efron and Stein 1981); for a mean that is the usual standard error.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
 CONFIDENCE = 0.95
 
-RESAMPLES = 2000
-"""Bootstrap resamples. They give the standard error to about 1.6 %, finer than any digit shown."""
-
-NUMBERS = 2**21
-"""Figures resampled at a time: 16 MiB, and a few times that for intermediate results."""
-
 ROBUST_FROM = 20
 """Fewest pairs of a single prompt, or of a single round, to which Huber's estimate is applied. With
-ten, its interval contained the true ratio in 93 of 100 simulations. Pairs of several prompts in
-several rounds get the widest of three intervals, which contained it in 96 and more, down to two
-prompts by two rounds."""
+ten, its interval contained the true ratio in 93 of 100 simulations."""
 
 HUBER_K = 1.345
 """Huber's k in robust standard deviations: 95 % of the mean's efficiency under normal noise."""
 
-SEED = 20230801
-"""Seed of the resampling, so that the same measurements give the same interval."""
+POOLED_ABOVE = {1: 0.5, 2: 0.5, 3: 0.4}
+"""p-value of the F test above which prompts, or rounds, are pooled with the pairs, by their degrees
+of freedom. Far above 0.05, because a source that is missed makes the interval too narrow, and one
+that is pooled too late makes it only somewhat wide."""
+
+POOLED_ABOVE_MANY = 0.35
+"""The same for five and more prompts or rounds."""
+
+FEW = 2
+"""Degrees of freedom with which rounds are always a source if there are more prompts than rounds,
+and prompts if there are more rounds: so few cannot show that they do not differ."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Ratio:
     prompts: int
     clusters: int
     clustered_by: str
-    """What was resampled: `prompt`, `round` or `prompt and round`; empty if nothing was sampled."""
+    """What varies: `prompt`, `round`, `prompt and round` or `pair`; empty if nothing is sampled."""
     p: float | None = None
     """Two-sided p-value of a ratio of 1; None if there is no interval."""
 
@@ -106,7 +107,7 @@ class Interval:
     prompts: int
     clusters: int
     clustered_by: str
-    """What was resampled: `prompt`, `round` or `prompt and round`."""
+    """What varies: `prompt`, `round`, `prompt and round` or `pair`."""
     p: float | None = None
     """Two-sided p-value of a statistic of 0; None if there is no interval."""
 
@@ -126,9 +127,9 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
     for pair in pairs:
         if not (pair.a > 0 and pair.b > 0 and math.isfinite(pair.a) and math.isfinite(pair.b)):
             raise ValueError(f"a ratio needs figures above 0, not {pair.a} and {pair.b}")
-    logs = _drawn_in(pairs, [math.log(pair.b / pair.a) for pair in pairs])
+    logs, moved = _drawn_in(pairs, [math.log(pair.b / pair.a) for pair in pairs])
     rows = [Row(p.prompt, p.round, (value,)) for p, value in zip(pairs, logs, strict=True)]
-    log = interval_of(lambda means: means[0], rows)
+    log = interval_of(lambda means: means[0], rows, moved=moved)
     return Ratio(
         math.exp(log.value),
         None if log.low is None else math.exp(log.low),
@@ -154,22 +155,22 @@ def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
     return middle / math.sqrt(ratio), middle * math.sqrt(ratio)
 
 
-def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> Sequence[float]:
-    """Return the pseudo-values of Huber's M-estimate of location: their mean is the estimate.
+def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> tuple[Sequence[float], int]:
+    """Return the pseudo-values of Huber's M-estimate of location, and how many were moved.
 
-    `values` has one value for each pair. It is returned unchanged if there are too few pairs, or if
-    at least half of the values are equal.
+    The mean of the pseudo-values is the estimate. `values` has one value for each pair. It is
+    returned unchanged if there are too few pairs, or if at least half of the values are equal.
     """
     crossed = len({pair.prompt for pair in pairs}) > 1 and len({pair.round for pair in pairs}) > 1
     if not crossed and len(pairs) < ROBUST_FROM:
-        return values
+        return values, 0
     import numpy
 
     x = numpy.array(values)
     centre = float(numpy.median(x))
     spread = 1.4826 * float(numpy.median(abs(x - centre)))  # estimates a normal sample's deviation
     if not spread:
-        return values
+        return values, 0
     for _ in range(50):
         scores = numpy.clip((x - centre) / spread, -HUBER_K, HUBER_K)
         inside = max(float((abs(x - centre) < HUBER_K * spread).mean()), 0.3)
@@ -178,8 +179,9 @@ def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> Sequence[float]:
         if abs(step) < 1e-12 * spread:
             break
     scores = numpy.clip((x - centre) / spread, -HUBER_K, HUBER_K)
-    drawn_in: Sequence[float] = (centre + spread * scores / inside).tolist()
-    return drawn_in
+    small = 1 + (1 - inside) / (inside * len(x))  # Huber's K for a small sample
+    drawn_in: Sequence[float] = (centre + small * spread * scores / inside).tolist()
+    return drawn_in, round((1 - inside) * len(x))
 
 
 def exact_ratio(a: float, b: float) -> Ratio:
@@ -192,12 +194,12 @@ def single_ratio(a: float, b: float) -> Ratio:
     return Ratio(b / a, None, None, 1, 0, 1, "")
 
 
-def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
-    """Return `statistic` of the mean of each figure over the prompts, with its interval.
+def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) -> Interval:
+    """Return `statistic` of the means over the prompts, with its interval.
 
-    With a single prompt the interval is that of its rounds, and is valid for that prompt only; with
-    a single round it is that of the prompts. A single row has no interval, nor has a statistic that
-    is not finite for some resample. Raises ValueError if there are no rows.
+    `moved` is the number of rows that are pseudo-values of outliers. There is no interval for a
+    single row, or if the statistic is not finite without one of the prompts, rounds or rows. Raises
+    ValueError without rows.
     """
     import numpy
 
@@ -214,21 +216,24 @@ def interval_of(statistic: Statistic, rows: Sequence[Row]) -> Interval:
         ]
         if len(found) > 1:
             single = numpy.array([row.figures for row in rows])
-            by_prompt, by_round = found
-            found += _both(by_prompt, by_round, _error(statistic, single))
-    if not found:
-        return Interval(value, None, None, len(prompts), 1, "prompt")
-    margins = [(spread.margin, spread) for spread in found]
-    margin, spread = max(margins, key=operator.itemgetter(0))
+            pairs = _Spread(_error(statistic, single), len(rows), len(rows) - 1, "pair")
+            spread = _crossed(found[0], found[1], pairs)
+        elif found:
+            spread = found[0]
+            if spread.clusters == len(rows):  # a moved row is a whole unit
+                spread = spread._replace(freedom=max(1, spread.freedom - moved))
+        else:
+            return Interval(value, None, None, len(prompts), 1, "prompt")
+    margin = spread.margin
     if not math.isfinite(margin):
         return Interval(value, None, None, len(prompts), spread.clusters, spread.way)
-    p = max(one.p_value(value) for one in found)
     ends = value - margin, value + margin
+    p = spread.p_value(value)
     return Interval(value, *ends, len(prompts), spread.clusters, spread.way, p)
 
 
 class _Spread(NamedTuple):
-    """The spread of a statistic when it is resampled in one way."""
+    """The spread of a statistic by one source of variance."""
 
     error: float
     """Standard error; infinite if it cannot be computed."""
@@ -236,7 +241,7 @@ class _Spread(NamedTuple):
     freedom: float
     """Degrees of freedom of the standard error."""
     way: str
-    """What was resampled: `prompt`, `round` or `prompt and round`."""
+    """What varies: `prompt`, `round`, `prompt and round` or `pair`."""
 
     @property
     def margin(self) -> float:
@@ -256,16 +261,54 @@ class _Spread(NamedTuple):
         return float(2 * stats.t.sf(abs(value) / self.error, self.freedom))
 
 
-def _both(prompt: _Spread, round_: _Spread, single: float) -> Iterator[_Spread]:
-    """Yield the two-way spread if it exceeds both; `single` is the standard error by rows."""
-    by_prompt, by_round = prompt.error**2, round_.error**2
-    variance = by_prompt + by_round - single**2
-    if math.isfinite(variance) and variance > max(by_prompt, by_round):
-        freedom = (by_prompt + by_round) ** 2 / (
-            by_prompt**2 / prompt.freedom + by_round**2 / round_.freedom
-        )
-        clusters = min(prompt.clusters, round_.clusters)
-        yield _Spread(math.sqrt(variance), clusters, freedom, "prompt and round")
+def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
+    """Return the spread of prompts crossed with rounds; `pair` takes all pairs as independent."""
+    if not all(math.isfinite(one.error) for one in (prompt, round_, pair)):
+        return pair._replace(error=math.inf)
+    squares = [one.error**2 * one.freedom for one in (pair, prompt, round_)]
+    rest, freedom = squares[0] - squares[1] - squares[2], pair.freedom
+    freedom -= prompt.freedom + round_.freedom
+    # Pairs may be missing, and then the parts do not quite add up to the whole.
+    within = _Spread(math.sqrt(max(0.0, rest) / max(1, freedom)), 0, max(1, freedom), "pair")
+    sources = [
+        one
+        for one, other in ((prompt, round_), (round_, prompt))
+        if _is_source(one, within, _pooled_above(one, other))
+    ]
+    for one in (prompt, round_):
+        if one not in sources:
+            both = within.freedom + one.freedom
+            variance = within.error**2 * within.freedom + one.error**2 * one.freedom
+            within = within._replace(error=math.sqrt(variance / both), freedom=both)
+    if not sources:
+        return within._replace(clusters=pair.clusters)
+    if len(sources) == 1:
+        return sources[0]
+    parts = [one.error**2 for one in (prompt, round_, within)]
+    variance = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])
+    terms = zip(parts, (prompt, round_, within), strict=True)
+    doubt = math.fsum(part**2 / one.freedom for part, one in terms)
+    clusters = min(prompt.clusters, round_.clusters)
+    freedom = max(1.0, variance**2 / doubt) if doubt else 1.0
+    added = _Spread(math.sqrt(variance), clusters, freedom, "prompt and round")
+    return max(added, prompt, round_, key=lambda one: one.margin)
+
+
+def _pooled_above(one: _Spread, other: _Spread) -> float:
+    """Return the p-value above which `one` of prompts and rounds is pooled; 1: never."""
+    if one.freedom <= FEW and one.freedom < other.freedom:
+        return 1.0
+    return POOLED_ABOVE.get(round(one.freedom), POOLED_ABOVE_MANY)
+
+
+def _is_source(one: _Spread, within: _Spread, most: float) -> bool:
+    """Return whether prompts, or rounds, differ more than the pairs `within` them (p <= `most`)."""
+    from scipy import stats
+
+    if most >= 1 or not within.error:
+        return most >= 1 or one.error > 0
+    p = stats.f.sf(one.error**2 / within.error**2, one.freedom, within.freedom)
+    return bool(p <= most)
 
 
 def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
@@ -279,27 +322,16 @@ def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
 
 
 def _error(statistic: Statistic, units: Any) -> float:
-    """Return the bootstrap's standard error of `statistic` over `units`, infinite if not finite."""
+    """Return the jackknife's standard error of `statistic` over `units`, infinite if not finite."""
     import numpy
-    from scipy import stats
 
     count = len(units)
     if (units == units[0]).all():
-        return 0.0  # nothing varies, and SciPy would warn of a degenerate distribution
-    error = float(
-        stats.bootstrap(
-            tuple(units.T),
-            lambda *resampled, axis: statistic([figure.mean(axis=axis) for figure in resampled]),
-            paired=True,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            batch=max(1, NUMBERS // count),
-            method="basic",
-            rng=numpy.random.default_rng(SEED),
-        ).standard_error
-    )
-    # Resampling n values has the variance of n, not n - 1, degrees of freedom.
-    return error * math.sqrt(count / (count - 1)) if math.isfinite(error) else math.inf
+        return 0.0  # the rounding of the means would be left
+    others = (units.sum(axis=0) - units) / (count - 1)
+    values = numpy.asarray(statistic(list(others.T)), dtype=float)
+    error = math.sqrt((count - 1) / count * float(((values - values.mean()) ** 2).sum()))
+    return error if math.isfinite(error) else math.inf
 
 
 def variation(values: Iterable[float]) -> float | None:
