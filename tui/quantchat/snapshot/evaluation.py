@@ -6,14 +6,14 @@ the documents. Times are in seconds; most figures are from 0 to 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from quantchat.snapshot.fields import AsObject, Record, Text
-from quantchat.statistics.flips import Flips
+from quantchat.statistics.flips import Flips, design_effect
 from quantchat.statistics.intervals import Pair, Ratio, ratio_of
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
@@ -55,6 +55,13 @@ class TaskResultRecord(Record):
     """Tokens of each written answer without its thoughts, in order; empty if none are written."""
     thought_tokens: list[int] = Field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
+    passages: list[int] = Field(default_factory=list)
+    """Number of the passage that each document is about, in order; empty if none is shared."""
+
+    @property
+    def clusters(self) -> int:
+        """Number of independent units: passages, or documents if none is shared."""
+        return len(set(self.passages)) or self.documents
 
 
 class EvaluatedRecord(Record):
@@ -117,14 +124,16 @@ def length_ratios(
     if there is None or there is task or asked(there) != asked(task):
         return None, None
     return (
-        _length_ratio(there.answer_tokens, task.answer_tokens),
-        _length_ratio(there.thought_tokens, task.thought_tokens),
+        _length_ratio(there.answer_tokens, task.answer_tokens, task.passages),
+        _length_ratio(there.thought_tokens, task.thought_tokens, task.passages),
     )
 
 
-def _length_ratio(theirs: Sequence[int], mine: Sequence[int]) -> Ratio | None:
-    both = zip(theirs, mine, strict=False)
-    return ratio_of([Pair(n, 0, a, b) for n, (a, b) in enumerate(both) if a > 0 and b > 0])
+def _length_ratio(
+    theirs: Sequence[int], mine: Sequence[int], passages: Sequence[int]
+) -> Ratio | None:
+    both = zip(passages or range(len(mine)), theirs, mine, strict=False)
+    return ratio_of([Pair(passage, 0, a, b) for passage, a, b in both if a > 0 and b > 0])
 
 
 def asked(task: TaskResultRecord) -> tuple[str, int, str]:
@@ -148,7 +157,7 @@ def flips(
         if not same or theirs is figure:
             continue
         paired = asked(there) == asked(task) and len(theirs.right) == len(figure.right) > 0
-        return Flips.between(theirs.right, figure.right) if paired else None
+        return Flips.between(theirs.right, figure.right, task.passages) if paired else None
     return None
 
 
@@ -158,6 +167,8 @@ class Pooled:
 
     documents: int
     right: int
+    design_effect: float
+    """How many times larger the variance of the accuracy is by passages than by documents."""
     flips: Flips | None
     """Answers that changed from the reference; None for the reference itself, or if questions
     differ."""
@@ -178,15 +189,20 @@ def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled 
         return None
     changed = [flips(task, figure, reference) for task, figure in found]
     known = [one for one in changed if one is not None]
-    together = None
-    if len(known) == len(found):
-        together = Flips(
-            sum(one.documents for one in known),
-            sum(one.lost for one in known),
-            sum(one.gained for one in known),
-        )
+    together = Flips.together(known) if len(known) == len(found) else None
     answers = "".join(figure.right for _, figure in found)
-    return Pooled(len(answers), answers.count("1"), together)
+    groups = [group for task, figure in found for group in _right_by_passage(task, figure)]
+    right = answers.count("1")
+    return Pooled(len(answers), right, design_effect(groups, right), together)
+
+
+def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[tuple[int, int]]:
+    """Return for each passage the number of its documents, and of those that are right."""
+    groups: dict[int, tuple[int, int]] = {}
+    for name, answer in zip(task.passages or range(len(figure.right)), figure.right, strict=False):
+        documents, right = groups.get(name, (0, 0))
+        groups[name] = documents + 1, right + (answer == "1")
+    return groups.values()
 
 
 def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:

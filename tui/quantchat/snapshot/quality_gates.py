@@ -240,7 +240,7 @@ def _of_tasks(
 ) -> Reading | None:
     if its is None or base is None:
         return None
-    own = ((run, "accuracy"), share(base.right, base.documents))
+    own = ((run, "accuracy"), share(base.right, base.documents, base.design_effect))
     if figure == "accuracy" and itself:
         return Reading((own,), lambda accuracy: accuracy)
     if its.flips is None:
@@ -248,14 +248,19 @@ def _of_tasks(
     if figure == "accuracy":
         change = ((run, "change", model.label), paired_difference(its.flips))
         return Reading((own, change), lambda accuracy, difference: accuracy + difference)
-    changed = share(its.flips.lost + its.flips.gained, its.flips.documents)
+    flips = its.flips
+    changed = share(flips.lost + flips.gained, flips.documents, flips.changes_design_effect)
     return Reading((((run, figure, model.label), changed),), lambda value: value)
 
 
-def share(count: int, of: int) -> Uncertain:
-    """Return a share with its interval of Agresti and Coull: two successes and failures added."""
-    centre = (count + 2) / (of + 4)
-    return Uncertain(count / of, centre, _z() * math.sqrt(centre * (1 - centre) / (of + 4)))
+def share(count: int, of: int, design_effect: float = 1.0) -> Uncertain:
+    """Return a share with its interval of Agresti and Coull: two successes and failures added.
+
+    With a `design_effect` there are that many times fewer independent units than `of`.
+    """
+    successes, units = count / design_effect, of / design_effect
+    centre = (successes + 2) / (units + 4)
+    return Uncertain(count / of, centre, _z() * math.sqrt(centre * (1 - centre) / (units + 4)))
 
 
 def paired_difference(flips: Flips) -> Uncertain:

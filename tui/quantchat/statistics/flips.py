@@ -5,14 +5,46 @@ many answers differ. Quantized models do that (Dutta et al. 2024, "Accuracy is N
 who call such answers flips). Both models are asked the same questions, so the test is McNemar's
 (1947) in its exact form: among the questions that only one model answers correctly, is each model
 the correct one equally often?
+
+Questions about the same passage are not independent: a model that misreads the passage gets several
+of them wrong. So the passage is then the unit. Standard errors are cluster-robust (Miller 2024,
+"Adding Error Bars to Evals", arXiv:2411.00640, section 2.2), but never smaller than those of
+independent questions, and the test swaps the two models in whole passages (a randomization test:
+with one question in each passage it is McNemar's).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import NormalDist
+from typing import NamedTuple
+
+
+def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
+    """Return how many times larger the variance of a mean is by passages than by documents.
+
+    Each group is a passage: the number of its documents, and the sum of their values; `squares` is
+    the sum of all squared values. At least 1, because passages are few and their variance is a
+    rough estimate; 1 if each document is a passage, or if nothing varies.
+    """
+    documents = sum(size for size, _ in groups)
+    count, mean = len(groups), sum(total for _, total in groups) / documents
+    independent = squares - documents * mean**2
+    if not 1 < count < documents or independent <= 0:
+        return 1.0
+    clustered = math.fsum((its - size * mean) ** 2 for size, its in groups) * count / (count - 1)
+    return max(1.0, clustered / independent)
+
+
+class Passage(NamedTuple):
+    """The changed answers to the questions about one passage."""
+
+    documents: int
+    lost: int
+    gained: int
 
 
 @dataclass(frozen=True)
@@ -24,21 +56,61 @@ class Flips:
     """Answers that are right in the reference and wrong in this model."""
     gained: int
     """Answers that are wrong in the reference and right in this model."""
+    passages: tuple[Passage, ...] = field(default=(), compare=False, repr=False)
+    """The same for each passage; empty if each document has its own."""
 
     @classmethod
-    def between(cls, reference: Sequence[object], model: Sequence[object]) -> Flips:
+    def between(
+        cls,
+        reference: Sequence[object],
+        model: Sequence[object],
+        passages: Sequence[Hashable] = (),
+    ) -> Flips:
         """Compare two lists that say for each document whether the model was right.
 
-        Raises ValueError if the lists differ in length or are empty.
+        `passages` names the passage of each document; empty if none is shared. Raises ValueError if
+        the lists differ in length or are empty.
         """
         if len(reference) != len(model) or not model:
             raise ValueError(f"{len(reference)} and {len(model)} answers cannot be paired")
-        lost = gained = 0
-        for before, now in zip(reference, model, strict=True):
+        groups: dict[Hashable, list[int]] = {}
+        named = passages or range(len(model))
+        for before, now, name in zip(reference, model, named, strict=True):
+            group = groups.setdefault(name, [0, 0, 0])
+            group[0] += 1
             if before != now:
-                right = now in (True, "1")
-                gained, lost = gained + right, lost + (not right)
-        return cls(len(model), lost, gained)
+                group[2 if now in (True, "1") else 1] += 1
+        parts = [Passage(*group) for group in groups.values()]
+        return cls.together(
+            [cls(part.documents, part.lost, part.gained, (part,)) for part in parts]
+        )
+
+    @classmethod
+    def together(cls, parts: Sequence[Flips]) -> Flips:
+        """Return the changed answers of all `parts`, which share no passage."""
+        return cls(
+            sum(one.documents for one in parts),
+            sum(one.lost for one in parts),
+            sum(one.gained for one in parts),
+            tuple(passage for one in parts for passage in one.passages),
+        )
+
+    @property
+    def clusters(self) -> int:
+        """Number of independent units: passages, or documents if none is shared."""
+        return len(self.passages) or self.documents
+
+    @cached_property
+    def design_effect(self) -> float:
+        """How many times larger the variance of the difference is by passages than by documents."""
+        groups = [(one.documents, one.gained - one.lost) for one in self.passages]
+        return design_effect(groups, self.lost + self.gained) if groups else 1.0
+
+    @property
+    def changes_design_effect(self) -> float:
+        """The same for the share of changed answers."""
+        groups = [(one.documents, one.gained + one.lost) for one in self.passages]
+        return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
     @property
     def difference(self) -> float:
@@ -49,7 +121,8 @@ class Flips:
     def error(self) -> float:
         """Standard error of the difference, paired (Agresti, "Categorical Data Analysis", 11.1)."""
         changed, net = self.lost + self.gained, self.gained - self.lost
-        return float((changed - net * net / self.documents) ** 0.5) / self.documents
+        variance = (changed - net * net / self.documents) * self.design_effect
+        return float(variance**0.5) / self.documents
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -69,7 +142,7 @@ class Flips:
     @property
     def margin(self) -> float:
         """Half the width of `interval`."""
-        return NormalDist().inv_cdf(0.975) * self._smoothed_error
+        return self._quantile(0.975) * self._smoothed_error
 
     @property
     def detectable(self) -> float:
@@ -77,13 +150,21 @@ class Flips:
 
         It holds if as many answers change as did here (power 0.8 at the 0.05 level).
         """
-        return (NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)) * self._smoothed_error
+        return (self._quantile(0.975) + self._quantile(0.8)) * self._smoothed_error
+
+    def _quantile(self, share: float) -> float:
+        """Return the normal quantile; that of Student's t if passages are the units."""
+        if self.clusters == self.documents or self.clusters < 2:
+            return NormalDist().inv_cdf(share)
+        from scipy.stats import t
+
+        return float(t.ppf(share, self.clusters - 1))
 
     @property
     def _smoothed_error(self) -> float:
         net, documents = self.gained - self.lost, self.documents + 2
         changed = self.gained + self.lost + 1
-        return math.sqrt(changed - net * net / documents) / documents
+        return math.sqrt((changed - net * net / documents) * self.design_effect) / documents
 
     @property
     def p(self) -> float:
@@ -91,6 +172,24 @@ class Flips:
         changed = self.lost + self.gained
         if not changed:
             return 1.0
+        if self.clusters < self.documents:
+            return self._p_by_passages
         from scipy.stats import binomtest
 
         return float(binomtest(self.lost, changed).pvalue)
+
+    @cached_property
+    def _p_by_passages(self) -> float:
+        """p-value if the two models are swapped in whole passages, at random: exact."""
+        import numpy
+
+        chances = numpy.ones(
+            1
+        )  # of each sum of the passages so far, from the lowest to the highest
+        for passage in self.passages:
+            if net := abs(passage.gained - passage.lost):
+                more = numpy.zeros(2 * net)
+                chances = (numpy.append(chances, more) + numpy.append(more, chances)) / 2
+        sums = numpy.arange(len(chances)) - len(chances) // 2
+        found = abs(self.gained - self.lost)
+        return min(1.0, float(chances[abs(sums) >= found].sum()))

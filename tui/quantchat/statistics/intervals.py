@@ -246,19 +246,19 @@ class _Spread(NamedTuple):
     @property
     def margin(self) -> float:
         """Half the width of the interval."""
-        from scipy import stats
+        from scipy.special import stdtrit  # Student's t quantile; scipy.stats takes long to import
 
         if not self.error or math.isinf(self.error):
             return self.error
-        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom) * self.error)
+        return float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2) * self.error)
 
     def p_value(self, value: float) -> float:
         """Return the two-sided p-value of 0 for an estimate of `value`."""
-        from scipy import stats
+        from scipy.special import stdtr
 
         if not self.error:
             return 0.0 if value else 1.0
-        return float(2 * stats.t.sf(abs(value) / self.error, self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(value) / self.error))
 
 
 def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
@@ -303,12 +303,11 @@ def _pooled_above(one: _Spread, other: _Spread) -> float:
 
 def _is_source(one: _Spread, within: _Spread, most: float) -> bool:
     """Return whether prompts, or rounds, differ more than the pairs `within` them (p <= `most`)."""
-    from scipy import stats
+    from scipy.special import fdtrc  # the upper tail of the F distribution
 
     if most >= 1 or not within.error:
         return most >= 1 or one.error > 0
-    p = stats.f.sf(one.error**2 / within.error**2, one.freedom, within.freedom)
-    return bool(p <= most)
+    return bool(fdtrc(one.freedom, within.freedom, one.error**2 / within.error**2) <= most)
 
 
 def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:

@@ -46,6 +46,10 @@ MEANING = (
     "Detectable: the smallest difference that this many documents show in four of five cases."
 )
 
+BY_PASSAGE = (
+    "Questions about one passage depend on each other: errors and p take passages as units."
+)
+
 
 def blocks(found: EvaluationRecord) -> list[Block]:
     """Return the whole evaluation: the tasks and how they were run, the tables, the warnings."""
@@ -65,15 +69,17 @@ def facts(found: EvaluationRecord) -> list[str]:
         f"asked by lm-evaluation-harness {found.harness}, {asked}{at_once}",
         *(_task(task, found.limit) for task in tasks.values()),
         MEANING,
+        *([BY_PASSAGE] if any(task.passages for task in tasks.values()) else []),
     ]
 
 
 def _task(task: TaskResultRecord, limit: int) -> str:
     first = "the first " if 0 < limit == task.documents else ""
+    passages = f" about {task.clusters} passages" if task.passages else ""
     examples = f"{task.few_shot} examples before each" if task.few_shot else "no examples"
     return (
         f"{task.task} (version {task.version}): {first}{task.documents}"
-        f" documents (SHA-256 {task.documents_sha256[:12]}), {examples}"
+        f" documents{passages} (SHA-256 {task.documents_sha256[:12]}), {examples}"
     )
 
 
@@ -167,6 +173,9 @@ def pooled_table(found: EvaluationRecord) -> Table:
         )
         rows.append(cells((_named(model), *texts)))
     title = "All tasks together, each document once; p corrected for the number of models (Holm)"
+    units = {its.flips.clusters for _, its in done if its and its.flips}
+    if any(task.passages for model in found.models for task in model.tasks) and units:
+        title += f"; {max(units)} independent passages and questions"
     headings = ("", "right", "Δ, %", "95 % interval", "detectable, %", "lost / gained", "p")
     return table(title, (*headings, Column("decision")), rows)
 
@@ -214,7 +223,7 @@ def several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) 
 
 _COLUMNS = (
     "snapshot", "model", "role", "task", "version", "few_shot", "documents", "metric", "filter",
-    "value", "error", "lost", "gained", "p", "detectable",
+    "value", "error", "lost", "gained", "p", "detectable", "clusters",
 )  # fmt: skip
 
 
@@ -231,5 +240,6 @@ def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
                     task.documents, figure.metric, figure.filter, figure.value, figure.error,
                     *((seen.lost, seen.gained, seen.p, seen.detectable)
                       if seen else (None,) * 4),
+                    task.clusters,
                 ))  # fmt: skip
     return DataTable(_COLUMNS, tuple(rows))

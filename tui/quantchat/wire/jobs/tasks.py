@@ -37,6 +37,8 @@ class TaskResult:
     """Tokens of each written answer without its thoughts, in order; empty if none are written."""
     thought_tokens: list[int] = field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
+    passages: list[int] = field(default_factory=list)
+    """Number of the passage that each document is about, in order; empty if none is shared."""
 
 
 @dataclass(frozen=True)

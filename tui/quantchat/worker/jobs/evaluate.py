@@ -11,6 +11,8 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
+import json
+import math
 import os
 import statistics
 import time
@@ -34,6 +36,13 @@ from quantchat.worker.thoughts import served_splitter, split_at_end
 
 SEED = 1234
 """Seed of the harness's sampling and few-shot examples."""
+
+PASSAGES = (
+    "passage", "context", "article", "story", "paragraph", "premise", "support", "background",
+    "document",
+)  # fmt: skip
+"""Fields of a document with a text that several questions may be about, as the tasks of the harness
+name them: BoolQ and DROP, SQuAD and Social IQa, RACE, CoQA, MultiRC, ANLI and COPA, SciQ."""
 
 _ASKING = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
@@ -259,13 +268,15 @@ def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
         for part in ("doc_hash", "prompt_hash", "target_hash"):
             digest.update(sample[part].encode())
     lengths = [_lengths(text, tokenizer) for sample in asked for text in _written(sample)]
+    passages = passages_of([sample["doc"] for sample in asked])
     return TaskResult(
         task=task,
         version=str(results["versions"].get(task)),
         few_shot=int(results["configs"][task].get("num_fewshot") or 0),
         documents=len(asked),
         documents_sha256=digest.hexdigest(),
-        figures=list(_figures(samples, results["results"][task])),
+        figures=list(_figures(samples, results["results"][task], passages)),
+        passages=passages,
         answer_tokens=[answer for answer, _ in lengths],
         thought_tokens=[thought for _, thought in lengths],
     )
@@ -290,7 +301,27 @@ def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def _figures(samples: list[Any], totals: dict[str, object]) -> Iterator[TaskFigure]:
+def passages_of(documents: list[Any]) -> list[int]:
+    """Return the number of each document's passage, from 0; empty if no passage is shared.
+
+    The passage is the first field of `PASSAGES` that the documents have. A document without it
+    stands alone. If all documents have the same one, it is no passage but a part of the prompt.
+    """
+    for name in PASSAGES:
+        numbers: dict[str, int] = {}
+        found = []
+        for place, document in enumerate(documents):
+            value = document.get(name) if isinstance(document, dict) else None
+            key = json.dumps(value, default=str).strip() if value else f"{place}"
+            found.append(numbers.setdefault(key, len(numbers)))
+        if 1 < len(numbers) < len(documents):
+            return found
+    return []
+
+
+def _figures(
+    samples: list[Any], totals: dict[str, object], passages: list[int]
+) -> Iterator[TaskFigure]:
     for key, value in totals.items():
         metric, _, chosen = key.partition(",")
         if not chosen or metric.endswith("_stderr") or not isinstance(value, int | float):
@@ -303,7 +334,7 @@ def _figures(samples: list[Any], totals: dict[str, object]) -> Iterator[TaskFigu
             metric=metric,
             filter=chosen,
             value=float(value),
-            error=_error(of_documents) if mean else None,
+            error=_error(of_documents, passages) if mean else None,
             right="".join(str(int(one)) for one in of_documents) if counted else "",
         )
 
@@ -312,6 +343,20 @@ def _is_mean(values: list[float], total: float) -> bool:
     return abs(statistics.fmean(values) - total) < 1e-9
 
 
-def _error(values: list[float]) -> float | None:
-    """Return the standard error of the mean of `values`; None for a single value."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+def _error(values: list[float], passages: list[int]) -> float | None:
+    """Return the standard error of the mean of `values`; None for a single value.
+
+    The larger of two: with documents or with passages as independent units (cluster-robust).
+    """
+    if len(values) < 2:
+        return None
+    by_document = statistics.stdev(values) / math.sqrt(len(values))
+    if not passages:
+        return by_document
+    mean, sums = statistics.fmean(values), [0.0] * (max(passages) + 1)
+    for number, value in zip(passages, values, strict=True):
+        sums[number] += value - mean
+    count = len(sums)
+    squares = math.fsum(one**2 for one in sums)
+    by_passage = math.sqrt(squares * count / (count - 1)) / len(values)
+    return max(by_document, by_passage)
