@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantchat.host import limits
-from quantchat.host.limits import MemoryLimits, UsableMemory, usable_cpus
+from quantchat.host.limits import CpuThrottling, MemoryLimits, UsableMemory, usable_cpus
 from quantchat.session.requests import threads_for
 from quantchat.system.host import Host
 
@@ -206,3 +206,17 @@ def test_whatever_the_kernel_says_it_is_read(
 
 def test_a_mount_point_may_hold_a_space(tmp_path: Path) -> None:
     assert limits._plain(r"/sys/fs/c\040g") == "/sys/fs/c g"
+
+
+# ------------------------------------------------------------ stopped by a quota
+
+
+def test_the_time_that_a_quota_stopped_us_is_that_of_the_cgroup_stopped_longest(
+    tmp_path: Path,
+) -> None:
+    stat = "usage_usec 9\nnr_throttled 3\nthrottled_usec {}"
+    files = {"cpu.stat": stat.format(1_500_000), "a/cpu.stat": stat.format(2_250_000)}
+    assert CpuThrottling(v2(tmp_path / "2", files, path="/a")).seconds() == 2.25
+    files = {"cpu,cpuacct/cpu.stat": "nr_periods 9\nnr_throttled 3\nthrottled_time 1500000000"}
+    assert CpuThrottling(v1(tmp_path / "1", files)).seconds() == 1.5
+    assert CpuThrottling(v2(tmp_path / "none", {})).seconds() == 0

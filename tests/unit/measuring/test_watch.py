@@ -16,14 +16,15 @@ import pytest
 
 from fakes.scripted_worker import Script, ledger
 from fakes.waiting import until
+from quantchat.host.limits import CpuThrottling
 from quantchat.measuring import watch as watching
 from quantchat.measuring.measurement import Measurement
 from quantchat.measuring.record import record_measurement
 from quantchat.measuring.rounds import TRIES, Plan, Task
-from quantchat.measuring.watch import LATE_S, LOOK_S, Watch
+from quantchat.measuring.watch import FREQUENCY_EVERY_S, LATE_S, LEAST_READINGS, LOOK_S, Watch
 from quantchat.snapshot import store
 from quantchat.system import disturbance
-from quantchat.system.disturbance import CpuClock, CpuTime, busiest, stopped
+from quantchat.system.disturbance import CpuClock, CpuFrequency, CpuTime, busiest, stopped
 from quantchat.system.sampler import DeviceSampler
 from unit.measuring.test_rounds import opened
 
@@ -51,6 +52,26 @@ class FakeClock(CpuClock):
 
 def side(label: str, pid: int | None = None, device: str = "cpu") -> Any:
     return SimpleNamespace(label=label, pid=pid, ledger=ledger(device=device))
+
+
+class FakeFrequency(CpuFrequency):
+    """Shows one of `shown` after the other, in MHz, and then the last one for ever."""
+
+    def __init__(self, *shown: float) -> None:
+        self.shown = list(shown)
+
+    def mhz(self) -> float | None:
+        return self.shown.pop(0) if len(self.shown) > 1 else self.shown[0]
+
+
+class FakeThrottling(CpuThrottling):
+    """A container's limit that has stopped us for `stopped` seconds."""
+
+    def __init__(self) -> None:
+        self.stopped = 0.0
+
+    def seconds(self) -> float:
+        return self.stopped
 
 
 @pytest.fixture
@@ -189,3 +210,64 @@ async def test_a_turn_that_was_stopped_is_measured_again_or_left_out(tmp_path: P
     )
     assert f"1 turn was measured again: {reason}" in snapshot.measurement.flags
     assert store.load(store.save(snapshot, tmp_path / "saved")) == snapshot
+
+
+# ------------------------------------------------------------ frequency, and a container's limit
+
+
+def turn_at(watch: Watch, number: int, *mhz: float) -> list[str]:
+    """A turn during which the processor runs at these frequencies, one after the other."""
+    watch.frequency = FakeFrequency(*mhz)
+    with watch.turn(number) as found:
+        for _ in mhz:
+            watch.looked(FREQUENCY_EVERY_S)
+    return found
+
+
+def test_a_frequency_that_falls_during_a_turn_is_a_disturbance() -> None:
+    watch = Watch([side("A"), side("B")], FakeClock())
+    assert turn_at(watch, 1, *[3000.0] * 4, *[2000.0] * 4) == [
+        "the processor's frequency changed from 3000 to 2000 MHz"
+    ]
+    assert turn_at(watch, 1, *[2000.0] * 8) == []  # slow, but steady: the turn counts
+    assert turn_at(watch, 1, *[2000.0, 2150.0] * 4) == []  # the usual flutter
+    assert turn_at(watch, 1, 1000.0, *[2000.0] * 7) == []  # one reading on the way up
+    assert turn_at(watch, 1, *[3000.0, 1000.0] * (LEAST_READINGS // 2 - 1)) == []  # too few
+    assert watch.flags == []
+
+
+def test_a_frequency_that_differs_between_rounds_is_named() -> None:
+    watch = Watch([side("A"), side("B")], FakeClock())
+    turn_at(watch, 0, *[4000.0] * 8)  # the warm-up does not count
+    for number, mhz in ((1, 3000.0), (2, 2900.0), (3, 2400.0)):
+        assert turn_at(watch, number, *[mhz] * 8) == []
+    assert watch.flags == ["processor: frequency between 2400 MHz (round 3) and 3000 MHz (round 1)"]
+
+
+@pytest.mark.parametrize("devices", [("cuda:0", "cuda:0"), ("server", "server")])
+def test_the_frequency_does_not_matter_beside_other_devices(devices: tuple[str, str]) -> None:
+    watch = Watch([side(label, device=at) for label, at in zip("AB", devices, strict=True)])
+    assert turn_at(watch, 1, *[3000.0] * 4, *[2000.0] * 4) == []
+
+
+def test_a_kernel_that_shows_no_frequency_says_nothing(tmp_path: Path) -> None:
+    assert CpuFrequency(tmp_path).mhz() is None
+    for core in os.sched_getaffinity(0):
+        (folder := tmp_path / f"cpu{core}" / "cpufreq").mkdir(parents=True)
+        (folder / "scaling_cur_freq").write_text("2400000\n")
+    assert CpuFrequency(tmp_path).mhz() == 2400.0
+    (folder / "scaling_cur_freq").write_text("<unknown>\n")
+    found = CpuFrequency(tmp_path).mhz()
+    assert found == (2400.0 if len(os.sched_getaffinity(0)) > 1 else None)
+
+
+def test_a_container_that_is_stopped_by_its_limit_is_named() -> None:
+    limit = FakeThrottling()
+    watch = Watch([side("A"), side("B")], FakeClock(), throttling=limit)
+    for number, stopped_s in ((0, 5.0), (1, 0.1), (2, 0.5), (3, 0.0), (4, 1.0)):
+        with watch.turn(number) as found:  # of ten seconds
+            limit.stopped += stopped_s
+        assert found == []
+    assert watch.flags == [
+        "processor: the CPU limit of the container stopped our processes for 1.5 s in round 2, 4"
+    ]

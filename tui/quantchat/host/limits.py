@@ -63,6 +63,23 @@ class MemoryLimits:
         return UsableMemory(total, available)
 
 
+class CpuThrottling:
+    """Reads how long the CPU quota of a container stopped this process and its children."""
+
+    def __init__(self, root: Path = _ROOT) -> None:
+        self._levels = _levels("cpu", root)
+
+    def seconds(self) -> float:
+        """Return the seconds so far, by the cgroup that was stopped longest; 0 without a quota."""
+        return max((_throttled_s(_text(folder / "cpu.stat")) for folder in self._levels), default=0)
+
+
+def _throttled_s(stat: str) -> float:
+    """Return the throttled seconds in a `cpu.stat`: microseconds in cgroups v2, ns in v1."""
+    found = re.search(r"^throttled_(usec|time) (\d+)$", stat, re.MULTILINE)
+    return int(found[2]) / (1e6 if found[1] == "usec" else 1e9) if found else 0.0
+
+
 def _working_set(folder: Path) -> int:
     """Return the bytes that a cgroup uses and cannot drop: its usage without cached files.
 

@@ -1,9 +1,10 @@
-"""Watches a measurement for disturbances: stopped workers, suspension, load of other programs.
+"""Watches a measurement for disturbances: stopped workers, suspension, changes of the frequency.
 
-A turn during which a worker was stopped or the machine was suspended is measured again, at most
-twice; if it is disturbed each time, it is left out. All of these turns are recorded. CPU load of
-other programs, and a time in which this program did not run, only give a warning: measuring again
-would not help, because a busy machine may stay busy.
+A turn during which a worker was stopped, the machine was suspended, or the CPU's frequency changed
+is measured again, at most twice; if it is disturbed each time, it is left out. All of these turns
+are recorded. Load of other programs, a container's CPU limit, a frequency that differs between
+rounds, and a time in which this program did not run, only give a warning: measuring again would not
+help, because a busy or hot machine may stay so.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 
+from quantchat.host.limits import CpuThrottling
 from quantchat.host.watchdog import checking
 from quantchat.session.live_variant import LiveVariant
-from quantchat.system.disturbance import CpuClock, busiest, stopped, suspended_s
+from quantchat.system.disturbance import CpuClock, CpuFrequency, busiest, stopped, suspended_s
 from quantchat.wire.variant import SERVER
 
 LOOK_S = 0.1
@@ -34,6 +37,20 @@ MOST_BY_OTHERS_BESIDE_GPU = 0.50
 
 LEAST_S = 1.0
 """Shortest time, in s, for which the load is judged, because it is counted in steps of 10 ms."""
+
+MOST_FREQUENCY_CHANGE = 0.10
+"""Largest change of the CPU's frequency during a turn, or from one round to another, as a share of
+the lower one. A decode loop changes its speed with the clock."""
+
+FREQUENCY_EVERY_S = 0.3
+"""Seconds between two readings of the frequency: on many cores a reading takes a millisecond."""
+
+LEAST_READINGS = 6
+"""Fewest readings of the frequency from which a change during a turn is seen, so that one reading
+between two states of the clock is no change."""
+
+MOST_THROTTLED = 0.02
+"""Largest share of a round in which a container's CPU limit may stop our processes."""
 
 NAMED = 3
 """Largest number of other programs that a warning names."""
@@ -66,6 +83,8 @@ class Watch:
     clock: CpuClock = field(default_factory=CpuClock)
     loads: dict[int, Load] = field(default_factory=dict)
     """Load by round."""
+    frequency: CpuFrequency = field(default_factory=CpuFrequency)
+    throttling: CpuThrottling = field(default_factory=CpuThrottling)
     used_by: Counter[str] = field(default_factory=Counter)
     """CPU seconds of other programs during the rounds, by program name."""
 
@@ -74,6 +93,14 @@ class Watch:
         self._late_s: dict[int, float] = {}
         """Seconds in which this program did not run, by round."""
         self._round = 0
+        self._mhz: list[float] = []
+        """Readings of the frequency during the turn."""
+        self._unread_s = 0.0
+        """Seconds since the previous reading."""
+        self._round_mhz: dict[int, list[float]] = {}
+        """Median frequency of each turn, by round."""
+        self._throttled_s: dict[int, float] = {}
+        """Seconds in which a container's limit stopped our processes, by round."""
         self._others: dict[int, tuple[str, float]] | None = None
 
     # ------------------------------------------------------------ each turn
@@ -86,6 +113,11 @@ class Watch:
         """Check for stopped workers, `seconds` after the previous check."""
         if seconds > LOOK_S + LATE_S:
             self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
+        self._unread_s += seconds
+        if self._unread_s >= FREQUENCY_EVERY_S and self._on_cpu:
+            self._unread_s = 0.0
+            if (mhz := self.frequency.mhz()) is not None:
+                self._mhz.append(mhz)
         labels = {one.pid: one.label for one in self.sides if one.pid is not None}
         for pid in stopped(labels):
             label = labels[pid]
@@ -96,19 +128,39 @@ class Watch:
         """Watch a turn within this context; at its end the list has the disturbances."""
         found: list[str] = []
         self._stopped_s.clear()
+        self._mhz.clear()
         self._round = round_number
-        asleep, before = suspended_s(), self.clock.read()
+        asleep, throttled, before = suspended_s(), self.throttling.seconds(), self.clock.read()
         yield found
         after, asleep = self.clock.read(), suspended_s() - asleep
         seconds = after.at_s - before.at_s
         by_others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
         self.loads.setdefault(round_number, Load()).add(seconds, by_others)
+        throttled_s = self.throttling.seconds() - throttled
+        self._throttled_s[round_number] = self._throttled_s.get(round_number, 0.0) + throttled_s
         if asleep > LEAST_SUSPENDED_S:
             found.append(f"the machine was suspended for {asleep:.1f} s")
         found += [
             f"{label}: its worker was stopped for about {for_s:.1f} s"
             for label, for_s in self._stopped_s.items()
         ]
+        found += self._frequency_change()
+
+    def _frequency_change(self) -> list[str]:
+        """Return how the frequency changed from the first half of the turn to the second."""
+        if len(self._mhz) < LEAST_READINGS:
+            return []
+        half = len(self._mhz) // 2
+        before, after = median(self._mhz[:half]), median(self._mhz[-half:])
+        if _differ(before, after):
+            return [f"the processor's frequency changed from {before:.0f} to {after:.0f} MHz"]
+        self._round_mhz.setdefault(self._round, []).append(median(self._mhz))
+        return []
+
+    @property
+    def _on_cpu(self) -> bool:
+        """Whether a side computes on the processor, as far as is known."""
+        return any(one.ledger and one.ledger.device == "cpu" for one in self.sides)
 
     def between_rounds(self) -> None:
         """Record the CPU time of other programs. Slow, so call it only between turns."""
@@ -130,7 +182,30 @@ class Watch:
                 f"round {rounds}: this program did not run for {sum(late.values()):.1f} s in all: "
                 "the machine was overloaded, or frozen"
             )
-        return lines + self._by_others()
+        return lines + self._by_others() + self._by_limit() + self._by_frequency()
+
+    def _by_limit(self) -> list[str]:
+        seconds = {
+            number: for_s
+            for number, for_s in sorted(self._throttled_s.items())
+            if number and for_s > MOST_THROTTLED * self.loads[number].seconds
+        }
+        if not seconds:
+            return []
+        return [
+            f"processor: the CPU limit of the container stopped our processes for "
+            f"{sum(seconds.values()):.1f} s in round {', '.join(map(str, seconds))}"
+        ]
+
+    def _by_frequency(self) -> list[str]:
+        rounds = {n: median(found) for n, found in sorted(self._round_mhz.items()) if n}
+        if not rounds or not _differ(min(rounds.values()), max(rounds.values())):
+            return []
+        low, high = (pick(rounds, key=lambda n: rounds[n]) for pick in (min, max))
+        return [
+            f"processor: frequency between {rounds[low]:.0f} MHz (round {low}) and "
+            f"{rounds[high]:.0f} MHz (round {high})"
+        ]
 
     def _by_others(self) -> list[str]:
         sides = list(self.sides)
@@ -153,3 +228,8 @@ class Watch:
             f"processor: other programs took {taken} of {self.clock.cores} cores in round "
             f"{', '.join(map(str, cores))}" + (f" (most: {', '.join(named)})" if named else "")
         ]
+
+
+def _differ(one: float, other: float) -> bool:
+    """Return whether two frequencies differ by more than `MOST_FREQUENCY_CHANGE`."""
+    return max(one, other) > min(one, other) * (1 + MOST_FREQUENCY_CHANGE)

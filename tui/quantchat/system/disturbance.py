@@ -1,4 +1,7 @@
-"""Detects disturbances of a measurement: other processes' CPU time, suspension, stopped workers."""
+"""Detects disturbances of a measurement.
+
+They are other processes' CPU time, suspension, stopped workers, and changes of the CPU's frequency.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,25 @@ class CpuClock:
             if process.pid not in own and times is not None:
                 found[process.pid] = (process.info["name"] or "?", times.user + times.system)
         return found
+
+
+class CpuFrequency:
+    """Reads the frequency of the fastest core that this process may use: the one that computes."""
+
+    def __init__(self, root: Path = Path("/sys/devices/system/cpu")) -> None:
+        files = (root / f"cpu{n}/cpufreq/scaling_cur_freq" for n in sorted(os.sched_getaffinity(0)))
+        self._files = [file for file in files if file.is_file()]
+
+    def mhz(self) -> float | None:
+        """Return the frequency in MHz; None if the kernel does not show it.
+
+        Most virtual machines do not.
+        """
+        found = []
+        for file in self._files:
+            with contextlib.suppress(OSError, ValueError):
+                found.append(int(file.read_text("ascii")) / 1000)
+        return max(found, default=None)
 
 
 def _used_s(pid: int) -> float:
