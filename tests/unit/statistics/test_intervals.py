@@ -348,3 +348,29 @@ def test_variation() -> None:
     assert variation(values) == pytest.approx(statistics.stdev(values) / 10)
     assert variation([1.0]) is None
     assert variation([0.0, 0.0]) is None
+
+
+def test_the_detectable_difference_is_shown_in_four_of_five_simulations() -> None:
+    generator = numpy.random.default_rng(12)
+    noise = [generator.normal(0, 0.05, (6, 1)) for _ in range(400)]
+    found = [ratio_of([Pair(n, 0, 1, math.exp(x)) for n, (x,) in enumerate(one)]) for one in noise]
+    planned = statistics.median(one.detectable for one in found if one and one.detectable)
+    slower = [
+        ratio_of([Pair(n, 0, 1, math.exp(x) * (1 + planned)) for n, (x,) in enumerate(one)])
+        for one in noise
+    ]
+    shown = sum(one.shown for one in slower if one) / len(slower)
+    assert 0.72 < shown < 0.88
+
+
+def test_what_has_no_interval_has_no_detectable_difference() -> None:
+    one = ratio_of([Pair("p", 1, 1, 2)])
+    assert one is not None
+    assert one.detectable is None
+    assert exact_ratio(4, 5).detectable is None
+    wild = ratio_of([Pair("p", 1, 1, 1e-300), Pair("p", 2, 1, 1e300)])
+    assert wild is not None
+    assert wild.high is not None
+    assert math.isfinite(wild.high)
+    assert wild.detectable == wild.high
+    assert not wild.shown

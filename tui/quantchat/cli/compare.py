@@ -77,7 +77,7 @@ def compare(
     interval, and otherwise undecided. --fail-if fails (exit status 1) if the condition is true,
     --fail-unless if it is false. An undecided gate makes the exit status 2, and the output says how
     many prompts, rounds, tokens or documents would decide it. If the gate compares one figure of
-    two columns, the interval is that of their ratio, bootstrapped over prompts and rounds. Weights
+    two columns, the interval is that of their ratio, over prompts and rounds. Weights
     and GPU memory are compared without an interval. A figure that was measured only once is
     undecided. So is process_bytes on a CPU, where resident memory differs between processes.
 

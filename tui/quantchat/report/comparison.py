@@ -179,6 +179,7 @@ def _ratio(pair: PairCompared) -> dict[str, object]:
                 "clusters": one.ratio.clusters,
                 "clustered_by": one.ratio.clustered_by,
                 "difference_shown": one.ratio.shown,
+                "detectable": one.ratio.detectable,
             }
             for one in pair.figures
         },

@@ -8,6 +8,8 @@ _TERMS = (
     ("A, B", "the left and the right variant; B ÷ A is a ratio of their figures"),
     ("95 % interval", "the ratios that the measurement is compatible with; if it contains 1, no"
      " difference is shown"),
+    ("detectable", "the smallest true difference that a measurement like this one shows in four of"
+     " five cases"),
     ("TTFT", "time to first token: from the prompt's arrival until the first output token"),
     ("ITL", "inter-token latency: from one output token to the next; p95: 95 % are at or below"),
     ("TPOT", "time per output token: (last token − first token) ÷ (tokens − 1)"),

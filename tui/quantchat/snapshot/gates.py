@@ -3,9 +3,10 @@
 A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
 their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. A
 gate that compares an expression with a number is judged by the expression, any other gate by left
-minus right. In these expressions each figure is its mean over the prompts, bootstrapped over
-prompts and rounds. Memory has one value and no sample: a gate compares this value, and is decided
-only if every process that loads the variant would have the same value (`Column.repeatable`).
+minus right. In these expressions each figure is its mean over the prompts, and the error comes from
+leaving out one prompt or round at a time. Memory has one value and no sample: a gate compares this
+value, and is decided only if every process that loads the variant would have the same value
+(`Column.repeatable`).
 """
 
 from __future__ import annotations

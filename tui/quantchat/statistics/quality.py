@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from quantchat.statistics.intervals import POWER
 from quantchat.wire.codec import FORMERLY
 
 if TYPE_CHECKING:
@@ -100,6 +101,23 @@ class Divergence:
 def passages(windows: int, scored: int) -> int:
     """Return the number of passages in `windows` windows of `scored` scored tokens each."""
     return windows * _parts(scored)
+
+
+def detectable(quantity: Quantity, passages: int) -> float | None:
+    """Return the smallest true value that is told from 0 in four of five cases.
+
+    It is the larger of two: with tokens and with `passages` as independent units. None without a
+    standard error.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    found = []
+    if quantity.error is not None:
+        found.append((ndtri(0.975) + ndtri(POWER)) * quantity.error)
+    if quantity.clustered is not None and passages > 1:
+        quantiles = stdtrit(passages - 1, 0.975) + stdtrit(passages - 1, POWER)
+        found.append(quantiles * quantity.clustered)
+    return float(max(found)) if found else None
 
 
 def _parts(scored: int) -> int:

@@ -224,3 +224,28 @@ def test_an_older_score_has_four_equal_parts_of_the_scored_tokens() -> None:
     text = printed(report.blocks(record))
     for said in ("34 to 41", "42 to 49", "50 to 57", "58 to 64"):
         assert said in text, said
+
+
+# ------------------------------------------------------------ no difference shown
+
+
+def test_a_difference_of_perplexity_that_is_not_shown_has_a_limit() -> None:
+    record = score_record(RESOLVED)
+    seen = record.models[2].divergence
+    assert seen is not None
+
+    def lines(value: float, clustered: float) -> list[str]:
+        ratio = Quantity(value, 0.001, clustered)
+        model = record.models[2].model_copy(
+            update={"divergence": dataclasses.replace(seen, log_ratio=ratio)}
+        )
+        return report.undetected(record.model_copy(update={"models": [model]}))
+
+    # Eight windows: Student's t with 7 degrees of freedom, 2.365 + 0.896 standard errors.
+    assert lines(0.01, 0.02) == [
+        "NF4: no difference of perplexity shown; one of 6.7% would have been, in four of five cases"
+    ]
+    assert lines(0.10, 0.02) == []
+    assert lines(0.0, 0.0001) == [  # the error by token is the larger one
+        "NF4: no difference of perplexity shown; one of 0.3% would have been, in four of five cases"
+    ]

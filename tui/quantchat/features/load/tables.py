@@ -15,7 +15,7 @@ from quantchat.document.document import (
     table,
     warnings,
 )
-from quantchat.document.figures import UNKNOWN, milliseconds, number, plural, size
+from quantchat.document.figures import UNKNOWN, milliseconds, no_difference, number, plural, size
 from quantchat.document.model_results import failures
 from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, Point, points
 from quantchat.snapshot.schema import Snapshot
@@ -165,7 +165,7 @@ def _interval(ratio: Ratio) -> str:
 def _shown(ratio: Ratio) -> Cell:
     if ratio.low is None:
         return Cell("one round: no interval", role="quiet")
-    return Cell("" if ratio.shown else "no difference shown", role="quiet")
+    return Cell("" if ratio.shown else no_difference(ratio), role="quiet")
 
 
 # ------------------------------------------------------------ CSV

@@ -15,7 +15,15 @@ from quantchat.document.document import (
     table,
     warnings,
 )
-from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, plural, size
+from quantchat.document.figures import (
+    ORDERS,
+    UNKNOWN,
+    milliseconds,
+    no_difference,
+    number,
+    plural,
+    size,
+)
 from quantchat.document.series import Series, all_series, has_two_sides, letter, reported_turns
 from quantchat.features.measure.headline import headline
 from quantchat.snapshot.compared_sides import measured_turns
@@ -111,7 +119,7 @@ def ratio_texts(ratio: Ratio) -> tuple[str, str]:
         return value, "too wide to be useful: measure more rounds"
     interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
     if not ratio.shown:
-        return value, f"{interval}, no difference shown"
+        return value, f"{interval}, {no_difference(ratio)}"
     if ratio.prompts == 1:
         return value, f"{interval}, for this prompt alone"
     return value, interval

@@ -64,7 +64,7 @@ class Candidate:
 
     @cached_property
     def throughput(self) -> Interval | None:
-        """The mean decode throughput in tok/s, computed once: its bootstrap takes long."""
+        """The mean decode throughput in tok/s, computed once."""
         rows = [Row(prompt, round_, (value,)) for (prompt, round_), value in self.speeds.items()]
         return interval_of(lambda means: means[0], rows) if rows else None
 

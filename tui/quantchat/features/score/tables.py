@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -21,9 +22,10 @@ from quantchat.document.document import (
 from quantchat.document.figures import UNKNOWN, size, with_error
 from quantchat.document.model_results import Result, failures, heading, not_comparable, notes
 from quantchat.measuring.score_plan import LONGEST
+from quantchat.snapshot.quality_gates import mean_of_tokens
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import LocatedRecord, ScoredRecord, ScoreRecord, SettingRecord
-from quantchat.statistics.quality import Divergence, Percentile, Quantity
+from quantchat.statistics.quality import Divergence, Percentile, Quantity, detectable
 
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
 
@@ -41,6 +43,7 @@ def blocks(score: ScoreRecord) -> list[Block]:
     return [
         Facts(tuple(facts(score))),
         *tables(score),
+        *paragraphs(undetected(score)),
         *warnings(score_warnings(score)),
     ]
 
@@ -55,6 +58,25 @@ def facts(score: ScoreRecord) -> list[str]:
             f" of {stored.kld_mean:.1e} from those it computed, {stored.kld_max:.1e} at most"
         )
     return [*lines, ERRORS]
+
+
+def undetected(score: ScoreRecord) -> list[str]:
+    """Return a line for each variant whose perplexity is not shown to differ from the reference's.
+
+    It says which difference this text would have shown.
+    """
+    lines = []
+    for model in score.models:
+        if model.divergence is None or model.role != "variant":
+            continue
+        ratio, units = model.divergence.log_ratio, score.setting.independent
+        found, least = mean_of_tokens(ratio, units), detectable(ratio, units)
+        if least is not None and abs(found.value) <= found.margin:
+            lines.append(
+                f"{model.label}: no difference of perplexity shown; one of {math.expm1(least):.1%}"
+                " would have been, in four of five cases"
+            )
+    return lines
 
 
 def _read(setting: SettingRecord) -> str:
