@@ -72,7 +72,7 @@ async def test_from_loading_to_ratios(tmp_path: Path) -> None:
     assert tpot.ratio is not None
     assert tpot.ratio.value == pytest.approx(0.5)
     assert tpot.ratio.shown
-    assert (tpot.ratio.pairs, tpot.ratio.clusters) == (6, 3)
+    assert (tpot.ratio.pairs, tpot.ratio.prompts) == (6, 3)
     assert found["decode throughput"].b == pytest.approx(100.0)
     memory = found["memory, process"].ratio
     assert memory is not None

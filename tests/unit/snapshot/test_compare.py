@@ -65,7 +65,7 @@ def test_runs_are_paired_by_prompt_and_round() -> None:
     assert tpot.a == pytest.approx(200**0.5)  # the geometric mean of 10 and 20
     assert tpot.b == pytest.approx((22 * 11) ** 0.5)
     assert tpot.ratio.value == pytest.approx(1.1)
-    assert (tpot.ratio.pairs, tpot.ratio.clusters) == (4, 2)
+    assert (tpot.ratio.pairs, tpot.ratio.prompts) == (4, 2)
 
 
 def test_prompts_that_are_others_are_told() -> None:
@@ -80,7 +80,7 @@ def test_the_same_prompt_twice_in_a_plan_stays_two_tasks() -> None:
     (between,) = (p for p in result.pairs if (p.b.letter, p.a.letter) == ("c", "a"))
     tpot = next(one for one in between.figures if one.name == "tpot_ms")
     assert tpot.a == pytest.approx(200**0.5)
-    assert (tpot.ratio.value, tpot.ratio.clusters) == (1, 2)
+    assert (tpot.ratio.value, tpot.ratio.prompts) == (1, 2)
 
 
 def test_what_differed_is_told_by_column() -> None:
