@@ -120,6 +120,7 @@ def test_without_shared_passages_nothing_changes() -> None:
     assert (together.documents, together.clusters, together.lost, together.gained) == (4, 3, 2, 1)
 
 
+@pytest.mark.simulation
 def test_models_that_misread_whole_passages_are_seldom_told_apart() -> None:
     """Two equal models: with documents as units 20 % of comparisons would show a difference."""
     import numpy

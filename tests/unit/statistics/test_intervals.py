@@ -350,6 +350,7 @@ def test_variation() -> None:
     assert variation([0.0, 0.0]) is None
 
 
+@pytest.mark.simulation
 def test_the_detectable_difference_is_shown_in_four_of_five_simulations() -> None:
     generator = numpy.random.default_rng(12)
     noise = [generator.normal(0, 0.05, (6, 1)) for _ in range(400)]
