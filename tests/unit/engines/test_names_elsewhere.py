@@ -17,6 +17,7 @@ _VERSIONS = "the library transformers, whose version is recorded"
 _FORMAT = "a value of `quant_method` in a checkpoint's files"
 _PACKAGE = "the package gguf, with which transformers reads GGUF files"
 ALLOWED = {
+    ("checkpoints/autoround_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/bitsandbytes_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/calibration_stages.py", "transformers"): _VERSIONS,
     ("checkpoints/gptq_stage.py", "transformers"): _VERSIONS,
@@ -28,6 +29,7 @@ ALLOWED = {
         ("common/model_folder.py", name): _FORMAT
         for name in ("awq", "bitsandbytes", "gptq", "hqq", "torchao")
     },
+    ("worker/jobs/quantize_autoround.py", "autoround"): "the name of auto-round's logger",
     ("worker/model/files_check.py", "bitsandbytes"): _FORMAT,
     ("worker/model/loaded.py", "transformers"): _VERSIONS,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import pkgutil
 import shutil
 from collections.abc import Callable, Sequence
@@ -179,6 +180,7 @@ class CheckpointBuilder:
         return damaged is None
 
     async def _make(self, stage: Stage, on_progress: OnProgress) -> Path:
+        _check_installed(stage)
         needs = [await self._have(need, on_progress) for need in stage.needs]
 
         def tell(done: int, total: int, detail: str) -> None:
@@ -220,6 +222,13 @@ class CheckpointBuilder:
         if free < needed:
             reason = f"the disk is too full: {needed // MIB} MiB are needed, {free // MIB} are free"
             raise JobFailed(Failed("no_space", reason, MORE_ROOM, needed=needed, free=free))
+
+
+def _check_installed(stage: Stage) -> None:
+    for library in stage.optional:
+        if importlib.util.find_spec(library.module) is None:
+            reason = f"making this checkpoint needs the package {library.package}, which is missing"
+            raise JobFailed(Failed("missing_library", reason, library.command))
 
 
 def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from quantchat.checkpoints.built_results import as_recorded, cut_length
 from quantchat.checkpoints.cache import read_built
@@ -19,30 +19,34 @@ from quantchat.engines.quantize import Calibration, Quantize, QuantizeAwq
 from quantchat.engines.variant import VariantBase
 from quantchat.wire.jobs import (
     CHATS_FILE,
+    AutoRoundSettings,
     AwqSettings,
     GptqSettings,
+    QuantizeAutoRoundJob,
     QuantizeAwqJob,
     QuantizeGptqJob,
 )
 
-_MAKERS = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
+_GPTQMODEL = tuple(library.package for library in ENGINE.libraries)
 
 
 @dataclass(frozen=True)
-class _Calibrated(FromWeights):
-    """A stage that quantizes with GPTQModel, on the model's own chats or a user's text."""
+class Calibrated(FromWeights):
+    """A stage that quantizes with a calibration set: the model's own chats or a user's text."""
 
     quantize: Calibration
+    makers: ClassVar[tuple[str, ...]] = (*_GPTQMODEL, "torch", "transformers")
+    """Packages whose versions the checkpoint depends on."""
     key = "quantizing layer"
     title = "quantizing layer"
 
     @property
     @abstractmethod
-    def settings(self) -> GptqSettings | AwqSettings:
+    def settings(self) -> GptqSettings | AwqSettings | AutoRoundSettings:
         """The method's settings for the job."""
 
     @abstractmethod
-    def job(self, **common: Any) -> QuantizeGptqJob | QuantizeAwqJob:
+    def job(self, **common: Any) -> QuantizeGptqJob | QuantizeAwqJob | QuantizeAutoRoundJob:
         """Return the method's job; `common` are the fields that the jobs share."""
 
     @property
@@ -52,7 +56,7 @@ class _Calibrated(FromWeights):
             **self.weights.inputs,
             **self.weights.asked,
             **asdict(self.settings),
-            "versions": versions(_MAKERS),
+            "versions": versions(self.makers),
             "recipe": 2,
         }
 
@@ -91,14 +95,14 @@ class _Calibrated(FromWeights):
             return self.quantize.sample_tokens
         return cut_length(read_built(work.needs[-1]))
 
-    def _named(self, method: str) -> str:
+    def named(self, method: str) -> str:
         """The model's slug, the method, the bits and the group size."""
         group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
         return f"{self.weights.source.slug}-{method}{self.settings.bits}bit-{group}"
 
 
 @dataclass(frozen=True)
-class QuantizeGptq(_Calibrated):
+class QuantizeGptq(Calibrated):
     """The stage that quantizes with GPTQ."""
 
     quantize: Quantize
@@ -106,7 +110,7 @@ class QuantizeGptq(_Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self._named("gptq-")
+        return self.named("gptq-")
 
     @property
     def settings(self) -> GptqSettings:
@@ -122,7 +126,7 @@ class QuantizeGptq(_Calibrated):
 
 
 @dataclass(frozen=True)
-class QuantizeWithAwq(_Calibrated):
+class QuantizeWithAwq(Calibrated):
     """The stage that quantizes with AWQ."""
 
     quantize: QuantizeAwq
@@ -130,7 +134,7 @@ class QuantizeWithAwq(_Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self._named("awq-")
+        return self.named("awq-")
 
     @property
     def settings(self) -> AwqSettings:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from quantchat.checkpoints import fetch
 from quantchat.checkpoints.fetch import Wheel
@@ -20,6 +21,7 @@ from quantchat.host.job_runner import run_job
 from quantchat.host.pip import PIP
 from quantchat.host.worker_process import StartWorker
 from quantchat.wire.jobs import DequantizeJob, Job, Result, Workspace
+from quantchat.wire.library import Library
 
 MIB = 2**20
 
@@ -59,6 +61,10 @@ class BuildContext:
 
 class Stage(ABC):
     """One step of a build, which produces one artifact in the cache."""
+
+    optional: ClassVar[tuple[Library, ...]] = ()
+    """Packages that the build imports and that are no dependencies of quantchat. If one is missing,
+    the build is refused before the stages in `needs` run."""
 
     @property
     @abstractmethod

@@ -43,6 +43,8 @@ class Method:
     always saved. None if the method cannot save one."""
     calibrated: bool = False
     """Whether the method needs calibration, which the table `[variants.quantize]` describes."""
+    made_with: tuple[Library, ...] = ()
+    """Libraries that make a checkpoint, if they are not those that load it."""
 
 
 Capability: TypeAlias = "tuple[int, int]"

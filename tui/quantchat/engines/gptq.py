@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from quantchat.engines.engine import Method
-from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel
+from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel, gptq_layer
 from quantchat.engines.quantize import Quantize
 from quantchat.estimate.model_files import TensorInfo
 
@@ -47,13 +47,7 @@ class _Engine(GptqModelEngine[Gptq]):
         return _slow_kernel(spec) if cuda else []
 
     def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
-        scales, indices = tensors.get(f"{stem}.scales"), tensors.get(f"{stem}.g_idx")
-        rows, outputs = tensors[f"{stem}.qweight"].shape
-        # With mixed precision each layer has its own width, which its group index shows.
-        named = bits if isinstance(bits, int) and bits > 0 else 4
-        inputs = indices.elements if indices else 32 * rows // named
-        groups = scales.shape[0] if scales and scales.shape else 1
-        return Layer(inputs, outputs, groups, 32 * rows // max(1, inputs), indexed=True)
+        return gptq_layer(tensors, stem, bits)
 
 
 ENGINE = _Engine()

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -62,6 +62,20 @@ class Layer:
         return {"scales": scales, "zeros": zeros, "indices": indices}
 
 
+def gptq_layer(tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
+    """Return the layer in GPTQ's format whose weights are the tensor `stem`.qweight.
+
+    `bits` comes from the quantization config of the checkpoint.
+    """
+    scales, indices = tensors.get(f"{stem}.scales"), tensors.get(f"{stem}.g_idx")
+    rows, outputs = tensors[f"{stem}.qweight"].shape
+    # With mixed precision each layer has its own width, which its group index shows.
+    named = bits if isinstance(bits, int) and bits > 0 else 4
+    inputs = indices.elements if indices else 32 * rows // named
+    groups = scales.shape[0] if scales and scales.shape else 1
+    return Layer(inputs, outputs, groups, 32 * rows // max(1, inputs), indexed=True)
+
+
 class GptqModelEngine(Engine[Table]):
     """An engine that loads with GPTQModel: a finished checkpoint, or one that is built first."""
 
@@ -72,6 +86,8 @@ class GptqModelEngine(Engine[Table]):
     only_quantized = True
     indexed = False
     """Whether a layer has a group index for each input."""
+    kernels: ClassVar[str] = ""
+    """GPTQModel's name of the method whose kernels compute; empty: that of the engine."""
 
     @abstractmethod
     def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
@@ -92,7 +108,7 @@ class GptqModelEngine(Engine[Table]):
         layers, rest = self._of(files.tensors, made) if made else self._to_make(spec, files)
         packed = 0
         overhead: Counter[str] = Counter()
-        kernel = getattr(spec, "kernel", "auto").removeprefix(f"{self.name}_")
+        kernel = getattr(spec, "kernel", "auto").removeprefix(f"{self.kernels or self.name}_")
         for layer in layers:
             packed += layer.packed()
             overhead.update(layer.overhead(_layout(kernel, layer, cuda)))

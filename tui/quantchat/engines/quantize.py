@@ -1,4 +1,4 @@
-"""The table `[variants.quantize]`: the settings for building a GPTQ or AWQ checkpoint."""
+"""The table `[variants.quantize]`: the settings for building a calibrated checkpoint."""
 
 from __future__ import annotations
 
@@ -85,3 +85,14 @@ class QuantizeAwq(Calibration):
     """Bits per weight; the kernels support only 4."""
     sym: bool = False
     """Symmetric quantization, without a zero point for each group."""
+
+
+class QuantizeAutoRound(Calibration):
+    """Build an AutoRound checkpoint of the variant's model before it is first loaded."""
+
+    bits: Literal[2, 3, 4, 8] = 4
+    """Bits per weight."""
+    sym: bool = True
+    """Symmetric quantization, which the fast kernels need."""
+    iters: int = Field(200, ge=1, le=10_000)
+    """Steps of optimization for each block of the model. More take longer, and round better."""

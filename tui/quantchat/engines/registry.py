@@ -18,7 +18,8 @@ from quantchat.engines.variant import VariantBase
 from quantchat.wire.library import Library
 
 _OWN = (
-    "bitsandbytes", "gptq", "awq", "torchao", "hqq", "auto_gptq", "transformers", "gguf", "openai",
+    "bitsandbytes", "gptq", "awq", "autoround", "torchao", "hqq", "auto_gptq", "transformers",
+    "gguf", "openai",
 )  # fmt: skip
 """Modules of this package that declare an engine, as `ENGINE`."""
 

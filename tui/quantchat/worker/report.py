@@ -6,3 +6,8 @@ from collections.abc import Callable
 
 Report = Callable[[int, int, str], None]
 """Called with `done`, `total` (0: unknown) and a detail, from any thread."""
+
+
+def duration(seconds: float) -> str:
+    """Return a time to wait: `40 s` or `12 min`."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

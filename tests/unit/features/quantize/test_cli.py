@@ -7,9 +7,12 @@ import functools
 import json
 import math
 import shutil
+import sys
 from array import array
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from quantchat.checkpoints import export
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.cli import main
 from quantchat.engines.gptq import Gptq
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Quantize, QuantizeAutoRound
 from quantchat.errors import UserError
 from quantchat.features.quantize import outcome
 from quantchat.features.quantize.cli import _METHOD_ONLY
@@ -184,9 +187,10 @@ def test_what_it_cannot_be_asked(
     assert jobs.begun == []
 
 
-def test_every_setting_of_gptq_has_its_option() -> None:
+def test_every_setting_has_its_option() -> None:
     elsewhere = {"calibration", "samples", "sample_tokens", "seed"}
-    assert set(_METHOD_ONLY) == set(Quantize.model_fields) - elsewhere
+    settings = Quantize.model_fields.keys() | QuantizeAutoRound.model_fields.keys()
+    assert set(_METHOD_ONLY) == settings - elsewhere
 
 
 def test_what_fails_is_one_line(jobs: Jobs, tmp_path: Path, capsys: Capture) -> None:
@@ -373,3 +377,38 @@ model = "/model"
     )
     made = loads(f'name = "p"\n{profile}', where="p.toml", folder=tmp_path).variants[0]
     assert made == Gptq(label="GPTQ 4-bit", engine="gptq", model=str(tmp_path / "out"))
+
+
+def test_autoround_gets_its_settings_and_the_same_calibration(
+    jobs: Jobs, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "auto_round", _named("auto_round"))
+    jobs.results["quantize autoround"] = replace(QUANTIZED, losses=[])
+    asked = ["--method", "autoround", "--iters", "50", "--bits", "3", "--no-perplexity"]
+    assert main(["quantize", "model", *asked]) == 0
+    assert jobs.names() == ["calibrate", "quantize autoround"]
+    job = dict(jobs.begun)["quantize autoround"]
+    assert (job.settings.iters, job.settings.bits, job.settings.sym) == (50, 3, True)
+    said = capsys.readouterr()
+    assert "rounding block 1 of 2: half" in said.err
+    assert 'engine = "autoround"' in said.out and "made/model-autoround-3bit-g128-" in said.out
+    assert main(["quantize", "model", "--method", "gptq", "--iters", "50"]) == 2
+    assert "--iters: not for --method gptq" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named_before_the_calibration(
+    jobs: Jobs, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["quantize", "model", "--method", "autoround"]) == 1
+    said = capsys.readouterr().err
+    assert "needs the package auto-round" in said
+    assert "python -m pip install 'quantchat[autoround]'" in said
+    assert jobs.begun == []
+
+
+def _named(name: str) -> ModuleType:
+    """A module that can be found, like one that is installed."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    return module

@@ -40,14 +40,15 @@ def offered(model: str) -> Iterator[OfferedMethod]:
             *(_line(key, value) for key, value in method.keys.items()),
             *(["[variants.quantize]"] if method.calibrated else []),
         ]
+        needed = (*method.made_with, *engine.libraries)
         yield OfferedMethod(
             name=name,
             label=method.label,
             engine=engine.name,
-            needs=", ".join(library.package for library in engine.libraries),
+            needs=", ".join(library.package for library in needed),
             calibrated=method.calibrated,
             made_here=method.saved is not None,
-            missing=next(filter(None, map(_missing, engine.libraries)), ""),
+            missing=next(filter(None, map(_missing, needed)), ""),
             toml="\n".join(lines),
         )
 

@@ -25,6 +25,7 @@ _METHOD_ONLY = {
     "sym": "--asymmetric",
     "damp_percent": "--damp",
     "true_sequential": "--no-true-sequential",
+    "iters": "--iters",
 }
 """Settings that only some methods have: their names in a profile, with their options."""
 
@@ -52,7 +53,8 @@ def _method_help() -> str:
     calibrated = []
     for name in _MADE:
         engine, method = methods()[name]
-        by_library.setdefault(engine.libraries[0].package, []).append(name)
+        library = (*method.made_with, *engine.libraries)[0]
+        by_library.setdefault(library.package, []).append(name)
         calibrated += [name] if method.calibrated else []
     used = "; ".join(f"{library} for {', '.join(names)}" for library, names in by_library.items())
     return f"Libraries: {used}. Calibrated: {', '.join(calibrated)}."
@@ -85,12 +87,15 @@ def _method_help() -> str:
     help="Use the tokenizer and chat template of this other model.",
 )
 @click.option(
-    "--bits", type=click.Choice(["2", "3", "4", "8"]), help="GPTQ: bits per weight. Default: 4."
+    "--bits",
+    type=click.Choice(["2", "3", "4", "8"]),
+    help="GPTQ, AutoRound: bits per weight. Default: 4.",
 )
 @click.option(
     "--group-size",
     type=int,
-    help="GPTQ, AWQ: weights that share a scale. Default: the first of 128, 64, 32 that fits.",
+    help="GPTQ, AWQ, AutoRound: weights that share a scale. Default: the first of 128, 64, 32 that "
+    "fits.",
 )
 @click.option(
     "--act-order",
@@ -111,7 +116,7 @@ def _method_help() -> str:
     "sym",
     flag_value=False,
     default=None,
-    help="GPTQ: use a zero point for each group, as AWQ always does.",
+    help="GPTQ, AutoRound: use a zero point for each group, as AWQ always does.",
 )
 @click.option(
     "--damp",
@@ -126,6 +131,11 @@ def _method_help() -> str:
     flag_value=False,
     default=None,
     help="GPTQ: quantize all modules of a layer from the same activations.",
+)
+@click.option(
+    "--iters",
+    type=int,
+    help="AutoRound: steps of optimization for each block of the model. Default: 200.",
 )
 @click.option("--no-double-quant", is_flag=True, help="nf4, fp4: do not quantize the scales.")
 @click.option(
@@ -347,7 +357,7 @@ def _asked(
         engine, how = methods()[name]
         told = {**how.keys, **(how.saved or {})}
         if how.calibrated:
-            told["quantize"] = given
+            told["quantize"] = {key: given[key] for key in given if _takes(engine, how, key)}
         elif "double_quant" in engine.table.model_fields:
             told["double_quant"] = double_quant
         variants.append({"label": name, "engine": engine.name, **told, **common})

@@ -17,6 +17,7 @@ from quantchat.wire.jobs.checkpoints import (
     CPU_SAMPLE_TOKENS,
     GPU_SAMPLE_TOKENS,
     MIN_SAMPLES,
+    AutoRoundSettings,
     AwqSettings,
     CalibrateJob,
     CalibrateResult,
@@ -31,6 +32,7 @@ from quantchat.wire.jobs.checkpoints import (
     MergeAdapterResult,
     MergedAdapter,
     ModuleLoss,
+    QuantizeAutoRoundJob,
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
     QuantizeBitsAndBytesResult,
@@ -89,6 +91,7 @@ __all__ = [
     "ROUNDS_FILE",
     "UNUSABLE",
     "AnyJob",
+    "AutoRoundSettings",
     "AwqSettings",
     "BatchJob",
     "BatchResult",
@@ -126,6 +129,7 @@ __all__ = [
     "MergedAdapter",
     "ModuleLoss",
     "PartDivergence",
+    "QuantizeAutoRoundJob",
     "QuantizeAwqJob",
     "QuantizeBitsAndBytesJob",
     "QuantizeBitsAndBytesResult",
@@ -149,6 +153,7 @@ AnyJob = (
     | QuantizeBitsAndBytesJob
     | QuantizeGptqJob
     | QuantizeAwqJob
+    | QuantizeAutoRoundJob
     | ScoreJob
     | LocateLossJob
     | EvaluateJob

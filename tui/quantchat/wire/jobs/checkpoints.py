@@ -184,6 +184,16 @@ class AwqSettings:
 
 
 @dataclass(frozen=True)
+class AutoRoundSettings:
+    """Settings of auto-round's `AutoRound`, with its names."""
+
+    bits: int
+    group_size: int
+    sym: bool
+    iters: int
+
+
+@dataclass(frozen=True)
 class ModuleLoss:
     """Quantization error of one module."""
 
@@ -195,7 +205,7 @@ class ModuleLoss:
 
 @dataclass(frozen=True)
 class CalibrationUsed:
-    """The calibration samples of a GPTQ or AWQ checkpoint."""
+    """The calibration samples of a checkpoint."""
 
     samples: int
     tokens: int
@@ -209,7 +219,7 @@ class CalibrationUsed:
 
 @dataclass(frozen=True)
 class QuantizeGptqResult:
-    """The result of `QuantizeGptqJob` and `QuantizeAwqJob`."""
+    """The result of `QuantizeGptqJob`, `QuantizeAwqJob` and `QuantizeAutoRoundJob`."""
 
     layers: int
     losses: list[ModuleLoss]
@@ -249,6 +259,22 @@ class QuantizeAwqJob(Job[QuantizeGptqResult]):
 
     load: Load
     settings: AwqSettings
+    calibration: str
+    workspace: Workspace
+    most_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class QuantizeAutoRoundJob(Job[QuantizeGptqResult]):
+    """Quantize a model in full precision with AutoRound, block by block, and save it.
+
+    The checkpoint has GPTQ's format. A stopped run cannot be resumed.
+    """
+
+    title = "quantize autoround"
+
+    load: Load
+    settings: AutoRoundSettings
     calibration: str
     workspace: Workspace
     most_tokens: int | None = None

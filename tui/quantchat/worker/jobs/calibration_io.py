@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 from quantchat.common.calibration_text import Record
 from quantchat.wire.jobs import CHATS_FILE, CHATS_TEXT_FILE, CalibrateResult
 from quantchat.worker.model.chat_template import as_wanted
+
+CALIBRATION = "calibration.jsonl"
+"""File in the checkpoint's folder with its calibration samples."""
 
 
 def write(
@@ -28,6 +32,13 @@ def write(
     return CalibrateResult(len(records), len(ids))
 
 
+def keep(file: Path, folder: Path) -> str:
+    """Copy the calibration samples `file` into a checkpoint's `folder`; return their SHA-256."""
+    body = file.read_bytes()
+    (folder / CALIBRATION).write_bytes(body)
+    return hashlib.sha256(body).hexdigest()
+
+
 def ids(
     one: Record,
     tokenizer: Any,
@@ -38,6 +49,14 @@ def ids(
     text, whole = rendered(one, tokenizer, template or {})
     found: list[int] = tokenizer(text, add_special_tokens=not whole, verbose=False)["input_ids"]
     return found[:most]
+
+
+def read(
+    file: Path, tokenizer: Any, most: int | None, template: Mapping[str, object]
+) -> list[list[int]]:
+    """Return the token ids of each record in `file`, at most the first `most` of each."""
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [ids(json.loads(line), tokenizer, most, template) for line in lines if line]
 
 
 def rendered(one: Record, tokenizer: Any, template: Mapping[str, object]) -> tuple[str, bool]:

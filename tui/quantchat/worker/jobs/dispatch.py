@@ -14,6 +14,7 @@ from quantchat.wire.jobs import (
     LoadTestJob,
     LocateLossJob,
     MergeAdapterJob,
+    QuantizeAutoRoundJob,
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
     QuantizeGptqJob,
@@ -68,6 +69,10 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import quantize_bitsandbytes
 
             return quantize_bitsandbytes.run(job, report)
+        case QuantizeAutoRoundJob():
+            from quantchat.worker.jobs import quantize_autoround
+
+            return quantize_autoround.run(job, report)
         case QuantizeAwqJob():
             from quantchat.worker.jobs import quantize_awq
 

@@ -6,8 +6,6 @@ The methods: GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023).
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import shutil
 import time
 from dataclasses import asdict
@@ -25,7 +23,7 @@ from quantchat.wire.jobs import (
 )
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.calibration_io import ids
+from quantchat.worker.jobs.calibration_io import keep, read
 from quantchat.worker.jobs.config_compat import write_both
 from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
 from quantchat.worker.jobs.job_env import (
@@ -40,13 +38,10 @@ from quantchat.worker.loaders.gptq import kind_named
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype
-from quantchat.worker.report import Report
+from quantchat.worker.report import Report, duration
 
 BATCH = 4
 """Number of samples to run through a layer at once."""
-
-CALIBRATION = "calibration.jsonl"
-"""File in the checkpoint's folder with its calibration samples."""
 
 _NO_LOSS = "not applicable"
 """AWQ's loss of a module that shares no scales with others."""
@@ -85,13 +80,8 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
         check_awq(model.model, [name for names in blocks for name in names])
     tokenizer = tokenizer_for(load)
     layers = model.model.config.get_text_config().num_hidden_layers
-    calibration = Path(job.calibration).read_bytes()
-    template = template_variables(load)
-    chats = [
-        {"input_ids": ids(json.loads(chat), tokenizer, job.most_tokens, template)}
-        for chat in calibration.decode().split("\n")
-        if chat
-    ]
+    calibration, template = Path(job.calibration), template_variables(load)
+    chats = [{"input_ids": one} for one in read(calibration, tokenizer, job.most_tokens, template)]
     tokens, inputs = sum(len(chat["input_ids"]) for chat in chats), widest(model.model)
     report(0, layers, f"{tokens} calibration tokens, the widest module has {inputs} inputs")
     watch = _Watch(layers, report)
@@ -103,8 +93,7 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
         model.save(str(output))
     tokenizer.save_pretrained(output)
     write_both(output)
-    (output / CALIBRATION).write_bytes(calibration)
-    digest = hashlib.sha256(calibration).hexdigest()
+    digest = keep(calibration, output)
     return QuantizeGptqResult(
         layers=layers,
         losses=[
@@ -208,7 +197,7 @@ class _Watch:
             self._losses = self._found(layer_idx, module_names, processor)
             left = self._layers * subset_total - (layer_idx * subset_total + subset_index + 1)
             each_s = (time.monotonic() - self._began) / self._groups_done
-            self._left = f"{_duration(left * each_s)} left"
+            self._left = f"{duration(left * each_s)} left"
         # The last time and losses stay on screen during the next group. The time comes first,
         # because a narrow column cuts off the end.
         under_way = "" if stage == "quant_complete" else ", ".join(map(_short, module_names))
@@ -230,10 +219,6 @@ class _Watch:
 
 def _short(module: str) -> str:
     return module.rpartition(".")[2]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _number(text: str) -> float | None:

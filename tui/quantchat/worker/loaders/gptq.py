@@ -45,7 +45,7 @@ def load(
 
     device = device_for(command)
     wish, note, slow = str(command.options.get("kernel", "auto")), "", ""
-    family = command.engine
+    family = gptq_kernels.method_of(command)
     backend = _backend(family, wish, BACKEND)
     refuse_pickled(command.model, has_option=False)
     tokenizer = fast_tokenizer(command)

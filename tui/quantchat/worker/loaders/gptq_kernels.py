@@ -38,6 +38,11 @@ class Chosen:
     """Why its measured speed is misleading, and the remedy; empty for a fast kernel."""
 
 
+def method_of(command: Load) -> str:
+    """Return GPTQModel's name of the quantization method: `gptq` or `awq`."""
+    return "gptq" if command.engine == "autoround" else command.engine
+
+
 def choose(command: Load, stage: Callable[[str], None], building: Building) -> Chosen:
     """Choose the kernel for a checkpoint on a GPU, and compile it if necessary.
 
@@ -48,7 +53,7 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
 
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
     dtype = _dtype(command, config)
-    family = command.engine
+    family = method_of(command)
     wish = str(command.options.get("kernel", "auto")).removeprefix(f"{family}_")
     if wish != "auto":
         if problem := built(wish, dtype, stage, building):

@@ -1,0 +1,46 @@
+"""The stage from a model in full precision to an AutoRound checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from quantchat.checkpoints.full_precision import Weights
+from quantchat.checkpoints.gptq_stage import Calibrated
+from quantchat.checkpoints.stages import Stage
+from quantchat.engines.autoround import AUTO_ROUND
+from quantchat.engines.quantize import QuantizeAutoRound
+from quantchat.engines.variant import VariantBase
+from quantchat.wire.jobs import AutoRoundSettings, QuantizeAutoRoundJob
+
+
+@dataclass(frozen=True)
+class QuantizeWithAutoRound(Calibrated):
+    """The stage that quantizes with AutoRound."""
+
+    quantize: QuantizeAutoRound
+    makers = (AUTO_ROUND.package, "torch", "transformers")
+    optional = (AUTO_ROUND,)
+    title = "rounding block"
+
+    @property
+    def slug(self) -> str:
+        """The model's slug, the bits and the group size."""
+        return self.named("autoround-")
+
+    @property
+    def settings(self) -> AutoRoundSettings:
+        """AutoRound's settings."""
+        asked = {one.name: getattr(self.quantize, one.name) for one in fields(AutoRoundSettings)}
+        return AutoRoundSettings(**asked)
+
+    def job(self, **common: Any) -> QuantizeAutoRoundJob:
+        """Return the job for AutoRound."""
+        return QuantizeAutoRoundJob(settings=self.settings, **common)
+
+
+def stage_of(weights: Weights, spec: VariantBase) -> Stage:
+    """Return the stage that builds the checkpoint of `spec` from `weights`."""
+    made = spec.calibration_table
+    assert isinstance(made, QuantizeAutoRound)  # noqa: S101 - else it loads a finished checkpoint
+    return QuantizeWithAutoRound(weights, made)

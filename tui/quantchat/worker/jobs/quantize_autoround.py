@@ -1,0 +1,165 @@
+"""Build a checkpoint with AutoRound (Cheng et al. 2023), block by block, in GPTQ's format."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from quantchat.wire.jobs import CalibrationUsed, QuantizeAutoRoundJob, QuantizeGptqResult
+from quantchat.worker.failures import Refused
+from quantchat.worker.jobs.calibration_io import keep, read
+from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.job_env import (
+    give_freed_memory_back,
+    prepare_process,
+    template_variables,
+    tokenizer_for,
+    with_local_files,
+)
+from quantchat.worker.jobs.layer_widths import check_groups
+from quantchat.worker.model.devices import choose_device
+from quantchat.worker.model.files_check import refuse_quantized
+from quantchat.worker.model.loaded import choose_dtype
+from quantchat.worker.report import Report, duration
+
+FORMAT = "auto_gptq"
+"""AutoRound's name for GPTQ's format."""
+
+_BLOCK_DONE = re.compile(
+    r"quantized \d+/\d+ layers in the block(?:, loss iter 0: ([\d.e+-]+) -> iter \d+: ([\d.e+-]+))?"
+)
+"""What AutoRound 0.16 logs after each block, with its mean squared error before and after."""
+
+
+def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
+    """Quantize the model with AutoRound, and save it into the output folder.
+
+    Raises Refused if the group size does not divide a module's width, the model is already
+    quantized, or the calibration set is empty.
+    """
+    report(0, 0, "importing libraries")
+    prepare_process(job.workspace)
+    give_freed_memory_back()  # only one block is in use at a time
+    from auto_round import AutoRound
+    from transformers import AutoModelForCausalLM
+
+    report(0, 0, "loading the model")
+    load, output = with_local_files(job.load, report), Path(job.workspace.output)
+    refuse_quantized(load.model)
+    dtype = choose_dtype(load.dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        load.model, dtype=dtype, trust_remote_code=load.trust_remote_code
+    )
+    dtype = model.dtype
+    check_groups(model, job.settings.group_size)
+    tokenizer = tokenizer_for(load)
+    template = template_variables(load)
+    chats = read(Path(job.calibration), tokenizer, job.most_tokens, template)
+    rows = equal_rows(chats)
+    tokens = sum(map(len, rows))
+    layers = model.config.get_text_config().num_hidden_layers
+    report(0, layers, f"{tokens} calibration tokens")
+    rounding = AutoRound(
+        model,
+        tokenizer,
+        **dataclasses.asdict(job.settings),
+        dataset=rows_as_tensors(rows),
+        nsamples=len(rows),
+        seqlen=len(rows[0]),
+        device_map=choose_device(load.device),
+        enable_torch_compile=False,  # it needs a C++ compiler
+    )
+    with _reported(layers, report):
+        _, made = rounding.quantize_and_save("made", format=FORMAT)
+    report(layers, layers, "writing the checkpoint")
+    (folder,) = {Path(one) for one in ([made] if isinstance(made, str) else made)}
+    for file in folder.iterdir():
+        file.rename(output / file.name)
+    _unquantized_in(output, dtype)
+    tokenizer.save_pretrained(output)
+    write_both(output)
+    digest = keep(Path(job.calibration), output)
+    return QuantizeGptqResult(
+        layers=layers,
+        losses=[],
+        # Without `widest`: the number of inputs limits GPTQ's Hessian, and AutoRound has none.
+        calibration=CalibrationUsed(len(chats), tokens, digest, chat_template_kwargs=template),
+        resumed=0,
+    )
+
+
+def equal_rows(chats: list[list[int]]) -> list[list[int]]:
+    """Return the tokens of all chats, joined and cut into rows of equal length.
+
+    AutoRound computes several rows at once and takes no padding. The rows are as long as a chat is
+    on average; less than a row is left over at the end. Raises Refused if there are no tokens.
+    """
+    joined = [token for chat in chats for token in chat]
+    if not joined:
+        raise Refused("bad_calibration", "the calibration set is empty", "name another text")
+    length = max(1, len(joined) // len(chats))
+    return [joined[at : at + length] for at in range(0, len(joined) - length + 1, length)]
+
+
+def rows_as_tensors(rows: list[list[int]]) -> list[Any]:
+    """Return each row as a batch of one, shape (1, tokens)."""
+    import torch
+
+    return [torch.tensor([row]) for row in rows]
+
+
+@contextmanager
+def _reported(layers: int, report: Report) -> Iterator[None]:
+    """Report each block that AutoRound logs as quantized, with its loss and the time left."""
+    logger, watch = logging.getLogger("autoround"), _Watch(layers, report)
+    logger.addHandler(watch)
+    try:
+        yield
+    finally:
+        logger.removeHandler(watch)
+
+
+class _Watch(logging.Handler):
+    def __init__(self, layers: int, report: Report) -> None:
+        super().__init__()
+        self._layers, self._report = layers, report
+        self._done, self._began = 0, time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report a finished block; AutoRound has no callback for it."""
+        found = _BLOCK_DONE.search(record.getMessage())
+        if found is None:
+            return
+        self._done = min(self._done + 1, self._layers)
+        left = (self._layers - self._done) * (time.monotonic() - self._began) / self._done
+        loss = f" · loss {found[1]} → {found[2]}" if found[1] else ""
+        self._report(self._done, self._layers, f"{duration(left)} left{loss}")
+
+
+def _unquantized_in(folder: Path, dtype: Any) -> None:
+    """Store the unquantized weights in `folder` in `dtype`.
+
+    On a processor without bfloat16 instructions AutoRound computes in float32, and saves so too.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            about = stored.metadata()
+        wide = [name for name, tensor in tensors.items() if tensor.dtype == torch.float32]
+        if wide and dtype != torch.float32:
+            save_file({**tensors, **{name: tensors[name].to(dtype) for name in wide}}, file, about)
+    config = folder / "config.json"
+    body = json.loads(config.read_text(encoding="utf-8"))
+    body["dtype"] = str(dtype).removeprefix("torch.")
+    config.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
