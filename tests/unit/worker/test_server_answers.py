@@ -74,11 +74,22 @@ VLLM = {
 }  # fmt: skip
 
 
+SGLANG = {
+    "sglext": {
+        "spec_tokens_details": {
+            "spec_accept_rate": 0.8, "spec_accept_length": 3.0, "spec_num_correct_drafts": 8,
+            "spec_num_proposed_drafts": 10, "spec_verify_ct": 4,
+        }
+    }
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("last", "drafts"),
     [
         (LLAMA_CPP, (10, 8, 4)),
         (VLLM, (10, 8, 4)),
+        (SGLANG, (10, 8, 4)),
         ({}, None),
         ({"timings": {"predicted_n": 12, "prompt_n": 3}}, None),  # llama.cpp without a draft
         ({"metrics": {"speculative_decoding": None}, "timings": []}, None),

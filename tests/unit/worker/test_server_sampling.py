@@ -50,6 +50,11 @@ def test_what_ends_an_answer_is_sent_but_for_an_answer_of_a_fixed_length() -> No
     }
 
 
+def test_sglang_is_asked_for_its_drafts() -> None:
+    assert extra(Sampling(), owner="sglang") == {"return_spec_tokens_details": True}
+    assert extra(Sampling(), owner="vllm") == {}
+
+
 def test_a_limit_of_thoughts_is_sent_where_a_server_knows_one_and_else_refused_by_name() -> None:
     sampling = Sampling(max_thinking_tokens=64)
     assert extra(sampling, owner="vllm") == {"thinking_token_budget": 64}

@@ -162,6 +162,8 @@ def request_arguments(
         more["cache"] = {"no-cache": True}
     if request.ignore_eos:
         more["ignore_eos"] = True
+    if owner == "sglang":
+        more["return_spec_tokens_details"] = True
     arguments: dict[str, Any] = {
         "model": model,
         "max_tokens": request.max_new_tokens,

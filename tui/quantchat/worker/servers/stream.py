@@ -207,22 +207,27 @@ def _usage(value: Any) -> Usage | None:
     return Usage(prompt, output, count(cached), count(thoughts))
 
 
-def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
-    """Return the counts in the last chunk of llama.cpp or vLLM, or None.
+_DRAFTS = (
+    # vLLM 0.29 and later, with the option `--per-request-spec-decode-metrics summary`.
+    ("metrics", "speculative_decoding",
+     ("num_draft_tokens", "num_accepted_draft_tokens", "num_spec_steps")),
+    # SGLang, since its pull request 33518 and if the request asks for it.
+    ("sglext", "spec_tokens_details",
+     ("spec_num_proposed_drafts", "spec_num_correct_drafts", "spec_verify_ct")),
+)  # fmt: skip
+"""Where servers report the counts of `DraftCounts`, in its order: two keys, and the names."""
 
-    llama.cpp's server sends them if it drafted, vLLM 0.29 and later with the option
-    `--per-request-spec-decode-metrics summary`.
-    """
-    timings = mapping(chunk.get("timings"))
-    told = mapping(mapping(chunk.get("metrics")).get("speculative_decoding"))
-    if told:
-        names = ("num_draft_tokens", "num_accepted_draft_tokens", "num_spec_steps")
-        found = DraftCounts(*(count(told.get(name)) for name in names))
-    else:
-        accepted = count(timings.get("draft_n_accepted"))
-        # Each pass gave the accepted tokens and one more.
-        steps = count(timings.get("predicted_n")) - accepted
-        found = DraftCounts(count(timings.get("draft_n")), accepted, steps)
+
+def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
+    """Return the counts of speculative decoding in the last chunk of an answer, or None."""
+    for key, inner, names in _DRAFTS:
+        if told := mapping(mapping(chunk.get(key)).get(inner)):
+            found = DraftCounts(*(count(told.get(name)) for name in names))
+            break
+    else:  # llama.cpp, in which each pass gave the accepted tokens and one more
+        timings = mapping(chunk.get("timings"))
+        drafted, accepted = count(timings.get("draft_n")), count(timings.get("draft_n_accepted"))
+        found = DraftCounts(drafted, accepted, count(timings.get("predicted_n")) - accepted)
     return found if 0 <= found.accepted <= found.drafted and found.steps > 0 else None
 
 
