@@ -19,7 +19,7 @@ from quantchat.worker.scoring.window_fit import LEAST, activation_bytes
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score, "settle", lambda workspace: None)
+    monkeypatch.setattr(score, "prepare_process", lambda workspace: None)
 
 
 @pytest.fixture(scope="module")
