@@ -72,7 +72,9 @@ async def form(app: QuantchatApp, pilot: object, **values: str) -> None:
 
 
 def saved(folder: Path) -> list[Snapshot]:
-    return [store.load(file) for file in sorted((folder / "snapshots").glob("*.json"))]
+    """Return the saved snapshots, the oldest first."""
+    files = (folder / "snapshots").glob("*.json")
+    return [store.load(file) for file in sorted(files, key=lambda one: one.stat().st_mtime_ns)]
 
 
 def order(app: QuantchatApp) -> list[str]:
@@ -113,6 +115,7 @@ async def test_the_table_sorts(own: Path) -> None:
         await form(app, pilot)
         await pilot.press("enter")
         await see(pilot, "Saved")
+        await see(pilot, "were measured one after the other")  # a warning of the measurement
         for column, expected in (
             ("memory", ["bf16", "nf4", "int8"]),
             ("tok/s", ["nf4", "int8", "bf16"]),

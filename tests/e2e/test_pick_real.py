@@ -91,7 +91,7 @@ def test_stopped_and_continued(demo_cache: Path, tmp_path: Path) -> None:
     try:
         assert second.wait_for_exit(3 * LOADING_S) == 0
         # bf16 is the reference, so it is the closest.
-        second.wait_for_text("Take bf16", "Runner-up: GPTQ")
+        second.wait_for_text("measured one after the other", "Take bf16", "Runner-up: GPTQ")
     finally:
         second.close()
     found = saved(tmp_path)

@@ -188,7 +188,7 @@ def _run_pick(
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console.console import show
     from quantchat.console.progress import progress_display
-    from quantchat.document.document import BLANK
+    from quantchat.document.document import BLANK, warnings
     from quantchat.document.snapshot_tables import header
     from quantchat.features.pick import run, state
     from quantchat.features.pick.tables import blocks
@@ -210,7 +210,8 @@ def _run_pick(
 
         def print_result(saved: Snapshot) -> None:
             assert saved.pick is not None  # noqa: S101  # a pick's snapshot has one
-            show([*header(saved), BLANK, *blocks(saved.pick)])
+            flags = saved.measurement.flags if saved.measurement else []
+            show([*header(saved), *warnings(flags), BLANK, *blocks(saved.pick)])
 
         publish(snapshot, folder, None if as_json else print_result)
         if picking.finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,6 +68,8 @@ class PickScreen(ProgressScreen):
         self._stopping = False
         self._record: PickRecord | None = None
         """The decision that follows from what was measured up to the last step."""
+        self._flags: list[str] = []
+        """Warnings of the measurements, known at the end."""
         self._deciding = self._outdated = False
         self._doing: dict[str, str] = {}
         """What is being done with a variant, by its label."""
@@ -122,6 +125,7 @@ class PickScreen(ProgressScreen):
         if not snapshot.turns:
             await self._over(quiet("Stopped before the first variant was measured."))
             return
+        self._flags = snapshot.measurement.flags if snapshot.measurement else []
         path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
         if picking.finished:
             results.remove()
@@ -139,7 +143,7 @@ class PickScreen(ProgressScreen):
         self._dirty = True
         self._draw()
         if self._record is not None:
-            result = terminal.rendered(_reasons(self._record))
+            result = terminal.rendered(_reasons(self._record, self._flags))
             self.query_one("#result", Static).update(result)
 
     def stop(self) -> None:
@@ -224,11 +228,9 @@ class PickScreen(ProgressScreen):
         return f"scored, {waiting}" if one.kld is not None and one.kld.value else waiting
 
 
-def _reasons(record: PickRecord) -> list[Block]:
-    """Return the reasons for the decision."""
-    parts = [
-        *paragraphs(explanation(record)),
-        *warnings([record.stopped] if record.stopped else []),
-    ]
+def _reasons(record: PickRecord, flags: Sequence[str]) -> list[Block]:
+    """Return the reasons for the decision, and the warnings of the measurements, `flags`."""
+    stopped = [record.stopped] if record.stopped else []
+    parts = [*paragraphs(explanation(record)), *warnings([*stopped, *flags])]
     parts += [*limits_tables(record), *dropped(record)]
     return [*parts, *([Verbatim(drawn)] if (drawn := scatter(record)) else [])]

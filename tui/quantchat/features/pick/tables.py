@@ -157,7 +157,7 @@ def candidates_table(pick: PickRecord) -> Table:
     headings = [
         Column(),
         Column("variant"),
-        Column(f"memory at {pick.limits.context:,}", right=True),
+        Column(f"memory, {pick.limits.context:,} tokens", right=True),
         Column("decode tok/s (95 % CI)", right=True),
         Column("KLD, nats (95 % CI)", right=True),
         *([Column("accuracy lost", right=True)] if drop else []),
