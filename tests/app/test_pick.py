@@ -193,7 +193,7 @@ async def test_nothing_that_fits_is_said_with_its_reasons(own: Path) -> None:
         ("min_tps", "-1", "least tok/s: -1.0 is not in the range x>0"),
         ("max_drop", "2", "accuracy loss: '2' is not a share"),
         ("rounds", "1", "rounds: 1 is not in the range"),
-        ("methods", "nf5", '"nf5" is not a method'),
+        ("methods", "nf5", '"nf5" is not a quantization method'),
     ],
 )
 async def test_what_is_wrong_with_a_value_is_said(

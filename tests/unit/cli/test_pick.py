@@ -58,7 +58,7 @@ def test_other_units_are_refused(kind: Any, text: str) -> None:
     [
         (["--max-memory", "much"], "give for example 24GB"),
         (["--max-drop", "2"], "give for example 1% or 0.01"),
-        (["--methods", "nf5"], '"nf5" is not a method'),
+        (["--methods", "nf5"], '"nf5" is not a quantization method'),
         (["--reference", "nothing"], "no variant has this label"),
         (["--report", "report.pdf"], "a report cannot be written as .pdf"),
         (["--prompts", "/nowhere"], "cannot read the prompts"),
