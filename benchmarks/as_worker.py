@@ -8,6 +8,6 @@ from __future__ import annotations
 
 import os
 
-from quantchat.host.worker_process import SURROUNDINGS
+from quantchat.host.worker_process import WORKER_VARIABLES
 
-os.environ.update({**SURROUNDINGS, **os.environ})
+os.environ.update({**WORKER_VARIABLES, **os.environ})

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from quantchat.host.worker_process import SURROUNDINGS
+from quantchat.host.worker_process import WORKER_VARIABLES
 
 _SCRIPT = """
 import json, statistics, sys, time, torch
@@ -54,8 +54,8 @@ def bandwidth(threads: int, device: str = "cpu") -> Bandwidth:
     so that the memory is freed. Raises SystemExit if the device cannot be used.
     """
     script = [sys.executable, "-c", _SCRIPT, device, str(threads)]
-    surroundings = {**SURROUNDINGS, **os.environ}  # as for a worker, so that device numbers agree
-    run = subprocess.run(script, env=surroundings, capture_output=True, text=True, check=False)
+    variables = {**WORKER_VARIABLES, **os.environ}  # as for a worker, so that device numbers agree
+    run = subprocess.run(script, env=variables, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]
         raise SystemExit(f"{device}: its memory's bandwidth cannot be measured: {reason}")

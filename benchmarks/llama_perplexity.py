@@ -30,7 +30,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.features.score.run import score
-from quantchat.measuring.score_plan import QUICK, WINDOW, ScorePlan
+from quantchat.measuring.score_plan import DEFAULT_TOKENS, WINDOW, ScorePlan
 from quantchat.profile.model import Profile
 
 RESULTS = Path(__file__).parent / "results" / "llama_perplexity.json"
@@ -179,7 +179,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bin", type=Path, help="folder with llama.cpp's programs")
-    parser.add_argument("--chunks", type=int, default=QUICK // WINDOW, help="windows that are read")
+    parser.add_argument(
+        "--chunks", type=int, default=DEFAULT_TOKENS // WINDOW, help="windows that are read"
+    )
     parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:

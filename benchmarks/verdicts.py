@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from intervals import MACHINES, Noise, measured
 
-from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow
+from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow_enough
 from quantchat.snapshot.verdicts import Judged
 from quantchat.statistics.intervals import ratio_of
 
@@ -76,7 +76,7 @@ def until(noise: Noise, width: float, count: int) -> dict[str, Any]:
         ended = FIRST_CHECK
         while True:
             half = half_width(taken)
-            if narrow(half, before, width) or ended == MOST_ROUNDS:
+            if narrow_enough(half, before, width) or ended == MOST_ROUNDS:
                 break
             before = math.inf if half is None else half
             taken = [*taken, *by_round[ended]]

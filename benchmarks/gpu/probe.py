@@ -114,9 +114,9 @@ def main() -> int:
     if given.table:
         print(table(read(given.results)))
         return 0
-    from quantchat.host.worker_process import SURROUNDINGS
+    from quantchat.host.worker_process import WORKER_VARIABLES
 
-    os.environ.update({**SURROUNDINGS, **os.environ})  # before torch, as in a worker
+    os.environ.update({**WORKER_VARIABLES, **os.environ})  # before torch, as in a worker
     questions = importlib.import_module("questions")
     kept = Kept(given.results, questions.device_name())
     began = time.monotonic()

@@ -123,7 +123,7 @@ async def test_models_on_a_share_that_hangs_are_not_known(
     tmp_path: Path, share: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "CHECK_S", PATIENCE_S)
-    share.hangs_in(fit_here, "opening")
+    share.hangs_in(fit_here, "opening_needs")
     app = app_of(tmp_path)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await see(pilot, SILENT)

@@ -115,13 +115,13 @@ async def test_the_end_waits_for_a_snapshot_that_is_being_saved(
         await run.pilot.press("ctrl+s", "ctrl+q", "ctrl+q")
         await wait_until(run.pilot, lambda: not run.app.is_running, "the end")
     if in_time:
-        wait = daemon_thread.in_time
+        wait = daemon_thread.wait_for_disk
 
         def answered(result: Future[Path], seconds: float) -> Path:
             share.set()
             return wait(result, seconds)
 
-        monkeypatch.setattr(crash_recovery, "in_time", answered)
+        monkeypatch.setattr(crash_recovery, "wait_for_disk", answered)
     else:
         monkeypatch.setattr(crash_recovery, "DISK_WAIT_S", 0.05)
     run.app.finish_saving()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from quantchat import corpus
-from quantchat.measuring.score_plan import QUICK
+from quantchat.measuring.score_plan import DEFAULT_TOKENS
 from quantchat.snapshot import store
 
 pytestmark = pytest.mark.model
@@ -72,7 +72,7 @@ def test_a_variant_and_its_reference(demo_base: Path, demo_cache: Path, tmp_path
 
     text = corpus.dataset("own").path.read_text("utf-8")
     ids = AutoTokenizer.from_pretrained(demo_base)(text, verbose=False)["input_ids"]
-    assert len(ids) >= QUICK  # the text that ships is long enough for a quick score
+    assert len(ids) >= DEFAULT_TOKENS  # the text that ships is long enough for a quick score
 
     reference, variant = body["score"]["models"]
     assert (reference["label"], reference["role"]) == ("base", "reference")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantchat.files import _BUFFER, sha256, take, write_new, write_whole
+from quantchat.files import _BUFFER, add_to_hash, sha256, write_new, write_whole
 
 
 def test_private_whole_and_replaced(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_killed_in_the_middle_no_name_is_seen(tmp_path: Path) -> None:
 def test_a_hash_is_of_all_that_was_read(data: bytes, most: int | None) -> None:
     digest = hashlib.sha256()
     stream = io.BytesIO(data)
-    lengths = list(iter(lambda: take(stream, digest, most), 0))
+    lengths = list(iter(lambda: add_to_hash(stream, digest, most), 0))
     assert sum(lengths) == len(data)
     assert all(most is None or length < most + _BUFFER for length in lengths)
     assert digest.hexdigest() == hashlib.sha256(data).hexdigest()

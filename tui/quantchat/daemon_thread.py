@@ -10,7 +10,9 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TimeoutOfFuture  # the builtin only since 3.11
+from concurrent.futures import (
+    TimeoutError as TimeoutOfFuture,
+)  # the same class as the builtin since 3.11
 from typing import TypeVar
 
 from quantchat.errors import UserError
@@ -19,9 +21,9 @@ _Result = TypeVar("_Result")
 
 
 def in_daemon_thread(work: Callable[[], _Result], name: str = "") -> Future[_Result]:
-    """Call `work` in a daemon thread called `name`; return its result, or exception, to come.
+    """Call `work` in a daemon thread called `name`; return a future with its result or exception.
 
-    An event loop awaits it with `asyncio.wrap_future`. The work itself cannot be cancelled.
+    An event loop awaits the future with `asyncio.wrap_future`. The work itself cannot be cancelled.
     """
     future: Future[_Result] = Future()
     future.set_running_or_notify_cancel()  # from now on, cancelling has no effect
@@ -38,18 +40,19 @@ def in_daemon_thread(work: Callable[[], _Result], name: str = "") -> Future[_Res
     return future
 
 
-def in_time(result: Future[_Result], seconds: float) -> _Result:
+def wait_for_disk(result: Future[_Result], seconds: float) -> _Result:
     """Wait for a `result` that depends on the disk. Raises UserError after `seconds`.
 
-    A signal handler of the main thread can run meanwhile, unlike while that thread uses the disk.
+    Called in the main thread, this wait lets signal handlers run. They could not run if the main
+    thread itself were blocked by the disk.
     """
     try:
         return result.result(seconds)
     except TimeoutOfFuture as error:
-        raise no_answer(seconds) from error
+        raise disk_timeout(seconds) from error
 
 
-def no_answer(seconds: float) -> UserError:
+def disk_timeout(seconds: float) -> UserError:
     """Return the error for a disk that has been silent for `seconds`."""
     return UserError(f"the disk did not answer for {seconds:.0f} s")
 
@@ -59,13 +62,13 @@ async def to_daemon_thread(
 ) -> _Result:
     """Return what `work` returns in a daemon thread, as `asyncio.to_thread` does in a pool.
 
-    Raises UserError after `within_s` seconds. The thread goes on; nobody takes its result.
+    Raises UserError after `within_s` seconds. The thread then goes on, and its result is discarded.
     """
     result = asyncio.wrap_future(in_daemon_thread(work, name))
     try:
         await asyncio.wait([result], timeout=within_s)
         if within_s is not None and not result.done():
-            raise no_answer(within_s)
+            raise disk_timeout(within_s)
         return result.result()
     finally:
         result.cancel()  # no effect if it is done

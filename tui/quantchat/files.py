@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 _BUFFER = 2**18
-"""Buffer size in bytes. Small, because a thread's memory does not go back to the system."""
+"""Buffer size in bytes. Small, because memory that a thread frees may stay with the process."""
 
 
 class Digest(Protocol):
@@ -22,14 +22,14 @@ class Digest(Protocol):
         """Add `data` to the hash."""
 
 
-def take(stream: BufferedIOBase, digest: Digest, most: int | None = None) -> int:
-    """Read `stream` to its end into `digest`; return the number of bytes, 0 at the end.
+def add_to_hash(stream: BufferedIOBase, digest: Digest, enough: int | None = None) -> int:
+    """Add the rest of `stream` to `digest`; return the number of bytes read, 0 at its end.
 
-    With `most`, stop once that many bytes were read, at most one buffer later. Raises OSError.
+    With `enough`, stop as soon as at least that many bytes are read. Raises OSError.
     """
     buffer = memoryview(bytearray(_BUFFER))
     done = 0
-    while (most is None or done < most) and (read := stream.readinto(buffer)):
+    while (enough is None or done < enough) and (read := stream.readinto(buffer)):
         digest.update(buffer[:read])
         done += read
     return done
@@ -55,7 +55,7 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of the content of `path`, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        take(stream, digest)
+        add_to_hash(stream, digest)
     return digest.hexdigest()
 
 

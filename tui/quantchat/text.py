@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-_UNSEEN = {
+_INVISIBLE = {
     *(0x00AD, 0x034F, 0x061C),  # soft hyphen, combining grapheme joiner, Arabic letter mark
     *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
     *(0x17B4, 0x17B5, *range(0x180B, 0x1810)),  # Khmer and Mongolian signs that have no glyph
@@ -46,8 +46,8 @@ def neutralise(text: str) -> str:
 def without_controls(text: str) -> str:
     """Return `text` without the characters that `neutralise` marks: safe to paste anywhere.
 
-    Newline and tab stay. With ESC [ 201 ~ left in the text, a terminal would take the paste to end
-    there and run the lines after it.
+    Newline and tab stay. ESC [ 201 ~ in the text would end a bracketed paste early, and a shell
+    would run the lines after it.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -78,7 +78,7 @@ def _mark(code: int) -> str:
         return "\u2421"
     if 0x80 <= code < 0xA0:
         return f"⟨{code:02X}⟩"
-    return f"⟨{code:04X}⟩" if code in _UNSEEN else chr(code)
+    return f"⟨{code:04X}⟩" if code in _INVISIBLE else chr(code)
 
 
 _marks = _Marks()

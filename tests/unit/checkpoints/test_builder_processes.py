@@ -82,7 +82,7 @@ async def test_one_makes_and_the_other_waits(index: TinyIndex, cache: Path, othe
     waiting = asyncio.ensure_future(mine.prepare(GGUF, heard.append))
     await until(lambda: heard)
     assert heard == [
-        Progress("waiting for another quantchat", detail="the other process is fetching the model")
+        Progress("waiting for another quantchat", detail="it is at the step: fetching the model")
     ]
     other.go_on()
     prepared = await waiting

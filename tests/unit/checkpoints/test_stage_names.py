@@ -9,7 +9,7 @@ import pytest
 
 from quantchat.checkpoints import bitsandbytes_stage, calibration_stages, gptq_stage, merge_stage
 from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
-from quantchat.checkpoints.calibration_stages import gather
+from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.fetch import SMOLLM2
 from quantchat.checkpoints.full_precision import Weights
 from quantchat.checkpoints.gptq_stage import QuantizeGptq
@@ -48,10 +48,10 @@ def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
         (QuantizeGptq(DEMO, DATA_SET), "smollm2-135m-instruct-gptq-4bit-g128-2cfc3986eb28"),
         (QuantizeBitsAndBytes(WEIGHTS, "nf4", True, "bfloat16"), "model-nf4-8cd720d7ac5b"),
         (QuantizeBitsAndBytes(LENT, "int8", True, "auto"), "model-int8-9506f7c776bc"),
-        (gather(WEIGHTS, OWN), "model-chats-0b5ce336fa4c"),
-        (gather(LENT, Quantize(), "held out"), "model-chats-held-out-70c9c05853cc"),
-        (gather(DEMO, DATA_SET), "smollm2-135m-instruct-calibration-fce240b3b595"),
-        (gather(LENT, DATA_SET, "held out"), "model-calibration-held-out-b8afc103a0b7"),
+        (calibration_stage(WEIGHTS, OWN), "model-chats-0b5ce336fa4c"),
+        (calibration_stage(LENT, Quantize(), "held out"), "model-chats-held-out-70c9c05853cc"),
+        (calibration_stage(DEMO, DATA_SET), "smollm2-135m-instruct-calibration-fce240b3b595"),
+        (calibration_stage(LENT, DATA_SET, "held out"), "model-calibration-held-out-b8afc103a0b7"),
         (Merge(LENT, "org/lora"), "model-with-lora-df6bb17500a9"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Stage) else "",

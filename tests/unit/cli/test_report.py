@@ -100,7 +100,7 @@ def test_what_is_no_report_stays(saved: Path, capsys: Capture) -> None:
     Path("letters").mkdir()
     Path("letters/mine.txt").touch()
     assert main(["report", str(saved), "-o", "letters"]) == 2
-    assert "has files that are not of a report" in capsys.readouterr().err
+    assert "has files that do not belong to a report" in capsys.readouterr().err
     assert main(["report", str(saved), "-o", "letters", "--force"]) == 0
     assert Path("letters/mine.txt").exists()
 
@@ -124,7 +124,7 @@ def test_markdown_is_not_written_without_its_plots(saved: Path, capsys: Capture)
         (["SAVED", "broken.json", "-o", "r.html"], "broken.json: is cut short"),
         (["SAVED", "-o", "no/r.html"], "no: no such folder"),
         (["SAVED", "-o", "no/out/"], "no: no such folder"),
-        (["SAVED", "-o", "broken.json/"], "broken.json: is no folder"),
+        (["SAVED", "-o", "broken.json/"], "broken.json: is not a folder"),
         (["SAVED", "-o", "a\0b.html"], "cannot be written"),
         (["SAVED", "-o", "\x1b]0;x\x07.html/y.md"], "no such folder"),
     ],

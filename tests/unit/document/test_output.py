@@ -45,7 +45,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("", "is a folder"), ("pipe", "is no regular file"), ("no/r.html", "no such folder"),
+    [("", "is a folder"), ("pipe", "is not a regular file"), ("no/r.html", "no such folder"),
      ("x\0y", "cannot be written"), ("loop", "cannot be written")],
 )  # fmt: skip
 def test_a_bad_file_is_told(tmp_path: Path, name: str, said: str) -> None:
@@ -90,7 +90,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_what_others_laid_there_stays(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.png": b"a"})
     (tmp_path / "notes.txt").write_bytes(b"mine")
-    with pytest.raises(UserError, match="has files that are not of a report"):
+    with pytest.raises(UserError, match="has files that do not belong to a report"):
         check_folder(tmp_path, force=False)
     check_folder(tmp_path, force=True)
     write_folder(tmp_path, {"b.png": b"b"})
@@ -108,7 +108,7 @@ def test_a_list_that_lies_takes_nothing_with_it(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"")
-    for name, said in (("f", "is no folder"), ("no/f", "no such folder"), ("\0", "cannot be")):
+    for name, said in (("f", "is not a folder"), ("no/f", "no such folder"), ("\0", "cannot be")):
         with pytest.raises(UserError, match=said):
             check_folder(tmp_path / name, force=True)
 

@@ -39,7 +39,7 @@ class Silent:
 
 async def test_a_worker_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count(0, 4)
-    monkeypatch.setattr(watchdog, "LOOK_S", 0.0)
+    monkeypatch.setattr(watchdog, "CHECK_S", 0.0)
     monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     monkeypatch.setattr(job_runner, "time", SimpleNamespace(monotonic=lambda: 0.0))
     steps: list[int] = []
@@ -54,4 +54,4 @@ async def test_a_worker_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPat
             lambda done, total, detail: steps.append(done),
         )
     assert steps == [1]
-    assert next(seconds) > job_runner.LOST_S
+    assert next(seconds) > job_runner.SILENT_S

@@ -34,7 +34,7 @@ async def test_ctrl_c_asks_then_ends_then_exits(exits: list[int]) -> None:
     ):
         send(signal.SIGINT)
         await until(lambda: len(calls) == 2)
-        assert calls == ["ask", signals.AGAIN]
+        assert calls == ["ask", signals.PRESS_AGAIN]
         send(signal.SIGINT)
         await until(lambda: len(calls) == 3)
         assert calls[2] == "end"

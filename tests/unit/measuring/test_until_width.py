@@ -12,7 +12,7 @@ from fakes.scripted_worker import Script, ScriptedMaker, starter
 from quantchat.features.measure.tables import how
 from quantchat.measuring.measure import measure
 from quantchat.measuring.rounds import Plan, Task
-from quantchat.measuring.until_width import half_width, narrow
+from quantchat.measuring.until_width import half_width, narrow_enough
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
 from quantchat.snapshot.schema import Snapshot
@@ -63,11 +63,11 @@ def test_no_round_begins_after_the_time(tmp_path: Path) -> None:
 
 
 def test_both_of_two_rounds_must_be_narrow() -> None:
-    assert narrow(0.04, 0.05, 0.05)
-    assert not narrow(0.04, 0.06, 0.05)
-    assert not narrow(0.06, 0.04, 0.05)
-    assert not narrow(0.04, None, 0.05)
-    assert not narrow(None, 0.04, 0.05)
+    assert narrow_enough(0.04, 0.05, 0.05)
+    assert not narrow_enough(0.04, 0.06, 0.05)
+    assert not narrow_enough(0.06, 0.04, 0.05)
+    assert not narrow_enough(0.04, None, 0.05)
+    assert not narrow_enough(None, 0.04, 0.05)
 
 
 def test_the_width_is_that_of_the_interval_of_the_table() -> None:

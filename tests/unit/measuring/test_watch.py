@@ -21,7 +21,7 @@ from quantchat.measuring import watch as watching
 from quantchat.measuring.measurement import Measurement
 from quantchat.measuring.record import record_measurement
 from quantchat.measuring.rounds import TRIES, Plan, Task
-from quantchat.measuring.watch import FREQUENCY_EVERY_S, LATE_S, LEAST_READINGS, LOOK_S, Watch
+from quantchat.measuring.watch import CHECK_S, FREQUENCY_EVERY_S, LATE_S, LEAST_READINGS, Watch
 from quantchat.snapshot import store
 from quantchat.system import disturbance
 from quantchat.system.disturbance import CpuClock, CpuFrequency, CpuTime, busiest, stopped
@@ -84,16 +84,16 @@ def asleep() -> Iterator[subprocess.Popen[bytes]]:
 async def test_a_worker_that_is_stopped_is_seen(asleep: subprocess.Popen[bytes]) -> None:
     watch = Watch([side("A", os.getpid()), side("B", asleep.pid)], FakeClock())
     with watch.turn(1) as found:
-        watch.looked(LOOK_S)
+        watch.check(CHECK_S)
     assert found == []
     with watch.turn(1) as found:
         asleep.send_signal(signal.SIGSTOP)
         await until(lambda: stopped([asleep.pid]))
-        watch.looked(1.5)
-        watch.looked(0.4)
+        watch.check(1.5)
+        watch.check(0.4)
         asleep.send_signal(signal.SIGCONT)
         await until(lambda: not stopped([asleep.pid]))
-        watch.looked(LOOK_S)
+        watch.check(CHECK_S)
     assert found == ["B: its worker was stopped for about 1.9 s"]
 
 
@@ -109,7 +109,7 @@ def test_a_suspended_machine_and_a_stopped_program_are_seen(
     assert watch.flags == []
     for number in (0, 2):
         with watch.turn(number) as found:
-            watch.looked(LOOK_S + LATE_S + 2)
+            watch.check(CHECK_S + LATE_S + 2)
         assert found == []  # it may be nothing but a busy machine, which would never end
     told = (
         "round 2: this program did not run for 3.1 s in all: the machine was overloaded, or frozen"
@@ -220,7 +220,7 @@ def turn_at(watch: Watch, number: int, *mhz: float) -> list[str]:
     watch.frequency = FakeFrequency(*mhz)
     with watch.turn(number) as found:
         for _ in mhz:
-            watch.looked(FREQUENCY_EVERY_S)
+            watch.check(FREQUENCY_EVERY_S)
     return found
 
 

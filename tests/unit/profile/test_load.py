@@ -18,7 +18,7 @@ from quantchat.profile.load import (
     MAX_BYTES,
     MAX_MISTAKES,
     ProfileError,
-    check_there,
+    check_paths_exist,
     load,
     loads,
 )
@@ -125,7 +125,7 @@ def test_good() -> None:
         (
             'engine = "gptq"\n',
             "",
-            f"p.toml:3: variants[1].engine: is missing (one of {ENGINES})",
+            f"p.toml:3: variants[1].engine: is missing (name one of {ENGINES})",
         ),
         (
             'engine = "gptq"',
@@ -169,13 +169,13 @@ def test_good() -> None:
         (
             '"org/model@main"',
             '"org/model',
-            "p.toml:14: illegal character '\\n' (close the quote; text over several lines stands"
-            ' in """ and """)',
+            "p.toml:14: illegal character '\\n' (close the quote; put text over several"
+            ' lines between """ and """)',
         ),
         (
             "bits = 4",
             "bits = four",
-            "p.toml:9: invalid value (text stands in quotes; write true, not True)",
+            "p.toml:9: invalid value (put text in quotes; write true, not True)",
         ),
         (
             "bits = 4",
@@ -190,17 +190,17 @@ def test_good() -> None:
         (
             "bits = 4",
             "bits = 4\nbits = 3",
-            "p.toml:10: cannot overwrite a value (remove one of the two)",
+            "p.toml:10: cannot overwrite a value (remove one of the two definitions)",
         ),
         (
             "[generation]",
             "[generation]\n[generation]",
-            "p.toml:17: cannot declare ('generation',) twice (remove one of the two)",
+            "p.toml:17: cannot declare ('generation',) twice (remove one of the two definitions)",
         ),
         (
             'Two\nlines."""',
             "Two\nlines.",
-            "p.toml:17: unterminated string (close the quote; text over several lines stands in "
+            "p.toml:17: unterminated string (close the quote; put text over several lines between "
             '""" and """)',
         ),
     ],
@@ -211,7 +211,7 @@ def test_a_mistake_is_one_line_with_its_place_and_cure(old: str, new: str, line:
 
 def test_one_variant_is_no_comparison() -> None:
     text = GOOD[: GOOD.index('[[variants]]\nlabel = "NF4"')]
-    assert complaint(text) == "p.toml:3: variants: needs 2 or more, has 1"
+    assert complaint(text) == "p.toml:3: variants: needs at least 2 entries, has 1"
 
 
 def test_mistakes_come_in_the_order_of_the_file() -> None:
@@ -361,7 +361,7 @@ def test_a_path_that_is_too_long_is_no_such_folder(length: int, tmp_path: Path) 
     variant = '[[variants]]\nlabel = "{}"\nengine = "transformers"\nmodel = "/{}"\n'
     file.write_text('name = "x"\n' + "".join(variant.format(n, "a" * length) for n in "AB"))
     with pytest.raises(ProfileError, match="no such folder"):
-        check_there(load(file), file)
+        check_paths_exist(load(file), file)
     with pytest.raises(UserError, match="too long"):
         resolve("/" + "a" * length)
 

@@ -88,7 +88,7 @@ def test_a_variant_in_both_orders_is_two_series() -> None:
         "A: GPTQ (one at a time)",
         "A: GPTQ (together)",
     ]
-    in_turn, contended = (drawing.look(one.place, one.order) for one in series)
+    in_turn, contended = (drawing.series_style(one.place, one.order) for one in series)
     assert in_turn != contended
 
 

@@ -143,7 +143,7 @@ def test_the_source_of_a_memory_figure_is_named() -> None:
     assert row(text, "weights") == "weights 100 MiB 100 MiB"
     assert row(text, "non-torch") == "non-torch – 496 MiB"
     assert row(text, "process total") == "process total – 600 MiB"
-    assert row(text, "known of the process") == "known of the process 104 MiB"
+    assert row(text, "process, part known") == "process, part known 104 MiB"
     assert "reserved by torch, without the CUDA context: a container" in row(
         text, "source of the total"
     )

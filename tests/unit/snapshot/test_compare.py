@@ -71,7 +71,7 @@ def test_runs_are_paired_by_prompt_and_round() -> None:
 def test_prompts_that_are_others_are_told() -> None:
     result = compared(measured(prompts=("x", "y")), measured(prompts=("y", "z")))
     found = {one.what: one.values for one in result.differences}
-    assert found == {"prompts of run 1": ("2", "2", "1", "1")}
+    assert found == {"prompts shared with run 1": ("2", "2", "1", "1")}
 
 
 def test_the_same_prompt_twice_in_a_plan_stays_two_tasks() -> None:
@@ -121,8 +121,8 @@ def test_the_same_again_differs_in_nothing() -> None:
             {"resolved": {"checkpoint_hash": "e" * 64}},
             'a ("GPTQ" of run 1) ran the checkpoint ffffffffffff, c ("GPTQ" of run 2) eeeeeeeeeeee',
         ),
-        ({"resolved": {"tokenizer_hash": "new"}}, "is not the model of run 1"),
-        ({"resolved": {"architecture": "Other"}}, "is not the model of run 1"),
+        ({"resolved": {"tokenizer_hash": "new"}}, "is a different model than in run 1"),
+        ({"resolved": {"architecture": "Other"}}, "is a different model than in run 1"),
         (
             {
                 "resolved": {"checkpoint_hash": ""},
@@ -183,8 +183,16 @@ def test_failed_answers_do_not_enter() -> None:
     ("wrong", "said"),
     [
         (snapshot(), "1.json: is a chat and not a measurement"),
-        (measured(shown=["GPTQ"]), "1.json: does not show two variants"),
-        (measured(shown=["GPTQ", "GPTQ"]), "1.json: does not show two variants"),
+        (
+            measured(shown=["GPTQ"]),
+            "1.json: does not show two variants "
+            "(give snapshots of measurements with two different variants)",
+        ),
+        (
+            measured(shown=["GPTQ", "GPTQ"]),
+            "1.json: does not show two variants "
+            "(give snapshots of measurements with two different variants)",
+        ),
     ],
 )
 def test_what_is_no_run_is_told(wrong: Snapshot, said: str) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fakes.saved_snapshots import RESOLVED
 from fakes.tiny_folder import tiny_folder
-from quantchat.host.worker_process import SURROUNDINGS
+from quantchat.host.worker_process import WORKER_VARIABLES
 from quantchat.wire.messages import Load
 from quantchat.worker.decode.attention import BackendRecord
 from quantchat.worker.decode.decoder import Decoder
@@ -24,7 +24,7 @@ def attend(queries: int, keys: int, **options: Any) -> Any:
 
 
 def test_workers_put_cudnns_attention_last() -> None:
-    assert SURROUNDINGS["TORCH_CUDNN_SDPA_DEPRIORITIZED"] == "1"
+    assert WORKER_VARIABLES["TORCH_CUDNN_SDPA_DEPRIORITIZED"] == "1"
 
 
 def test_torchs_own_choice_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

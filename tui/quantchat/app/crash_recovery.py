@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantchat.app.device_watch import Measured
-from quantchat.daemon_thread import in_daemon_thread, in_time, no_answer, to_daemon_thread
+from quantchat.daemon_thread import disk_timeout, in_daemon_thread, to_daemon_thread, wait_for_disk
 from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
 
@@ -116,7 +116,7 @@ class CrashRecovery:
         """
         if self._save is None or self._save.done():
             return None
-        return in_time(self._save, DISK_WAIT_S)
+        return wait_for_disk(self._save, DISK_WAIT_S)
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -125,7 +125,7 @@ class CrashRecovery:
         Raises UserError after `DISK_WAIT_S`.
         """
         if not self._writing.acquire(timeout=DISK_WAIT_S):
-            raise no_answer(DISK_WAIT_S)
+            raise disk_timeout(DISK_WAIT_S)
         try:
             yield
         finally:

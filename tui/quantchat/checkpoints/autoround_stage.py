@@ -26,7 +26,7 @@ class QuantizeWithAutoRound(Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self.named("autoround-")
+        return self.model_slug("autoround-")
 
     @property
     def settings(self) -> AutoRoundSettings:

@@ -12,7 +12,7 @@ from quantchat.common.versions import versions
 from quantchat.engines.bitsandbytes import ENGINE, BitsAndBytes
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob
 
-_MAKERS = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
+_LIBRARIES = (*(library.package for library in ENGINE.libraries), "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class QuantizeBitsAndBytes(FromWeights):
         """The weights, the borrowed tokenizer, the settings and the library versions."""
         return {
             **self.weights.inputs,
-            **self.weights.lent,
+            **self.weights.borrowed_tokenizer,
             **self.settings,
-            "versions": versions(_MAKERS),
+            "versions": versions(_LIBRARIES),
             "recipe": 1,
         }
 
@@ -58,7 +58,7 @@ class QuantizeBitsAndBytes(FromWeights):
         """Load the model in a worker, which quantizes it, and save the checkpoint."""
         load = self.weights.load(work, ENGINE, self.settings)
         result = await work.job(QuantizeBitsAndBytesJob(load, work.workspace))
-        return {**asdict(result), **self.weights.remembered(work)}
+        return {**asdict(result), **self.weights.inherited(work)}
 
 
 def stage_of(weights: Weights, spec: BitsAndBytes) -> Stage:

@@ -14,7 +14,7 @@ from quantchat.checkpoints import built_results, verify
 from quantchat.checkpoints.built_results import calibration_used
 from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_built
 from quantchat.checkpoints.calibration_coverage import shortage
-from quantchat.checkpoints.calibration_stages import gather
+from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.fetch import SMOLLM2, Wheel
 from quantchat.checkpoints.full_precision import Weights
 from quantchat.checkpoints.maker import Prepared
@@ -35,7 +35,7 @@ from quantchat.text import one_line
 from quantchat.wire.jobs import CHATS_TEXT_FILE, CPU_SAMPLE_TOKENS, MIN_SAMPLES
 from quantchat.wire.messages import Failed, Progress
 
-_MAKERS = ("quantchat", "torch", "peft")
+_RECORDED = ("quantchat", "torch", "peft")
 """Libraries whose versions are recorded with each checkpoint, besides those of the engines."""
 
 DEMO_SIZE = {"samples": MIN_SAMPLES, "sample_tokens": CPU_SAMPLE_TOKENS}
@@ -76,7 +76,7 @@ class CheckpointBuilder:
         stay in the cache. Raises JobFailed or UserError.
         """
         stage = self._stage(spec)
-        made = await self._have(stage, on_progress) if stage else None
+        made = await self._artifact(stage, on_progress) if stage else None
         if stage:
             self._cache.note_use(stage.name)
         return _prepared(spec, made)
@@ -105,13 +105,13 @@ class CheckpointBuilder:
         No checkpoint is calibrated on the held-out part. The file is empty if the calibration set
         is too short to hold out a part. Raises JobFailed or UserError.
         """
-        stage = gather(self._weights(spec), _calibrated(spec, quantize), "held out")
-        return await self._have(stage, on_progress) / CHATS_TEXT_FILE
+        stage = calibration_stage(self._weights(spec), _calibrated(spec, quantize), "held out")
+        return await self._artifact(stage, on_progress) / CHATS_TEXT_FILE
 
     def _weights(self, spec: AnyVariant) -> Weights:
         base = Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
         adapter = merged_adapter(spec)
-        return base.made_by(Merge(base, adapter)) if adapter else base
+        return base.built_by(Merge(base, adapter)) if adapter else base
 
     def _stage(self, spec: AnyVariant) -> Stage | None:
         """Return the stage whose artifact `spec` loads; None if it loads the user's own model."""
@@ -135,16 +135,16 @@ class CheckpointBuilder:
         raise UserError(
             "the demo's model is not a GPTQ checkpoint",
             where=one_line(spec.label),
-            hint="add [variants.quantize] to have one made here",
+            hint="add [variants.quantize] to the variant to quantize it here",
         )
 
-    async def _have(self, stage: Stage, on_progress: OnProgress) -> Path:
+    async def _artifact(self, stage: Stage, on_progress: OnProgress) -> Path:
         """Return the artifact of `stage`; build it if missing, and share the build."""
         found = self._cache.find(stage.name)
         if found is not None and await self._is_sound(found, on_progress):
             return found
         return await self._sharing.join(
-            stage.name, lambda tell: self._make(stage, tell), on_progress
+            stage.name, lambda report: self._make(stage, report), on_progress
         )
 
     async def _is_sound(self, folder: Path, on_progress: OnProgress) -> bool:
@@ -158,12 +158,12 @@ class CheckpointBuilder:
             return made is not None
         total = verify.size(made)
 
-        def tell(done: int) -> None:
+        def report(done: int) -> None:
             if total > verify.SMALL:
                 on_progress(Progress("verifying", done // MIB, total // MIB, "MiB"))
 
         try:
-            damaged = await verify.first_damaged(folder, made, tell)
+            damaged = await verify.first_damaged(folder, made, report)
             if damaged is not None:
                 # Without this file the artifact is incomplete: `find` returns None from now on.
                 (folder / MADE).unlink()
@@ -181,21 +181,21 @@ class CheckpointBuilder:
 
     async def _make(self, stage: Stage, on_progress: OnProgress) -> Path:
         _check_installed(stage)
-        needs = [await self._have(need, on_progress) for need in stage.needs]
+        needs = [await self._artifact(need, on_progress) for need in stage.needs]
 
-        def tell(done: int, total: int, detail: str) -> None:
+        def report(done: int, total: int, detail: str) -> None:
             on_progress(Progress(stage.title, done, total, detail))
 
         async def build(site: Site) -> dict[str, object]:
             self._check_room(stage.room(needs))
-            tell(0, 0, "")
+            report(0, 0, "")
             return await stage.build(
                 BuildContext(
                     needs,
                     site.output,
                     site.scratch,
                     site.unfinished,
-                    tell,
+                    report,
                     self._start,
                     self._threads,
                 )
@@ -206,11 +206,11 @@ class CheckpointBuilder:
                 stage.name,
                 build,
                 inputs=stage.all_inputs,
-                versions=versions((*_MAKERS, *(library.package for library in libraries()))),
+                versions=versions((*_RECORDED, *(library.package for library in libraries()))),
                 on_wait=lambda: on_progress(
                     Progress(
                         "waiting for another quantchat",
-                        detail=f"the other process is {stage.title}",
+                        detail=f"it is at the step: {stage.title}",
                     )
                 ),
             )

@@ -31,7 +31,10 @@ from quantchat import paths
 from quantchat.files import sha256
 
 MADE = "made.json"
+"""The file that describes an artifact."""
+
 SCHEMA = 1
+"""Version of that file's format."""
 
 LOCK_POLL_S = 0.2
 """Seconds between two attempts to take a lock that another process has."""
@@ -108,7 +111,8 @@ class CheckpointCache:
             return None
         try:
             whole = all(
-                (folder / file).stat().st_size == told["bytes"] for file, told in made.files.items()
+                (folder / file).stat().st_size == recorded["bytes"]
+                for file, recorded in made.files.items()
             )
         except (OSError, LookupError, TypeError):  # a file is missing, or made.json was edited
             return None
@@ -221,16 +225,17 @@ class CheckpointCache:
         finally:
             lock.release()
 
-    async def _clear_leftovers(self, held: str) -> None:
+    async def _clear_leftovers(self, own_name: str) -> None:
         """Remove the folders of builds whose process died.
 
-        These are the folders below `.parts` whose lock is free, or is `held` by this call.
+        These are the folders below `.parts` whose lock is free, and those of `own_name`, whose lock
+        the caller has taken.
         """
         for part in list(self._parts.iterdir()):
             name = part.name.rpartition(".")[0]
             lock = self._lock(name)
             with contextlib.suppress(Timeout):
-                if name != held:
+                if name != own_name:
                     lock.acquire(blocking=False)
                 try:
                     await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
@@ -285,8 +290,8 @@ def _make_durable(folder: Path) -> dict[str, dict[str, Any]]:
         path.chmod(0o600)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-        told = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        files[path.relative_to(folder).as_posix()] = told
+        recorded = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        files[path.relative_to(folder).as_posix()] = recorded
     return files
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from quantchat.wire.jobs import CalibrationUsed
 
 
-def share(calibration: CalibrationUsed) -> float | None:
-    """Return the calibration tokens per input of the widest module; None if unknown."""
+def tokens_per_input(calibration: CalibrationUsed) -> float | None:
+    """Return the calibration tokens for each input of the widest module; None if unknown."""
     return calibration.tokens / calibration.widest if calibration.widest else None
 
 
 def shortage(calibration: CalibrationUsed) -> str:
     """Return a one-line warning of too few calibration tokens; empty if there are enough."""
-    found = share(calibration)
+    found = tokens_per_input(calibration)
     if found is None or found >= 1:
         return ""
     return (

@@ -28,16 +28,18 @@ _SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out
 HELD_OUT = 16
 """Number of held-out samples; a seed always holds out the same shipped prompts."""
 
-_NOT_WHOLE = (
+_NO_MEMORY_FOR_CHATS = (
     "the whole model must fit into memory to write chats: calibrate on your own text"
     " (--calibration FILE; in a profile, calibration), or quantize on the CPU (--device cpu)"
 )
 """Hint for a failure by lack of memory: GPTQ itself needs the memory of a few layers only."""
 
-_AUTHORS = ("torch", "transformers")
+_LIBRARIES = ("torch", "transformers")
 
 
-def gather(weights: Weights, quantize: Calibration, part: CalibrationPart = "calibration") -> Stage:
+def calibration_stage(
+    weights: Weights, quantize: Calibration, part: CalibrationPart = "calibration"
+) -> Stage:
     """Return the stage that builds `part` of the calibration set of `quantize`.
 
     Raises UserError if its calibration file cannot be read.
@@ -54,7 +56,7 @@ class Calibrate(FromWeights):
 
     @property
     def key(self) -> str:
-        """Names the part."""
+        """The step as it enters the hash, with the part."""
         return f"writing {self.part.replace(' ', '-')} chats"
 
     @property
@@ -72,13 +74,13 @@ class Calibrate(FromWeights):
         """The weights, the prompts, the answer settings and the library versions."""
         return {
             **self.weights.inputs,
-            **self.weights.asked,
+            **self.weights.chat_settings,
             "prompts": self.prompts,
             "samples": self._samples,
             "sample_tokens": self.quantize.sample_tokens,
-            **_on_cpu(self.weights, self.quantize),
+            **_device_input(self.weights, self.quantize),
             "seed": self.quantize.seed,
-            "versions": versions(_AUTHORS),
+            "versions": versions(_LIBRARIES),
             "recipe": 2,
         }
 
@@ -119,7 +121,9 @@ class Calibrate(FromWeights):
         except JobFailed as error:
             if error.failure.kind != "out_of_memory":
                 raise
-            raise JobFailed(dataclasses.replace(error.failure, hint=_NOT_WHOLE)) from error
+            raise JobFailed(
+                dataclasses.replace(error.failure, hint=_NO_MEMORY_FOR_CHATS)
+            ) from error
         return dataclasses.asdict(result)
 
 
@@ -132,7 +136,7 @@ class Collect(FromWeights):
 
     @property
     def key(self) -> str:
-        """Names the part."""
+        """The step as it enters the hash, with the part."""
         return (
             "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )
@@ -153,13 +157,13 @@ class Collect(FromWeights):
         file, named = self.quantize.calibration_file, self.quantize.calibration
         return {
             **self.weights.inputs,
-            **self.weights.asked,
+            **self.weights.chat_settings,
             **({"sha256": _sha256(Path(file))} if file else {"dataset": named}),
             "part": self.part,
             "samples": self.quantize.samples,
             "held_out": HELD_OUT,
             "sample_tokens": self.quantize.sample_tokens,
-            **_on_cpu(self.weights, self.quantize),
+            **_device_input(self.weights, self.quantize),
             "seed": self.quantize.seed,
             "recipe": 1,
         }
@@ -188,7 +192,7 @@ def _shipped(name: str) -> list[str]:
     return prompts.read_text(encoding="utf-8").splitlines()
 
 
-def _on_cpu(weights: Weights, quantize: Calibration) -> dict[str, str]:
+def _device_input(weights: Weights, quantize: Calibration) -> dict[str, str]:
     """Return the device as an input of the stage if it decides the calibration size, else nothing.
 
     Without explicit `samples` and `sample_tokens`, the CPU's default size differs from a GPU's.

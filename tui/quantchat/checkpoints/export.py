@@ -12,8 +12,8 @@ from quantchat.text import one_line
 MIB = 2**20
 
 
-def check(target: Path, least: int = 0) -> None:
-    """Check that `target` is new or an empty folder, with `least` bytes free on its disk.
+def check(target: Path, needed: int = 0) -> None:
+    """Check that `target` is new or an empty folder, with `needed` bytes free on its disk.
 
     Raises UserError.
     """
@@ -25,9 +25,9 @@ def check(target: Path, least: int = 0) -> None:
         raise _cannot_write(target, error) from error
     if taken:
         raise UserError("already exists", where=where, hint="name a new or empty folder")
-    if free < least:
+    if free < needed:
         raise UserError(
-            f"the disk is too full: {least // MIB} MiB are needed, {free // MIB} are free",
+            f"the disk is too full: {needed // MIB} MiB are needed, {free // MIB} are free",
             where=where,
             hint="make room, or name a folder on another disk",
         )

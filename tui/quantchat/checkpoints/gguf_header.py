@@ -50,11 +50,11 @@ def read_gguf(file: Path) -> ModelFiles:
     return ModelFiles(config, tensors, names=frozenset([file.name]))
 
 
-def _config(said: Mapping[str, Any]) -> dict[str, object]:
+def _config(metadata: Mapping[str, Any]) -> dict[str, object]:
     """Return the keys of `config.json` that transformers derives from the metadata."""
-    kind = str(said.get("general.architecture"))
-    config = {to: said.get(f"{kind}.{key}") for key, to in _KEYS.items()}
+    kind = str(metadata.get("general.architecture"))
+    config = {to: metadata.get(f"{kind}.{key}") for key, to in _KEYS.items()}
     config["model_type"] = _WITH_A_WINDOW.get(kind, kind)
     if kind in _WITH_A_WINDOW:
-        config["sliding_window"] = said.get(f"{kind}.attention.sliding_window")
+        config["sliding_window"] = metadata.get(f"{kind}.attention.sliding_window")
     return {key: value for key, value in config.items() if value is not None}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from quantchat.checkpoints.built_results import as_recorded, cut_length
 from quantchat.checkpoints.cache import read_built
-from quantchat.checkpoints.calibration_stages import gather
+from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
@@ -54,7 +54,7 @@ class Calibrated(FromWeights):
         """The weights, the chat settings, the method's settings and the library versions."""
         return {
             **self.weights.inputs,
-            **self.weights.asked,
+            **self.weights.chat_settings,
             **asdict(self.settings),
             "versions": versions(self.makers),
             "recipe": 2,
@@ -63,7 +63,7 @@ class Calibrated(FromWeights):
     @property
     def needs(self) -> Sequence[Stage]:
         """The stage of the weights, if they are built here, and that of the calibration set."""
-        return (*self.weights.needs, gather(self.weights, self.quantize))
+        return (*self.weights.needs, calibration_stage(self.weights, self.quantize))
 
     def room(self, needs: Sequence[Path]) -> int:
         """Upper bound in bytes: three copies of the quantized layers, and the unquantized rest.
@@ -79,12 +79,13 @@ class Calibrated(FromWeights):
             load=self.weights.load(work),
             calibration=str(work.needs[-1] / CHATS_FILE),
             workspace=work.workspace,
-            # The model's own answers were cut when they were written; their prompts come on top.
+            # The model's own answers were cut when they were written. They are read whole, because
+            # the limit did not count their prompts.
             most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
         )
         result = await work.job(job)
         body = {**asdict(result), "calibration": as_recorded(result.calibration)}
-        return {**body, **self.weights.remembered(work)}
+        return {**body, **self.weights.inherited(work)}
 
     def _most_tokens(self, work: BuildContext) -> int | None:
         """Return the token limit of a calibration sample; None if not recorded.
@@ -95,7 +96,7 @@ class Calibrated(FromWeights):
             return self.quantize.sample_tokens
         return cut_length(read_built(work.needs[-1]))
 
-    def named(self, method: str) -> str:
+    def model_slug(self, method: str) -> str:
         """The model's slug, the method, the bits and the group size."""
         group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
         return f"{self.weights.source.slug}-{method}{self.settings.bits}bit-{group}"
@@ -110,15 +111,15 @@ class QuantizeGptq(Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self.named("gptq-")
+        return self.model_slug("gptq-")
 
     @property
     def settings(self) -> GptqSettings:
         """GPTQ's settings; `desc_act` switches `act_group_aware` off."""
-        asked = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
+        settings = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
         # GPTQModel refuses both column orders at once.
-        asked["act_group_aware"] = asked["act_group_aware"] and not asked["desc_act"]
-        return GptqSettings(**asked)
+        settings["act_group_aware"] = settings["act_group_aware"] and not settings["desc_act"]
+        return GptqSettings(**settings)
 
     def job(self, **common: Any) -> QuantizeGptqJob:
         """Return the job for GPTQ."""
@@ -134,7 +135,7 @@ class QuantizeWithAwq(Calibrated):
     @property
     def slug(self) -> str:
         """The model's slug, the bits and the group size."""
-        return self.named("awq-")
+        return self.model_slug("awq-")
 
     @property
     def settings(self) -> AwqSettings:

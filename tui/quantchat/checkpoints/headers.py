@@ -59,7 +59,7 @@ def _not_here(named: Named) -> UserError:
     return UserError(
         "the model's files are not on this machine yet",
         where=one_line(named.model),
-        hint="download the model first",
+        hint=f"download it first: hf download {one_line(named.model)}",
     )
 
 
@@ -174,7 +174,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise UserError(
             "has no safetensors files",
             where=one_line(str(folder)),
-            hint="sizes can be read without loading only from safetensors headers",
+            hint="quantchat reads sizes from safetensors headers: convert the weights",
         )
     return files
 
@@ -229,8 +229,8 @@ def _json(file: Path) -> dict[str, object]:
 def _fetched(named: Named) -> ModelFiles:
     """Download config and tensor headers from the hub. Raises UserError.
 
-    huggingface_hub lets the errors of its network libraries pass, so each exception counts as no
-    answer.
+    huggingface_hub does not catch all errors of its network libraries, so every exception counts as
+    an error of the hub.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, hf_hub_download
@@ -238,8 +238,8 @@ def _fetched(named: Named) -> ModelFiles:
     try:
         # The headers first: without a network this call fails at once and does not retry.
         found = HfApi().get_safetensors_metadata(named.model, revision=named.revision)
-        told = HfApi().model_info(named.model, revision=named.revision)
-        names = frozenset(file.rfilename for file in told.siblings or [])
+        info = HfApi().model_info(named.model, revision=named.revision)
+        names = frozenset(file.rfilename for file in info.siblings or [])
         small = {
             name: Path(hf_hub_download(named.model, name, revision=named.revision))
             for name in (CONFIG, *(name for name in QUANTIZE_CONFIGS if name in names))

@@ -14,7 +14,7 @@ from quantchat.common.adapter_folder import CONFIG, WEIGHTS, digest
 from quantchat.common.versions import versions
 from quantchat.wire.jobs import MergeAdapterJob
 
-_MAKERS = ("peft", "torch", "transformers")
+_LIBRARIES = ("peft", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Merge(FromWeights):
         """The weights, a tokenizer taken from another model, the adapter, the library versions."""
         return {
             **self.weights.inputs,
-            **self.weights.lent,
+            **self.weights.borrowed_tokenizer,
             "adapter": _identity(self.adapter),
-            "versions": versions(_MAKERS),
+            "versions": versions(_LIBRARIES),
             "recipe": 1,
         }
 

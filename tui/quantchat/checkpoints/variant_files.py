@@ -139,11 +139,13 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
         files = _loadable(spec, Named(made.model, made.revision), fetch, engine.reader)
         if engine.only_quantized and files.quantization is None:
             raise UserError(
-                "is not quantized", where=made.model, hint="add [variants.quantize] to have it made"
+                "is not quantized",
+                where=made.model,
+                hint="add [variants.quantize] to quantize it here",
             )
         return files, []
     if spec.model == DEMO_MODEL:
-        return demo_files(), ["not made yet: estimated from the demo's known shape"]
+        return demo_files(), ["not built yet: estimated from the demo's known shape"]
     # The checkpoint is not built yet; transformers reads its base.
     reader = baseline().reader if engine.only_quantized else engine.reader
     return _loadable(spec, resolve(spec.model), fetch, reader), []

@@ -15,19 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quantchat.checkpoints.cache import BuiltCheckpoint
-from quantchat.files import take
+from quantchat.files import add_to_hash
 
 SMALL = 2**30
+"""Size in bytes up to which an artifact is verified in each run."""
+
 EVERY_S = 7 * 24 * 3600.0
+"""Seconds between two verifications of a larger artifact."""
+
 STAMP = ".verified"
 """An empty file in the artifact, whose modification time is that of the last verification."""
-_STRETCH = 16 * 2**20
+_PIECE = 16 * 2**20
 """Bytes that are read between two points at which the task can be cancelled."""
 
 
 def size(made: BuiltCheckpoint) -> int:
     """Return the size of the artifact's files in bytes."""
-    return sum(int(told["bytes"]) for told in made.files.values())
+    return sum(int(recorded["bytes"]) for recorded in made.files.values())
 
 
 def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
@@ -41,21 +45,21 @@ def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
 
 
 async def first_damaged(
-    folder: Path, made: BuiltCheckpoint, tell: Callable[[int], None] = lambda done: None
+    folder: Path, made: BuiltCheckpoint, report: Callable[[int], None] = lambda done: None
 ) -> str | None:
     """Return the name of the first file in `folder` whose hash differs from `made`, or None.
 
-    Calls `tell` with the bytes read so far. Can be cancelled at any time. Raises OSError.
+    Calls `report` with the bytes read so far. Can be cancelled at any time. Raises OSError.
     """
     done = 0
-    for name, told in made.files.items():
+    for name, recorded in made.files.items():
         digest = hashlib.sha256()
         with (folder / name).open("rb") as stream:
             # Each piece is read in a separate thread call, so an exit waits for one piece at most.
-            while read := await asyncio.to_thread(take, stream, digest, _STRETCH):
+            while read := await asyncio.to_thread(add_to_hash, stream, digest, _PIECE):
                 done += read
-                tell(done)
-        if digest.hexdigest() != told["sha256"]:
+                report(done)
+        if digest.hexdigest() != recorded["sha256"]:
             return name
     with contextlib.suppress(OSError):  # in a read-only cache each run verifies
         (folder / STAMP).touch(mode=0o600)

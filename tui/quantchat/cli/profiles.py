@@ -15,7 +15,7 @@ from quantchat.console.options import json_option, list_by_default
 from quantchat.errors import UserError
 from quantchat.files import write_whole
 from quantchat.profile import library
-from quantchat.profile.load import check_there, load, read
+from quantchat.profile.load import check_paths_exist, load, read
 from quantchat.profile.template import template
 from quantchat.text import neutralise, one_line
 
@@ -90,7 +90,7 @@ def check(files: tuple[str, ...], as_json: bool) -> int:
         try:
             path = library.find(file)
             profile = load(path)
-            check_there(profile, path)
+            check_paths_exist(profile, path)
         except UserError as error:
             found[file] = list(error.lines)
         else:

@@ -109,7 +109,7 @@ def publish(
     saved, or the disk does not answer, it is printed all the same, because the measurement may have
     taken hours. UserError is raised afterwards.
     """
-    from quantchat.daemon_thread import in_daemon_thread, in_time
+    from quantchat.daemon_thread import in_daemon_thread, wait_for_disk
     from quantchat.errors import UserError
     from quantchat.snapshot import store
     from quantchat.text import one_line
@@ -125,7 +125,7 @@ def publish(
             show(snapshot)
     finally:  # also if the output cannot be written
         try:
-            path = in_time(saving, SAVE_S)
+            path = wait_for_disk(saving, SAVE_S)
         except UserError as error:
             unsaved = error
         else:

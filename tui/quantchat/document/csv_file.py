@@ -13,12 +13,12 @@ from typing import Any
 from quantchat.document.document import DataTable
 from quantchat.text import neutralise
 
-# Some spreadsheets also take the wide signs of Japanese and Chinese keyboards.
+# Some spreadsheets also accept the full-width signs of Japanese and Chinese keyboards.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def csv_file(table: DataTable) -> bytes:
-    """Return `table` as a CSV file with a head."""
+    """Return `table` as a CSV file with a header row."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.columns)

@@ -33,9 +33,9 @@ class Paragraph:
 
     spans: tuple[Span, ...]
     indent: int = 0
-    """Columns."""
+    """Columns of indentation."""
     wrap: bool = True
-    """False for what a reader copies, such as a file's name: it is never broken."""
+    """False for text that a reader copies, such as a file's name; it is never broken."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Warnings:
-    """What speaks against the figures, or what failed, one on a line."""
+    """Reasons to doubt the figures, or failures, one on a line."""
 
     lines: tuple[str, ...]
     role: Role = "warning"
     indent: int = 0
-    """Columns."""
+    """Columns of indentation."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Cell:
 
     text: str
     aside: str = ""
-    """What is said of `text` in a quieter way, such as how a figure was measured."""
+    """A remark on `text`, set less prominently, such as how a figure was measured."""
     role: Role = "plain"
     indent: int = 0
     """Columns of indentation, for the name of a row that is a part of the row above."""
@@ -93,13 +93,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first column names the rows. Without a heading it is a list of facts."""
+    """A table. The first column names the rows. Without any heading, it is a list of facts."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     groups: frozenset[int] = frozenset()
-    """Rows, counted from 0, above which a terminal leaves a gap."""
+    """Indices of the rows, from 0, above which a terminal leaves a gap."""
     compact: bool = False
     """Whether a terminal saves width, for names that a reader types again."""
 
@@ -122,11 +122,12 @@ class Answer:
     """One answer, split at the token at which it diverges from the other answer."""
 
     place: int
-    """The variant's place, from 0. It decides the colour."""
+    """The variant's position, from 0. It decides the colour."""
     who: str
+    """The variant's name for the reader."""
     before: str
     differing: str | None
-    """The first token that differs. None without a divergence; empty where the answer ends."""
+    """The first token that differs; empty if the answer ends there, None without a divergence."""
     after: str
     thoughts: str = ""
     thoughts_title: str = ""
@@ -156,16 +157,16 @@ class Plots:
 
 @dataclass(frozen=True)
 class Turns:
-    """Turns, of which a page shows the first one unfolded."""
+    """Turns. An HTML page shows the first one open, and the others folded."""
 
     turns: tuple[Turn, ...]
 
 
 Block = Paragraph | Verbatim | Facts | Warnings | Table
-"""What every renderer shows."""
+"""The parts that every renderer shows."""
 
 PagePart = Block | Plots | Turns
-"""What a page and Markdown show."""
+"""The parts that an HTML page and Markdown show."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Section:
 
     anchor: str
     title: str
-    """Empty in a document of a single section, whose own title says it."""
+    """Empty in a document with a single section, which has the document's title."""
     parts: tuple[PagePart, ...]
     numbered: bool = True
     """Whether its title begins with its number."""
@@ -223,7 +224,7 @@ def paragraphs(lines: Iterable[str]) -> list[Block]:
 
 
 def warnings(lines: Iterable[str], role: Role = "warning", indent: int = 0) -> list[Block]:
-    """Return `lines` as warnings; an empty list without any."""
+    """Return `lines` as warnings; an empty list if there are none."""
     found = tuple(lines)
     return [Warnings(found, role, indent)] if found else []
 
@@ -249,7 +250,7 @@ Row = tuple[Cell, list[Cell]]
 
 
 def variant_table(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Table:
-    """Return a table with figures down and variants across, without the rows that say nothing."""
+    """Return a table with figures down and variants across, without empty rows."""
     columns = (Column(role="quiet"), *(Column(label) for label in labels))
     kept = tuple((name, *row) for name, row in rows if any(cell.text for cell in row))
     return Table(title, columns, kept)

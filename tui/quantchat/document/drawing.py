@@ -37,7 +37,7 @@ _MARKERS = ("o", "s", "^", "D", "v")
 
 PARTS = ("#56b4e9", "#d55e00", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#bbbbbb")
 HATCHES = ("", "--", "//", "..", "\\\\", "xx", "")
-"""Fill and hatch of the parts of a bar, in this order."""
+"""Fill colours (`PARTS`) and hatches of the parts of a bar, in the order of the parts."""
 
 # A page gives these variables other colours in dark mode.
 _VARIABLES = {
@@ -81,7 +81,7 @@ _SIZE_IN = (6.0, 3.1)
 _PNG_DPI = 160
 
 
-def look(place: int, order: str = "in-turn") -> dict[str, Any]:
+def series_style(place: int, order: str = "in-turn") -> dict[str, Any]:
     """Return colour, line and marker of the variant at `place`, as arguments for Matplotlib.
 
     The markers of answers given `together` are hollow, because a chat may contain both kinds.
@@ -113,7 +113,7 @@ def png(plot: Plot) -> bytes:
 def svg(plot: Plot) -> str:
     """Return `plot` as an SVG element for an HTML page, which defines its colours and its font.
 
-    The element needs no namespace, and refers to nothing outside.
+    The element needs no XML namespace, and loads nothing.
     """
     # This is Matplotlib's own output, with escaped labels.
     root = ElementTree.fromstring(_saved(plot, "svg", title=False))  # noqa: S314
@@ -164,7 +164,8 @@ def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
 def _import_matplotlib() -> None:
     """Import Matplotlib without a display and with a folder for its fonts. Raises UserError.
 
-    Terminals of a notebook have its MPLBACKEND, which names a module that is not installed here.
+    A terminal that was opened in a notebook inherits MPLBACKEND, which names a module that is not
+    installed here.
     """
     if "matplotlib" in sys.modules:
         return
@@ -185,7 +186,7 @@ def _styled() -> Iterator[None]:
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
-        # The font lacks letters of a label: a page shows them, a PNG shows boxes.
+        # The font may lack letters of a label: an HTML page shows them, a PNG shows boxes.
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -221,7 +222,8 @@ def logarithmic(axes: Axes) -> None:
 
 
 _WIDE = 6
-"""Ratio of the ends from which a logarithmic axis has ticks at 1, 2 and 5 times powers of 10."""
+"""If the ends of a logarithmic axis differ by this factor or more, it has ticks at 1, 2 and 5 times
+powers of 10."""
 
 
 def whole_ticks(axis: Axis) -> None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 
 ORDERS = {"together": "together (contended)", "in-turn": "one at a time"}
-"""How the variants ran, to stand beside a figure."""
+"""The text beside a figure that says how the variants ran."""
 SHORT_ORDERS = {"together": "together", "in-turn": "one at a time"}
-"""The same in brackets and on keys."""
+"""Shorter texts, for brackets and labels of keys."""
 NARROW_ORDERS = {"together": "together", "in-turn": "1 at a time"}
-"""The same in a narrow column."""
+"""The shortest texts, for a narrow column."""
 
 MOST_DETECTABLE = 1.0
 """Largest difference that is named as detectable: more than a doubling is no limit of any use."""

@@ -1,7 +1,7 @@
 """Documents as Markdown (GitHub's, with tables), with the plots in a folder beside the file.
 
 No text of a document is markup: `escaped` makes a line harmless, and text with line breaks stands
-in a fence that is longer than any in the text.
+in a code fence that is longer than any run of backticks in the text.
 """
 
 from __future__ import annotations

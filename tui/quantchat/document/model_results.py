@@ -36,7 +36,7 @@ def heading(position: int, file: str, snapshot: Snapshot) -> list[Block]:
 
 
 def not_comparable(obstacles: Iterable[str]) -> list[Block]:
-    """Return a warning for each of `obstacles`, despite which runs were compared."""
+    """Return a warning for each of `obstacles`, for runs that were compared nevertheless."""
     return warnings((f"not comparable: {reason}" for reason in obstacles), "bad")
 
 

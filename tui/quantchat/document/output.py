@@ -30,7 +30,7 @@ def check_file(path: Path, ours: bytes, *, force: bool) -> None:
         if mode is None:
             return
         if not stat.S_ISREG(mode):
-            what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+            what = "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
             raise UserError(what, where=str(path))
         with path.open("rb") as file:
             if not force and ours not in file.read(_HEAD):
@@ -50,12 +50,12 @@ def check_folder(path: Path, *, force: bool) -> None:
         if mode is None:
             return
         if not stat.S_ISDIR(mode):
-            raise UserError("is no folder", where=str(path))
+            raise UserError("is not a folder", where=str(path))
         if not force and {entry.name for entry in os.scandir(path)} - {LIST, *_listed(path)}:
             raise UserError(
-                "has files that are not of a report",
+                "has files that do not belong to a report",
                 where=str(path),
-                hint="name another folder, or write among them with --force",
+                hint="name another folder, or write into this one with --force",
             )
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
@@ -74,16 +74,16 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
     All files are on the disk before the first gets its name. Files of an older report are removed.
     """
-    there = path.is_dir()
+    exists = path.is_dir()
     try:
         old = _listed(path) - set(files)
         names = "".join(f"{name}\n" for name in sorted({*old, *files}))
-        work = (path if there else path.parent) / f".{secrets.token_hex(8)}.tmp"
+        work = (path if exists else path.parent) / f".{secrets.token_hex(8)}.tmp"
         work.mkdir()  # with the user's umask, unlike a folder of `tempfile`
         try:
             for name, data in {LIST: names.encode(), **files}.items():
                 write_whole(work / name, data, private=False)
-            if there:
+            if exists:
                 for name in (LIST, *files):
                     (work / name).replace(path / name)
                 for name in old:

@@ -77,7 +77,7 @@ def memory_table(snapshot: Snapshot) -> Table:
         row("non-torch", variants, _bytes("non_torch")),
         row("process total", variants, _bytes("process")),
         row("peak", variants, lambda v: _peak(v, snapshot.turns)),
-        row("known of the process", variants, _worker),
+        row("process, part known", variants, _known_part),
         row("source of the total", variants, _source),
     ]
     return variant_table("Memory", [variant.label for variant in variants], rows)
@@ -200,8 +200,8 @@ def _predicted(variant: VariantRecord) -> str:
     return f"{size(predicted.weights)} ({off:+.1%})"
 
 
-def _worker(variant: VariantRecord) -> str:
-    """Return what is known of the process' memory if it is not the total: what torch reserved."""
+def _known_part(variant: VariantRecord) -> str:
+    """Return the known part of the process' memory, what torch reserved, if it is not the total."""
     memory, ledger = variant.memory, variant.ledger
     if memory is None or ledger is None or memory.bytes in (None, ledger.process):
         return ""

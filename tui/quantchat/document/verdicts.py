@@ -33,7 +33,7 @@ def reason(verdict: Verdict) -> str:
     if found.low is None or found.high is None:
         return f"{value}, with no interval to compare with {threshold}: {found.why}"
     if not found.sampled:
-        return f"{value}, compared with {threshold} as it is: memory is no sample"
+        return f"{value}, compared with {threshold} without an interval: memory is one value"
     interval = f"95 % CI {found.low:.4g} to {found.high:.4g}"
     ends = {
         "shown": f"the whole interval is {found.relation} {threshold}: shown",

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from quantchat.engines.engine import Engine
-from quantchat.engines.gptqmodel import made_first
+from quantchat.engines.gptqmodel import build_note
 from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
@@ -27,7 +27,7 @@ class AutoGptq(VariantBase):
     """If present, GPTQModel quantizes the model first, and the checkpoint is cached."""
 
     @model_validator(mode="after")
-    def _elsewhere(self) -> AutoGptq:
+    def _has_environment(self) -> AutoGptq:
         if not (self.python or self.env):
             raise ValueError(
                 "auto-gptq needs an environment of its own: `quantchat env create auto-gptq`,"
@@ -72,14 +72,14 @@ class _Engine(Engine[AutoGptq]):
         return "float16" if cuda else "float32"  # its kernels do not support bfloat16
 
     def loading(
-        self, spec: AutoGptq, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+        self, spec: AutoGptq, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
     ) -> int:
-        return held.largest * size if cuda else held.total
+        return weights.largest * size if cuda else weights.total
 
     def notes(
         self, spec: AutoGptq, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
     ) -> list[str]:
-        return made_first(spec, files, self.loaded_dtype(spec, files, cuda=True))
+        return build_note(spec, files, self.loaded_dtype(spec, files, cuda=True))
 
 
 ENGINE = _Engine()

@@ -39,7 +39,7 @@ class AutoRound(WithKernel):
 
 class _Engine(GptqModelEngine[AutoRound]):
     table = AutoRound
-    summary = "a finished AutoRound checkpoint in GPTQ's format, or one made here first"
+    summary = "a finished AutoRound checkpoint in GPTQ's format, or one built here first"
     loader = "quantchat.worker.loaders.autoround"
     stage = "quantchat.checkpoints.autoround_stage:stage_of"
     methods = (
@@ -51,7 +51,7 @@ class _Engine(GptqModelEngine[AutoRound]):
     def label(self, spec: AutoRound) -> str:
         return f"AutoRound {spec.quantize.bits}-bit" if spec.quantize else "AutoRound"
 
-    def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
+    def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         return gptq_layer(tensors, stem, bits)
 
 

@@ -25,14 +25,15 @@ class Awq(WithKernel):
     def _merges_before_it_is_quantized(self) -> Awq:
         if self.merge_adapter and self.quantize is None:
             raise ValueError(
-                "merge_adapter needs a model that is quantized here, with [variants.quantize]"
+                "merge_adapter needs a model that is quantized here, with [variants.quantize];"
+                " remove merge_adapter to apply the adapter at run time"
             )
         return self
 
 
 class _Engine(GptqModelEngine[Awq]):
     table = Awq
-    summary = "a finished AWQ checkpoint, or one made here first"
+    summary = "a finished AWQ checkpoint, or one built here first"
     loader = "quantchat.worker.loaders.awq"
     methods = (Method("awq", "AWQ 4-bit", saved={}, calibrated=True),)
     checkpoints = frozenset(("awq",))
@@ -40,7 +41,7 @@ class _Engine(GptqModelEngine[Awq]):
     def label(self, spec: Awq) -> str:
         return "AWQ 4-bit" if spec.quantize else "AWQ"
 
-    def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
+    def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         scales = tensors.get(f"{stem}.scales")
         inputs, columns = tensors[f"{stem}.qweight"].shape
         groups = scales.shape[0] if scales and scales.shape else 1

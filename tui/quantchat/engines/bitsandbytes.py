@@ -63,12 +63,12 @@ class _Engine(OnLoad[BitsAndBytes]):
     def weights(
         self, spec: BitsAndBytes, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
     ) -> Weights:
-        held = super().weights(spec, files, size, cuda=cuda, repacked=repacked)
+        weights = super().weights(spec, files, size, cuda=cuda, repacked=repacked)
         finished = files.quantization is not None
-        if finished and repacked and not cuda and "codebook" in held.overhead:
-            scales = 2 * divide_up(2 * held.packed, 64)
-            return replace(held, overhead={**held.overhead, "scales": scales})
-        return held
+        if finished and repacked and not cuda and "codebook" in weights.overhead:
+            scales = 2 * divide_up(2 * weights.packed, 64)
+            return replace(weights, overhead={**weights.overhead, "scales": scales})
+        return weights
 
     def packed(
         self,
@@ -84,7 +84,7 @@ class _Engine(OnLoad[BitsAndBytes]):
         overhead = _four_bit_overhead(tensor.elements, spec.double_quant, on_cpu_kernel)
         return divide_up(tensor.elements, 2), overhead
 
-    def left_plain(
+    def left_unquantized(
         self, spec: BitsAndBytes, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
         if str(files.config.get("model_type")) in _OWN_LINEARS:

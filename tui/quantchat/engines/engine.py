@@ -19,7 +19,7 @@ from quantchat.common.kv_cache import KV_CACHES
 from quantchat.common.memory_rules import bucket
 from quantchat.engines.variant import VariantBase
 from quantchat.estimate.model_files import ModelFiles
-from quantchat.estimate.weights import Weights, as_stored, in_full
+from quantchat.estimate.weights import Weights, as_stored, unquantized
 from quantchat.wire.library import FolderReader, Library
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Method:
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Keys that a variant needs for the method, apart from `engine` and `model`."""
     saved: Mapping[str, Any] | None = None
-    """Further keys that a variant needs so that its checkpoint is saved in the cache: none if it is
-    always saved. None if the method cannot save one."""
+    """Further keys that a variant needs so that its checkpoint is saved in the cache; empty if that
+    always happens. None if the method cannot save a checkpoint."""
     calibrated: bool = False
     """Whether the method needs calibration, which the table `[variants.quantize]` describes."""
     made_with: tuple[Library, ...] = ()
@@ -174,7 +174,7 @@ class Engine(Generic[Table]):
         """
         if files.quantization is not None:
             return as_stored(files.tensors)
-        return in_full(files.tensors, size)
+        return unquantized(files.tensors, size)
 
     def dequantizes(
         self, spec: Table, files: ModelFiles, *, cuda: bool, capability: Capability | None
@@ -196,14 +196,14 @@ class Engine(Generic[Table]):
         return KV_CACHES[spec.kv_cache].element(size) if spec.kv_cache else size
 
     def loading(
-        self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+        self, spec: Table, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
     ) -> int:
         """Return the bytes needed beyond the weights during loading.
 
         On a GPU this is one matrix in full precision. On a CPU it is the size of the files, because
         safetensors maps them and their pages stay resident until the system needs the memory.
         """
-        return held.largest * size if cuda else files.bytes
+        return weights.largest * size if cuda else files.bytes
 
     def notes(
         self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool

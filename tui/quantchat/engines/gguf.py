@@ -65,7 +65,7 @@ class Gguf(VariantBase):
         return {**given, **found}
 
     @model_validator(mode="after")
-    def _nothing_of_torch(self) -> Gguf:
+    def _no_keys_of_torch(self) -> Gguf:
         for name in ("dtype", "attention", "decode"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
@@ -104,8 +104,8 @@ class _Engine(Engine[Gguf]):
     environments: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "gguf": (
             "llama-cpp-python==0.3.36",
-            # For any CPU with AVX2: llama.cpp's own choice crashes on some with AMX. The variable
-            # CMAKE_ARGS adds to it, e.g. -DGGML_CUDA=on.
+            # For any CPU with AVX2: what llama.cpp chooses itself crashes on some CPUs with AMX.
+            # The variable CMAKE_ARGS adds options, e.g. -DGGML_CUDA=on.
             "--config-settings=cmake.args=-DGGML_NATIVE=OFF;-DLLAVA_BUILD=OFF",
             "huggingface_hub>=1",
             "torch>=2.8,<2.14",  # `score` compares logits with it
@@ -149,7 +149,7 @@ class _Engine(Engine[Gguf]):
         return sum(kind.bytes / kind.weights for kind in kinds) / 2
 
     def loading(
-        self, spec: Gguf, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+        self, spec: Gguf, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
     ) -> int:
         # The pages of a mapped file are the weights. For a GPU, they pass through the host's
         # memory.

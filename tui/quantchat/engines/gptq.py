@@ -25,16 +25,15 @@ class Gptq(WithKernel):
     def _merges_before_it_is_quantized(self) -> Gptq:
         if self.merge_adapter and self.quantize is None:
             raise ValueError(
-                "merge_adapter is for a model that is quantized here, [variants.quantize]: into"
-                " weights that are quantized already nothing can be merged; without it the adapter"
-                " is computed beside them"
+                "merge_adapter needs a model that is quantized here, with [variants.quantize];"
+                " remove merge_adapter to apply the adapter at run time"
             )
         return self
 
 
 class _Engine(GptqModelEngine[Gptq]):
     table = Gptq
-    summary = "a finished GPTQ checkpoint, or one made here first"
+    summary = "a finished GPTQ checkpoint, or one built here first"
     loader = "quantchat.worker.loaders.gptq"
     methods = (Method("gptq", "GPTQ 4-bit", saved={}, calibrated=True),)
     checkpoints = frozenset(("gptq",))
@@ -46,7 +45,7 @@ class _Engine(GptqModelEngine[Gptq]):
     def cautions(self, spec: Gptq, *, cuda: bool) -> list[str]:
         return _slow_kernel(spec) if cuda else []
 
-    def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
+    def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         return gptq_layer(tensors, stem, bits)
 
 
@@ -68,5 +67,5 @@ def _slow_kernel(spec: Gptq) -> list[str]:
         return []
     if named != "auto":
         return [f"{named} must be compiled, and {problem} ({cuda_toolkit.INSTALL})"]
-    told = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
-    return [f"SLOW KERNEL, unless a faster one was compiled before: {told}"]
+    warning = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
+    return [f"SLOW KERNEL, unless a faster one was compiled before: {warning}"]

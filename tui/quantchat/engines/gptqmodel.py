@@ -18,7 +18,14 @@ from pydantic import Field
 from quantchat.engines.engine import Engine, Table
 from quantchat.engines.variant import TakesAdapter, VariantBase
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles, TensorInfo
-from quantchat.estimate.weights import BESIDE, BLOCK, Weights, dense_bytes, divide_up, is_linear
+from quantchat.estimate.weights import (
+    BLOCK,
+    OTHER_MODALITIES,
+    Weights,
+    dense_bytes,
+    divide_up,
+    is_linear,
+)
 from quantchat.wire.library import FolderReader, Library
 
 
@@ -54,9 +61,9 @@ class Layer:
         scales = 2 * self.groups * self.outputs
         zeros = self.groups * self.outputs * self.bits // 8
         indices = 4 * self.inputs * self.indexed
-        if layout == "aten":  # scales and zeros unpacked to bfloat16, and once more joined
+        if layout == "aten":  # scales and zeros in bfloat16, and a joined copy of both
             return {"scales": 2 * scales, "zeros": 2 * scales, "indices": 2 * indices}
-        if layout == "torch":  # it caches the unpacked zeros as bytes and the indices as int64
+        if layout == "torch":  # caches the unpacked zeros as bytes and the indices as int64
             unpacked = self.groups * self.outputs
             return {"scales": scales, "zeros": zeros + unpacked, "indices": 3 * indices}
         return {"scales": scales, "zeros": zeros, "indices": indices}
@@ -90,7 +97,7 @@ class GptqModelEngine(Engine[Table]):
     """GPTQModel's name of the method whose kernels compute; empty: that of the engine."""
 
     @abstractmethod
-    def finished(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
+    def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         """Return the layer whose weights are the tensor `stem`.qweight of a checkpoint.
 
         `bits` comes from the quantization config of the checkpoint.
@@ -105,7 +112,11 @@ class GptqModelEngine(Engine[Table]):
     ) -> Weights:
         """Return the size of the weights in the layout of the kernel that will run."""
         made = files.quantization
-        layers, rest = self._of(files.tensors, made) if made else self._to_make(spec, files)
+        layers, rest = (
+            self._checkpoint_layers(files.tensors, made)
+            if made
+            else self._layers_to_build(spec, files)
+        )
         packed = 0
         overhead: Counter[str] = Counter()
         kernel = getattr(spec, "kernel", "auto").removeprefix(f"{self.kernels or self.name}_")
@@ -118,37 +129,39 @@ class GptqModelEngine(Engine[Table]):
         return Weights(packed, plain, dict(overhead), largest)
 
     def loading(
-        self, spec: Table, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+        self, spec: Table, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
     ) -> int:
         """Return the bytes of one matrix in int32: kernels unpack and repack each matrix."""
-        return held.largest * 4 if cuda else held.total
+        return weights.largest * 4 if cuda else weights.total
 
     def notes(
         self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
     ) -> list[str]:
         """Return a note on the memory to build the checkpoint, if it is not built yet."""
-        return made_first(spec, files, self.loaded_dtype(spec, files, cuda=True))
+        return build_note(spec, files, self.loaded_dtype(spec, files, cuda=True))
 
-    def _of(
+    def _checkpoint_layers(
         self, tensors: Mapping[str, TensorInfo], made: Mapping[str, Any]
     ) -> tuple[list[Layer], list[TensorInfo]]:
         layers, rest = [], []
         for name, tensor in tensors.items():
             stem, _, last = name.rpartition(".")
             if last == "qweight" and len(tensor.shape) == 2:
-                layers.append(self.finished(tensors, stem, made.get("bits")))
+                layers.append(self.checkpoint_layer(tensors, stem, made.get("bits")))
             elif last not in ("qzeros", "scales", "g_idx"):
                 rest.append(tensor)
         return layers, rest
 
-    def _to_make(self, spec: Table, files: ModelFiles) -> tuple[list[Layer], list[TensorInfo]]:
+    def _layers_to_build(
+        self, spec: Table, files: ModelFiles
+    ) -> tuple[list[Layer], list[TensorInfo]]:
         layers, rest = [], []
         made = spec.calibration_table
         bits = made.bits if made else 4
         group_size = made.group_size if made else 128
         for name, tensor in files.tensors.items():
             linear = is_linear(name, tensor, files.vocabulary)
-            if linear and BLOCK.search(name) and not BESIDE.search(name):
+            if linear and BLOCK.search(name) and not OTHER_MODALITIES.search(name):
                 outputs, inputs = tensor.shape
                 groups = divide_up(inputs, group_size) if group_size > 0 else 1
                 layers.append(Layer(inputs, outputs, groups, bits, self.indexed))
@@ -157,7 +170,7 @@ class GptqModelEngine(Engine[Table]):
         return layers, rest
 
 
-def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
+def build_note(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
     """Return a note on the memory to load the base in `dtype`, if the checkpoint is not built yet.
 
     Return an empty list for a finished checkpoint.
@@ -166,14 +179,14 @@ def made_first(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
         return []
     size = DTYPE_BYTES[dtype] * sum(tensor.elements for tensor in files.tensors.values())
     return [
-        f"must be made first from the base model, which takes {size / 2**30:.1f} GiB when loaded"
+        f"must be built first from the base model, which takes {size / 2**30:.1f} GiB when loaded"
     ]
 
 
 def _layout(kernel: str, layer: Layer, cuda: bool) -> str:
     """Return the memory layout of the kernel that will run: `stored`, `torch` or `aten`.
 
-    With `stored`, a layer needs its size in the file, or less.
+    `stored` is that of the file; a layer then needs its size in the file, or less.
     """
     if kernel == "torch":
         return "torch"

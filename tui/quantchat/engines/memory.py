@@ -42,22 +42,22 @@ def estimate(
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
     size = DTYPE_BYTES[dtype]
     if engine.dequantizes(spec, files, cuda=cuda, capability=capability):
-        held = dequantized(files.tensors, size)
+        weights = dequantized(files.tensors, size)
     else:
-        held = engine.weights(spec, files, size, cuda=cuda, repacked=repacked)
+        weights = engine.weights(spec, files, size, cuda=cuda, repacked=repacked)
     shape = read_architecture(files.config)
     tokens = _within_context(shape, tokens)
     return Estimate(
         cuda=cuda,
         dtype=dtype,
-        weights=held.total,
-        overhead=held.overhead,
-        unquantized=held.plain,
+        weights=weights.total,
+        overhead=weights.overhead,
+        unquantized=weights.plain,
         context_tokens=tokens,
         kv_cache=_kv_cache(spec, shape, tokens, size) if shape else -1,
-        activations=_activations(spec, shape, held, tokens, size),
+        activations=_activations(spec, shape, weights, tokens, size),
         runtime=CUDA_CONTEXT if cuda else engine.resident_bytes,
-        loading=engine.loading(spec, files, held, size, cuda=cuda),
+        loading=engine.loading(spec, files, weights, size, cuda=cuda),
         draft=_draft(spec, files.draft, cuda, tokens, capability) if files.draft else 0,
     )
 
@@ -94,10 +94,10 @@ def notes(
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
     if method := engine.dequantizes(spec, files, cuda=cuda, capability=capability):
-        held = dequantized(files.tensors, DTYPE_BYTES[dtype]).total
+        size = dequantized(files.tensors, DTYPE_BYTES[dtype]).total
         found.append(
             f"{method} is dequantized to {dtype} when it is loaded:"
-            f" {held / 1e9:.1f} GB, not {files.bytes / 1e9:.1f} GB"
+            f" {size / 1e9:.1f} GB, not {files.bytes / 1e9:.1f} GB"
         )
     return [*found, *engine.notes(spec, files, dtype, cuda=cuda, repacked=repacked)]
 
@@ -110,22 +110,22 @@ def _within_context(shape: Architecture | None, tokens: int) -> int:
 def _kv_cache(spec: VariantBase, shape: Architecture, tokens: int, size: int) -> int:
     engine = engine_of(spec)
     elements = shape.kv_cache(tokens, engine.cached_tokens(spec, tokens))
-    held = elements * engine.cached_element(spec, size)
+    stored = elements * engine.cached_element(spec, size)
     if spec.kv_cache and (recent := min(tokens, KV_CACHES[spec.kv_cache].recent)):
-        held += shape.kv_cache(recent, recent) * size
-    return round(held)
+        stored += shape.kv_cache(recent, recent) * size
+    return round(stored)
 
 
 def _activations(
     spec: VariantBase,
     shape: Architecture | None,
-    held: Weights,
+    weights: Weights,
     tokens: int,
     size: int,
 ) -> int:
     # For a prompt, 4-bit weights are multiplied in full precision, so one matrix at a time is
     # dequantized.
-    dense = held.largest * size if held.packed else 0
+    dense = weights.largest * size if weights.packed else 0
     if shape is None:
         return dense
     chunk = tokens if spec.decode_mode == "generate" else min(tokens, PREFILL_TOKENS)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from quantchat.engines.engine import Engine, Table
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import (
-    BESIDE,
     EXPERTS,
+    OTHER_MODALITIES,
     ROUTER,
     Weights,
     as_stored,
@@ -18,17 +18,18 @@ from quantchat.estimate.weights import (
     quantized_linears,
 )
 
-_WORTH_SAYING = 0.05
+_NOTE_SHARE = 0.05
 """If more than this share of the weights stays unquantized, a note says so."""
 
-_END = "embeddings, norms and biases"
+_NEVER_QUANTIZED = "embeddings, norms and biases"
+"""The name of the parts that no engine quantizes."""
 
 
 class OnLoad(Engine[Table]):
     """An engine without calibration: each linear layer except the output head is quantized.
 
-    A subclass returns the bytes of one quantized layer in `packed`. Its `left_plain` says which
-    layers its library skips, in addition to those that every library skips.
+    A subclass returns the bytes of one quantized layer in `packed`. Its `left_unquantized` says
+    which layers its library skips, in addition to those that every library skips.
     """
 
     @abstractmethod
@@ -41,12 +42,12 @@ class OnLoad(Engine[Table]):
         for a processor with AVX512-BF16.
         """
 
-    def left_plain(
+    def left_unquantized(
         self, spec: Table, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
-        """Return the kind of skipped layers to which a layer belongs; empty if it is quantized.
+        """Return why the library leaves a layer unquantized; empty if it quantizes the layer.
 
-        E.g. `layers whose width is no multiple of 32`.
+        The reason names the kind of layers, e.g. `layers whose width is not a multiple of 32`.
         """
         return ""
 
@@ -62,13 +63,13 @@ class OnLoad(Engine[Table]):
             return as_stored(files.tensors)
         on_cpu = repacked and not cuda
 
-        def keep(name: str, tensor: TensorInfo) -> bool:
+        def is_skipped(name: str, tensor: TensorInfo) -> bool:
             return bool(self._part(spec, files, name, tensor, on_cpu))
 
         def packed(tensor: TensorInfo) -> tuple[int, Mapping[str, int]]:
             return self.packed(spec, files, tensor, size, on_cpu_kernel=on_cpu)
 
-        return quantized_linears(files, size, packed, keep=keep)
+        return quantized_linears(files, size, packed, is_skipped=is_skipped)
 
     def notes(
         self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
@@ -82,17 +83,17 @@ class OnLoad(Engine[Table]):
             part = self._part(spec, files, name, tensor, repacked and not cuda)
             if not part:
                 quantized += tensor.elements
-            elif part == _END:
+            elif part == _NEVER_QUANTIZED:
                 ends += tensor.elements
             else:
                 left[part] += tensor.elements
-        if left.total() < _WORTH_SAYING * (left.total() + quantized):
+        if left.total() < _NOTE_SHARE * (left.total() + quantized):
             return []
         share = 1 - quantized / (left.total() + ends + quantized)
-        ours = ", embeddings included," if ends else ""
+        included = ", embeddings included," if ends else ""
         parts = [part for part, count in left.most_common() if count > 0.1 * left.total()]
         named = " and ".join(parts)
-        return [f"{named} not quantized: {share:.0%} of the weights{ours} stay {dtype}"]
+        return [f"{named} not quantized: {share:.0%} of the weights{included} stay {dtype}"]
 
     def _part(
         self, spec: Table, files: ModelFiles, name: str, tensor: TensorInfo, on_cpu: bool
@@ -105,7 +106,7 @@ class OnLoad(Engine[Table]):
         if EXPERTS.search(name) and len(tensor.shape) > 1:
             return "experts"
         if not is_linear(name, tensor, files.vocabulary) or ROUTER.search(name):
-            return _END
-        if len(files.configs) > 1 and BESIDE.search(name):
+            return _NEVER_QUANTIZED
+        if len(files.configs) > 1 and OTHER_MODALITIES.search(name):
             return "image and audio parts"
-        return self.left_plain(spec, files, tensor, on_cpu_kernel=on_cpu)
+        return self.left_unquantized(spec, files, tensor, on_cpu_kernel=on_cpu)

@@ -29,10 +29,10 @@ def _address(value: str) -> str:
     try:
         parts = urlsplit(value.replace("{port}", "1"))
         if not parts.hostname:
-            raise ValueError("names no host")
+            raise ValueError("it names no host")
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"is no address: {error}") from None
+        raise ValueError(f"is not a URL: {error}") from None
     return value
 
 
@@ -62,7 +62,7 @@ class OpenAI(VariantBase):
     engine: Literal["openai"]
     """What runs the model: a server, here or elsewhere."""
     model: Line
-    """The model's name on the server."""
+    """The name of the model on the server."""
     base_url: Address = Field(examples=["http://127.0.0.1:8000/v1"])
     """The server's address, up to `/v1` in the path. A query (`?api-version=…`) is sent with each
     request. Do not put a key into the address: see `key_env`."""
@@ -99,7 +99,7 @@ class OpenAI(VariantBase):
         return value
 
     @model_validator(mode="after")
-    def _nothing_of_the_servers(self) -> OpenAI:
+    def _no_keys_of_the_server(self) -> OpenAI:
         its_own = ("dtype", "device", "attention", "decode", "tokenizer", "trust_remote_code")
         for name in its_own:
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -143,9 +143,8 @@ class _Engine(Engine[OpenAI]):
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:
-            from quantchat.host.environments import (
-                interpreter,
-            )  # imported late: profiles do not need asyncio
+            # Imported here, because a profile can be read without asyncio.
+            from quantchat.host.environments import interpreter
 
             python = interpreter(None, spec.server.env)
             options["server"]["path"] = python and str(Path(python).parent)

@@ -68,7 +68,7 @@ class _Engine(OnLoad[TorchAO]):
             return tensor.elements, {"scales": 4 * rows}
         return tensor.elements, {"scales": 4 * rows, "zeros": rows}
 
-    def left_plain(
+    def left_unquantized(
         self, spec: TorchAO, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
     ) -> str:
         if spec.quant_type == "int4" and tensor.shape[1] % self._group(spec, files):

@@ -60,7 +60,8 @@ class _Engine(Engine[Transformers]):
         self, spec: Transformers, files: ModelFiles, *, cuda: bool, capability: Capability | None
     ) -> str:
         # As transformers' quantizers decide: FP8 needs a GPU of capability 8.9, and MXFP4 needs
-        # Triton, the package `kernels`, and 7.5 where there is a GPU.
+        # Triton, the package `kernels`, and 7.5 where there is a GPU. An unknown capability counts
+        # as high enough.
         if spec.gguf_file:
             return spec.gguf_file
         method = str((files.quantization or {}).get("quant_method", "")).lower()
@@ -73,13 +74,13 @@ class _Engine(Engine[Transformers]):
         return ""
 
     def loading(
-        self, spec: Transformers, files: ModelFiles, held: Weights, size: int, *, cuda: bool
+        self, spec: Transformers, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
     ) -> int:
         if cuda:
-            return held.largest * size
+            return weights.largest * size
         # The mapped pages of safetensors files are the weights. With a GGUF file, one tensor at a
         # time is dequantized to float32 and copied.
-        return 2 * 4 * held.largest if spec.gguf_file else 0
+        return 2 * 4 * weights.largest if spec.gguf_file else 0
 
 
 ENGINE = _Engine()

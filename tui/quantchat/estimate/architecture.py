@@ -204,8 +204,8 @@ def _kinds(text: Mapping[str, Any], layers: int) -> list[str]:
     kinds = [str(kind) for kind in named]
     if shared := _whole(text.get("num_kv_shared_layers")):
         # The last layers read the KV cache of earlier layers (Gemma 3n, Gemma 4).
-        kept = max(0, layers - shared)
-        kinds[kept:] = ["shared"] * (layers - kept)
+        first = max(0, layers - shared)
+        kinds[first:] = ["shared"] * (layers - first)
     for number in _numbers(text.get("cross_attention_layers")):
         if number < layers:
             kinds[number] = "cross_attention"  # without an image it caches nothing

@@ -18,7 +18,7 @@ _BITS = re.compile(r"(?:int|w)([2348])(?![0-9])|(?<![0-9])([2348])[-_]?bits?", r
 _USUAL_BITS = 4
 """Bits per weight of most published checkpoints that are quantized with calibration."""
 _OVERHEAD_BITS = 0.5
-"""Bits per weight of scales, zeros and the unquantized embedding, about."""
+"""Approximate bits per weight of scales, zeros and the unquantized embedding."""
 _LAYERS, _WIDTH = 224, 4096
 """The parameters are divided into this many matrices with this many columns."""
 
@@ -33,7 +33,10 @@ def parameters(model: str) -> int | None:
 
 
 def full_precision(model: str) -> ModelFiles | None:
-    """Return headers of about the size of `model` in bf16, or None if its name states no size."""
+    """Return invented headers that add up to about the size of `model` in bf16.
+
+    None if its name states no size.
+    """
     count = parameters(model)
     if count is None:
         return None
@@ -43,7 +46,7 @@ def full_precision(model: str) -> ModelFiles | None:
 
 
 def quantized_bytes(model: str, bits: int | None = None) -> int | None:
-    """Return about the bytes of the checkpoint `model`, or None if its name states no size.
+    """Return the approximate bytes of the checkpoint `model`; None if its name states no size.
 
     `bits` are the bits per weight; by default those in the name, else 4.
     """

@@ -14,7 +14,7 @@ class Estimate:
     dtype: str
     """Dtype of unquantized weights, activations and the KV cache."""
     weights: int
-    """The weights with the quantization's own data."""
+    """The weights, including what the quantization adds."""
     overhead: dict[str, int]
     """Part of `weights` that the quantization adds: scales, zeros, codebook, indices."""
     unquantized: int
@@ -24,7 +24,7 @@ class Estimate:
     kv_cache: int
     """Keys and values of `context_tokens`; -1 if the config does not give the shape."""
     activations: int
-    """Assumed size for prefill."""
+    """Assumed size of the activations during prefill."""
     runtime: int
     """Assumed size of the CUDA context, or on the CPU of the interpreter and its libraries."""
     loading: int

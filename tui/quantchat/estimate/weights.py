@@ -19,8 +19,8 @@ EXPERTS = re.compile(r"\.experts\.")
 """Routed experts. `shared_experts`, which process every token, are plain linear layers."""
 BLOCK = re.compile(r"\.\d+\.")
 """Part of a tensor's name inside a stack of layers."""
-BESIDE = re.compile(r"visual|vision|audio|multi_modal|mm_projector|connector")
-"""Tensors of a multimodal model outside its language model."""
+OTHER_MODALITIES = re.compile(r"visual|vision|audio|multi_modal|mm_projector|connector")
+"""Tensors of a multimodal model that are not part of its language model."""
 
 OVERHEAD = {
     "scales": ("absmax", "nested_absmax", "SCB", "scales", "weight_scale", "weight_scale_inv"),
@@ -50,7 +50,7 @@ class Weights:
         return self.packed + self.plain + sum(self.overhead.values())
 
 
-def in_full(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
+def unquantized(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
     """Return the sizes of an unquantized model; `size` is bytes per element."""
     plain = sum(dense_bytes(tensor, size) for tensor in tensors.values())
     return Weights(0, plain, {}, max((t.elements for t in tensors.values()), default=0))
@@ -61,23 +61,27 @@ def quantized_linears(
     size: int,
     quantize: Callable[[TensorInfo], tuple[int, Mapping[str, int]]],
     *,
-    keep: Callable[[str, TensorInfo], bool] | None = None,
+    is_skipped: Callable[[str, TensorInfo], bool] | None = None,
 ) -> Weights:
     """Return the sizes of a model whose linear layers are quantized during loading.
 
     `quantize` returns a matrix's packed bytes and its overhead by kind (scales, zeros, codebook,
-    indices). `keep` returns whether a tensor stays unquantized, with `size` bytes per element; by
-    default all tensors but linear layers do (`is_linear`).
+    indices). `is_skipped` returns whether a tensor stays unquantized, with `size` bytes per
+    element; by default all tensors except linear layers do (`is_linear`).
     """
     packed, plain, largest = 0, 0, 0
     overhead: Counter[str] = Counter()
     for name, tensor in files.tensors.items():
-        if keep(name, tensor) if keep else not is_linear(name, tensor, files.vocabulary):
+        if (
+            is_skipped(name, tensor)
+            if is_skipped
+            else not is_linear(name, tensor, files.vocabulary)
+        ):
             plain += dense_bytes(tensor, size)
             continue
-        taken, beside = quantize(tensor)
+        taken, added = quantize(tensor)
         packed, largest = packed + taken, max(largest, tensor.elements)
-        overhead.update(beside)
+        overhead.update(added)
     return Weights(packed, plain, dict(overhead), largest)
 
 

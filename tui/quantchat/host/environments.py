@@ -25,12 +25,14 @@ from quantchat.text import one_line
 from quantchat.wire.messages import Progress
 
 _MADE = "made.json"
-_ABOUT = """
+# Run by the new interpreter: prints its version and its packages.
+_LIST_PACKAGES = """
 import importlib.metadata, json, platform
 found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
 print(json.dumps([platform.python_version(), found]))
 """
 _TAIL = 4096
+"""Bytes at the end of pip's log that are searched for its last step."""
 _STEPS = re.compile(r"(?:Collecting|Downloading|Building wheel for|Installing collected) .*")
 
 
@@ -82,7 +84,7 @@ class Environments:
 
     def remove(self, name: str) -> None:
         """Delete environment `name`. Raises UserError if it is being created, and OSError."""
-        with self._alone(name):
+        with self._locked(name):
             shutil.rmtree(self.folder / name)
 
     async def create(
@@ -103,12 +105,12 @@ class Environments:
         """
         paths.private(self.folder)
         self._clear_leftovers()
-        with self._alone(name):
+        with self._locked(name):
             folder = self.folder / name
-            there = _read(folder) if folder.is_dir() else None
-            if there is not None and there.python:
-                if there.requirements == tuple(requirements):
-                    return there
+            existing = _read(folder) if folder.is_dir() else None
+            if existing is not None and existing.python:
+                if existing.requirements == tuple(requirements):
+                    return existing
                 raise UserError(
                     "already exists with other requirements",
                     where=f"env {name}",
@@ -129,13 +131,13 @@ class Environments:
         """Remove downloads and unfinished environments of processes that were killed."""
         for scratch in self.folder.glob(".*.tmp"):
             name = scratch.name.removeprefix(".").removesuffix(".tmp")
-            with contextlib.suppress(UserError), self._alone(name):  # skip those in creation now
+            with contextlib.suppress(UserError), self._locked(name):  # skip those in creation now
                 if not _read(self.folder / name).python:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(scratch, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
         try:
@@ -200,7 +202,7 @@ async def _make(
         failed = failure(what, status, log)
         raise UserError(failed.reason, hint=failed.hint)
     process = await asyncio.create_subprocess_exec(
-        path, "-I", "-c", _ABOUT, stdout=asyncio.subprocess.PIPE
+        path, "-I", "-c", _LIST_PACKAGES, stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
     version, packages = json.loads(output)

@@ -17,7 +17,7 @@ from quantchat.wire.messages import Failed, FailureKind, Progress
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, Job, Result
 
-LOST_S = 300.0
+SILENT_S = 300.0
 """Seconds without any event, even a heartbeat, after which a worker is ended."""
 
 MORE_ROOM = "make room, or set QUANTCHAT_CACHE to a folder on another disk"
@@ -32,57 +32,59 @@ class JobFailed(Exception):
 
 
 async def run_job(
-    start: StartWorker, job: Job[Result], tell: Callable[[int, int, str], None]
+    start: StartWorker, job: Job[Result], report: Callable[[int, int, str], None]
 ) -> Result:
     """Start a worker, run `job` in it, end the worker, and return the job's result.
 
-    `tell` is called with done, total (0: unknown) and a detail. Raises JobFailed if the worker
-    reports a failure, dies, or sends nothing for `LOST_S`; UserError if it cannot be started.
+    `report` is called with done, total (0: unknown) and a detail. Raises JobFailed if the worker
+    reports a failure, dies, or sends nothing for `SILENT_S`; UserError if it cannot be started.
     Cancelling ends the worker.
     """
     worker = await start(Place(job.title))
-    look = f"look at the worker's log {worker.log}"
+    log_hint = f"look at the worker's log {worker.log}"
     result_type = job.result_type()
-    heard_s = time.monotonic()
+    last_event_s = time.monotonic()
     ending: asyncio.Future[None] | None = None
 
-    def excuse(now_s: float) -> None:
-        nonlocal heard_s
-        heard_s = now_s
+    def reset(now_s: float) -> None:
+        nonlocal last_event_s
+        last_event_s = now_s
 
     def end_if_silent(now_s: float) -> None:
         nonlocal ending
-        if ending is None and now_s - heard_s > LOST_S:
+        if ending is None and now_s - last_event_s > SILENT_S:
             ending = asyncio.ensure_future(worker.close())
 
     try:
-        async with watchdog(end_if_silent, excuse):
+        async with watchdog(end_if_silent, reset):
             worker.send(cast("AnyJob", job))  # mypy does not know that no other subclass exists
             async for event in worker.events():
-                heard_s = time.monotonic()
+                last_event_s = time.monotonic()
                 if isinstance(event, Progress):
-                    tell(event.done, event.total, event.detail)
+                    report(event.done, event.total, event.detail)
                 elif isinstance(event, Failed):
-                    raise JobFailed(_with_cure(event, look))
+                    raise JobFailed(_with_log_hint(event, log_hint))
                 elif isinstance(event, result_type):
                     return event
-        raise JobFailed(Failed("worker_ended", "the worker closed its pipe", look))
+        raise JobFailed(Failed("worker_ended", "the worker closed its pipe", log_hint))
     except WorkerEnded as error:
         if ending is not None:
-            reason = f"the worker sent nothing for {LOST_S:.0f} s, so it was ended"
-            raise JobFailed(Failed("not_responding", reason, look)) from error
+            reason = f"the worker sent nothing for {SILENT_S:.0f} s, so it was ended"
+            raise JobFailed(Failed("not_responding", reason, log_hint)) from error
         killed = error.returncode == -signal.SIGKILL
         kind: FailureKind = "out_of_memory" if killed else "worker_ended"
-        raise JobFailed(Failed(kind, error.reason, look)) from error
+        raise JobFailed(Failed(kind, error.reason, log_hint)) from error
     except ProtocolError as error:
         raise JobFailed(
-            Failed("internal", f"the worker sent an invalid message: {error}", look)
+            Failed("internal", f"the worker sent an invalid message: {error}", log_hint)
         ) from error
     finally:
         await asyncio.shield(worker.close())
 
 
-def _with_cure(failure: Failed, look: str) -> Failed:
+def _with_log_hint(failure: Failed, log_hint: str) -> Failed:
     if "No space left on device" in failure.reason:
         return dataclasses.replace(failure, kind="no_space", hint=MORE_ROOM)
-    return dataclasses.replace(failure, hint=f"{failure.hint}; {look}" if failure.hint else look)
+    return dataclasses.replace(
+        failure, hint=f"{failure.hint}; {log_hint}" if failure.hint else log_hint
+    )

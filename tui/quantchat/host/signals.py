@@ -24,7 +24,9 @@ GRACE_S = 2.0
 LAST_S = 8.0
 """Seconds that the process has to save results after the work was ended."""
 
-AGAIN = "stopping; press Ctrl+C again to end work that does not stop, a third time to end at once"
+PRESS_AGAIN = (
+    "stopping; press Ctrl+C again to end work that does not stop, a third time to end at once"
+)
 
 
 class _Listener:
@@ -72,7 +74,7 @@ class _Listener:
             return
         self._pressed += 1
         if self._pressed == 1:
-            self._ask_work(AGAIN)
+            self._ask_work(PRESS_AGAIN)
         elif self._pressed == 2:
             self._end_work(number)
         else:

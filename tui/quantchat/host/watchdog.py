@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
-LOOK_S = 1.0
+CHECK_S = 1.0
 """Seconds between two checks."""
 
 LATE_S = 5.0
@@ -40,11 +40,13 @@ async def checking(every_s: float, check: Callable[[float, float], None]) -> Asy
 
 
 def watchdog(
-    look: Callable[[float], None], excuse: Callable[[float], None]
+    check: Callable[[float], None], reset: Callable[[float], None]
 ) -> AbstractAsyncContextManager[None]:
-    """Call `look(now)` every `LOOK_S` within this context; `now` is from the monotonic clock, in s.
+    """Call `check(now)` every `CHECK_S` within this context.
 
-    After a time in which this process did not run, call `excuse(now)` instead: messages that the
+    `now` is from the monotonic clock, in s.
+
+    After a time in which this process did not run, call `reset(now)` instead: messages that the
     worker sent meanwhile are not read yet, so its silence counts from now.
     """
-    return checking(LOOK_S, lambda now, passed: (excuse if passed > LATE_S else look)(now))
+    return checking(CHECK_S, lambda now, passed: (reset if passed > LATE_S else check)(now))

@@ -33,7 +33,7 @@ from quantchat.wire.protocol import Command, Event, decode_event, encode
 LINE_LIMIT = 16 * 2**20
 """Longest message line in bytes: many times the whole answer of a long context."""
 
-SURROUNDINGS = {
+WORKER_VARIABLES = {
     # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest first.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # Two libraries whose threads spin while they wait would starve each other on few cores.
@@ -207,27 +207,27 @@ async def start_worker(place: Place) -> Worker:
     life_read, life_write = os.pipe()
     reader = asyncio.StreamReader(limit=LINE_LIMIT)
     loop = asyncio.get_running_loop()
-    with contextlib.ExitStack() as near, contextlib.ExitStack() as far:
+    with contextlib.ExitStack() as our_ends, contextlib.ExitStack() as worker_ends:
         sweep_once()
         scratch = None
         with contextlib.suppress(OSError):  # the libraries will report a missing folder
             scratch = Scratch()
-            near.callback(scratch.remove)
+            our_ends.callback(scratch.remove)
             environment["TMPDIR"] = str(scratch.path)
-        far.callback(os.close, command_read)
-        far.callback(os.close, event_write)
-        far.callback(os.close, life_read)
-        event_file = near.enter_context(os.fdopen(event_read, "rb", 0))
-        command_file = near.enter_context(os.fdopen(command_write, "wb", 0))
-        life = near.enter_context(os.fdopen(life_write, "wb", 0))
+        worker_ends.callback(os.close, command_read)
+        worker_ends.callback(os.close, event_write)
+        worker_ends.callback(os.close, life_read)
+        event_file = our_ends.enter_context(os.fdopen(event_read, "rb", 0))
+        command_file = our_ends.enter_context(os.fdopen(command_write, "wb", 0))
+        life = our_ends.enter_context(os.fdopen(life_write, "wb", 0))
         # Connect the pipes before starting the process: after the start nothing may be awaited
         # until the process has an owner.
         events, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), event_file
         )
-        near.callback(events.close)
+        our_ends.callback(events.close)
         commands, _ = await loop.connect_write_pipe(asyncio.Protocol, command_file)
-        near.callback(commands.close)
+        our_ends.callback(commands.close)
         try:
             with log.open("ab") as output:
                 process = await asyncio.create_subprocess_exec(
@@ -245,7 +245,7 @@ async def start_worker(place: Place) -> Worker:
                 where=python,
                 hint="name a Python executable in the variant's `python`",
             ) from error
-        near.pop_all()
+        our_ends.pop_all()
     return WorkerProcess(process, commands, reader, life, log, scratch)
 
 
@@ -261,10 +261,10 @@ def _command_line(python: str, commands: int, events: int, life: int, parent: in
 def _executable(place: Place) -> tuple[str, dict[str, str]]:
     """Return the interpreter and its environment variables.
 
-    Another interpreter than ours gets none of our module paths.
+    An interpreter other than ours gets none of our module paths.
     """
     environment = {
-        **SURROUNDINGS,
+        **WORKER_VARIABLES,
         **_folders(),
         # OpenMP considers the affinity but no CPU quota. This value is for loading and for jobs;
         # each generation request sets its own number of threads.
@@ -298,9 +298,8 @@ def _folders() -> dict[str, str]:
             paths.private(folder)
     hub = paths.hub_cache()
     if not paths.can_be_written(hub) and not hub.is_dir():
-        hub = (
-            cache / "huggingface" / "hub"
-        )  # which can be written: importing GPTQModel creates the hub folder
+        # Importing GPTQModel creates the hub folder, so it must be in a folder that can be written.
+        hub = cache / "huggingface" / "hub"
     named = {
         "TORCHINDUCTOR_CACHE_DIR": str(compiled),
         # Set explicitly: otherwise GPTQModel uses /tmp/tokenicer_hf_home, shared by all users.

@@ -40,7 +40,7 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
 OWN = "own"
-"""The built-in task, which needs no hub."""
+"""Name of the built-in task, which needs no hub."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from quantchat.system.sampler import DeviceSample
 
 
 @dataclass(frozen=True)
-class Here:
+class OpeningNeeds:
     """The memory and downloads that the first two variants of a profile need on this machine."""
 
     fit: Fit
@@ -25,11 +25,11 @@ class Here:
     """For each variant whose memory is not known, the reason."""
     downloads: tuple[tuple[str, int | None], ...]
     """Each model that is not on this machine, with its bytes; None if not known."""
-    makes: tuple[str, ...]
+    to_quantize: tuple[str, ...]
     """Labels of the variants whose checkpoint must first be quantized on this machine."""
 
 
-def opening(profile: Profile, sample: DeviceSample) -> Here:
+def opening_needs(profile: Profile, sample: DeviceSample) -> OpeningNeeds:
     """Return what it takes to open `profile` on the machine in `sample`.
 
     Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
@@ -38,17 +38,17 @@ def opening(profile: Profile, sample: DeviceSample) -> Here:
     plan = make_plan(profile, sample, by_name=True)
     pair = plan.variants[:2]
     specs = profile.variants[:2]
-    return Here(
+    return OpeningNeeds(
         plan.fit,
         any(variant.estimate and variant.problem for variant in pair),
         tuple(plan.rooms),
         tuple(variant.problem for variant in pair if variant.estimate is None),
         tuple(dict.fromkeys(filter(None, map(to_download, specs)))),
-        tuple(_to_make(specs)),
+        tuple(_to_quantize(specs)),
     )
 
 
-def _to_make(specs: Sequence[AnyVariant]) -> list[str]:
+def _to_quantize(specs: Sequence[AnyVariant]) -> list[str]:
     found = []
     builder = CheckpointBuilder()
     for spec in specs:

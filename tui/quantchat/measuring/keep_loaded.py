@@ -16,18 +16,18 @@ SHOWN = 2
 """Variants that are shown, and loaded even if they do not fit."""
 
 
-def places(
+def loadable_count(
     profile: Profile, sample: DeviceSample, order: Sequence[int], ledgers: Mapping[int, Ledger]
 ) -> int:
     """Return how many variants of `order`, from its beginning, have room together; at least two.
 
     `order` begins with the pair to show; `ledgers` is the memory of those that are loaded. A loaded
-    variant needs what it uses now, one that is to be loaded what is estimated. A variant stops the
+    variant needs what it uses now, any other variant what is estimated. A variant stops the
     count if its room is unknown, or if it is spread over several GPUs. Reads files.
     """
     plans = make_plan(profile, sample, pair=tuple(order[:SHOWN])).variants
+    # Bytes that each device would have free if only the variants counted so far were loaded.
     free: dict[str, float] = {}
-    """Bytes that each device would have if only the variants so far were loaded."""
     for index, loaded in ledgers.items():
         room = plans[index].room
         if room.free is not None:
@@ -39,7 +39,7 @@ def places(
         plan, ledger = plans[index], ledgers.get(index)
         if ledger is None and count >= SHOWN:
             return count
-        if _elsewhere(profile, index, plan.room):
+        if _on_foreign_server(profile, index, plan.room):
             continue
         name = plan.room.name
         if plan.room.free is None or len(plan.room.gpus) > 1:
@@ -61,7 +61,7 @@ def _used(ledger: Ledger, plan: VariantPlan) -> int:
     return known
 
 
-def _elsewhere(profile: Profile, index: int, room: Room) -> bool:
+def _on_foreign_server(profile: Profile, index: int, room: Room) -> bool:
     """Return whether the variant runs on a server that quantchat did not start."""
     spec = profile.variants[index]
     return engine_of(spec).is_server and getattr(spec, "server", None) is None and not room.cuda

@@ -21,7 +21,10 @@ from quantchat.system.visible_gpus import cuda_name, shown_gpus
 from quantchat.wire.variant import STARTED_SERVER, loops_differ
 
 MOST_CLOCK_CHANGE = 0.05
+"""If the SM clock changes by more than this share, a warning says so."""
+
 MOST_TEMPERATURE_CHANGE_C = 10
+"""If the temperature changes by more than this, a warning says so."""
 
 
 @dataclass
@@ -122,16 +125,16 @@ class Measurement:
     def flags(self) -> list[str]:
         """The warnings, one line each; empty if there are none."""
         return [
-            *_stopped(self._rounds.disturbed),
-            *steadiness.doubts(self.measured),
+            *_disturbed_turns(self._rounds.disturbed),
+            *steadiness.warnings(self.measured),
             *self._watch.flags,
-            *_unequal(self.measured),
-            *_otherwise_asked(self.comparison.sides),
-            *_otherwise_decoded(self.comparison.sides),
-            *_other_prompts(self.measured),
-            *_kept(self.comparison.sides),
-            *_restless(self._gpus),
-            *_shared(self._foreign_processes),
+            *_different_answer_lengths(self.measured),
+            *_different_templates(self.comparison.sides),
+            *_different_loops(self.comparison.sides),
+            *_different_prompt_lengths(self.measured),
+            *_cached_prompts(self.comparison.sides),
+            *_unsteady_gpus(self._gpus),
+            *_shared_gpus(self._foreign_processes),
         ]
 
 
@@ -145,11 +148,11 @@ def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
     kind, _, number = devices[0].partition(":") if devices else ("", "", "")
     if kind != "cuda" or variant.spec.device != "auto":
         return devices
-    asked = gpus if len(devices) > 1 else int(number or 0) + 1
-    return [f"cuda:{index}" for index in range(asked)]
+    with_context = gpus if len(devices) > 1 else int(number or 0) + 1
+    return [f"cuda:{index}" for index in range(with_context)]
 
 
-def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
+def _disturbed_turns(disturbed: Sequence[Disturbed]) -> list[str]:
     """Return warnings about turns that were measured again or left out after a disturbance."""
     lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
     again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
@@ -164,7 +167,7 @@ def _stopped(disturbed: Sequence[Disturbed]) -> list[str]:
     return lines
 
 
-def _unequal(measured: Sequence[Measured]) -> list[str]:
+def _different_answer_lengths(measured: Sequence[Measured]) -> list[str]:
     """Return a warning about tasks with answers of different lengths on the two sides."""
     tasks = sorted(
         {
@@ -182,7 +185,7 @@ def _unequal(measured: Sequence[Measured]) -> list[str]:
     ]
 
 
-def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
+def _different_templates(sides: Sequence[LiveVariant]) -> list[str]:
     """Return a warning if only one side applies a chat template."""
     templates = {one.label: one.resolved.chat_template for one in sides if one.resolved}
     if len(set(templates.values())) < 2:
@@ -191,7 +194,7 @@ def _otherwise_asked(sides: Sequence[LiveVariant]) -> list[str]:
     return [f"{without} has no chat template, but the other side has one: the prompts differ"]
 
 
-def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
+def _different_loops(sides: Sequence[LiveVariant]) -> list[str]:
     """Return a warning if the sides used different decode loops or steps."""
     a, b = sides[0], sides[-1]
     if not loops_differ(a.resolved, b.resolved):
@@ -204,7 +207,7 @@ def _otherwise_decoded(sides: Sequence[LiveVariant]) -> list[str]:
     ]
 
 
-def _other_prompts(measured: Sequence[Measured]) -> list[str]:
+def _different_prompt_lengths(measured: Sequence[Measured]) -> list[str]:
     """Return a warning about tasks whose prompts have different token counts on the sides.
 
     Two local variants with different tokenizers are right to differ. The tokenizer and chat
@@ -214,26 +217,26 @@ def _other_prompts(measured: Sequence[Measured]) -> list[str]:
         answers = list(one.turn.answers.values())
         read = {a.variant: a.prompt_tokens for a in answers if a.prompt_tokens > 0}
         if len(set(read.values())) > 1 and any(a.from_server for a in answers):
-            told = ", ".join(f"{label} {count}" for label, count in read.items())
+            counts = ", ".join(f"{label} {count}" for label, count in read.items())
             return [
-                f"prompt {one.task + 1}: the sides read different numbers of tokens ({told}): "
+                f"prompt {one.task + 1}: the sides read different numbers of tokens ({counts}): "
                 "their chat templates or tokenizers differ, and the answers may differ for this "
                 "reason alone"
             ]
     return []
 
 
-def _kept(sides: Sequence[LiveVariant]) -> list[str]:
+def _cached_prompts(sides: Sequence[LiveVariant]) -> list[str]:
     """Return warnings about servers that took repeated prompts from their cache."""
     return [
         f"{one.label}: the server caches prompts, and this cannot be turned off: from the second "
-        "time on, the TTFT of a prompt is that of the cache"
+        "time on, the TTFT of a prompt is without its prefill"
         for one in sides
         if one.ready and one.ready.keeps_prompts
     ]
 
 
-def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
+def _unsteady_gpus(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
     """Return warnings about the GPUs, such as changing clocks or throttling."""
     flags = []
     for name, gpus in readings.items():
@@ -243,13 +246,13 @@ def _restless(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
         heat = _known(gpus, "temperature_c")
         if heat and max(heat) - min(heat) > MOST_TEMPERATURE_CHANGE_C:
             flags.append(f"{name}: temperature between {min(heat):.0f} and {max(heat):.0f} °C")
-        held = sorted({reason for gpu in gpus for reason in gpu.throttle or []})
-        if held:
-            flags.append(f"{name}: clocks throttled by {', '.join(held)}")
+        reasons = sorted({reason for gpu in gpus for reason in gpu.throttle or []})
+        if reasons:
+            flags.append(f"{name}: clocks throttled by {', '.join(reasons)}")
     return flags
 
 
-def _shared(foreign_processes: Mapping[str, int]) -> list[str]:
+def _shared_gpus(foreign_processes: Mapping[str, int]) -> list[str]:
     """Return warnings about GPUs on which foreign processes were running."""
     return [
         f"{name}: {count} other process{'es' if count > 1 else ''} used the GPU"

@@ -34,7 +34,7 @@ from quantchat.system.sampler import DeviceSample
 from quantchat.system.visible_gpus import shown_gpus
 from quantchat.text import one_line
 
-CONTESTED = "where one of them may fill the GPU the other needs"
+CONTESTED = "where one variant may fill a GPU that the other needs"
 """Note on GPUs that more than one variant may fill; printed after the GPUs' free memory."""
 
 MOST_TOKENS, MOST_BATCH = 10**8, 10**5
@@ -211,28 +211,28 @@ def plan_variant(
     if adapter := spec.options.get("adapter"):
         risks.append(f"the adapter {adapter} needs additional memory")
     try:
-        files, told = files_to_load(spec, fetch=fetch)
+        files, remarks = files_to_load(spec, fetch=fetch)
     except UserError as error:
         guessed = guess(spec, room.cuda, tokens) if by_name and is_of_hub(spec) else None
         return VariantPlan(spec.label, _usable(room, spec, sample), guessed, str(error), risks)
     if not (spec.python or spec.env):
         lacking = files.folder.missing_packages(engine.reader, gguf=bool(engine.gguf_file(spec)))
-        told += [f"{problem.what}: {problem.hint}" for problem in lacking]
+        remarks += [f"{problem.what}: {problem.hint}" for problem in lacking]
     device = room
 
     def estimate_at(count: int) -> Estimate:
         return estimate_of(spec, files, device.cuda, count, device.capability)
 
-    reckoned = estimate_at(tokens)
-    room = _elsewhere(spec, sample, files, reckoned) or room
+    estimated = estimate_at(tokens)
+    room = _larger_room(spec, sample, files, estimated) or room
     risks += engine.cautions(spec, cuda=room.cuda)
     room = _usable(room, spec, sample)
     repacked = cpu_has("avx512_bf16")
-    told += notes(
+    remarks += notes(
         spec, files, tokens, cuda=room.cuda, repacked=repacked, capability=room.capability
     )
-    planned = VariantPlan(spec.label, room, reckoned, notes=[*risks, *told])
-    if not limits or room.free is None or room.unusable or reckoned.kv_cache < 0:
+    planned = VariantPlan(spec.label, room, estimated, notes=[*risks, *remarks])
+    if not limits or room.free is None or room.unusable or estimated.kv_cache < 0:
         return planned
     free = room.free
     return replace(
@@ -241,7 +241,7 @@ def plan_variant(
             estimate_at(MOST_TOKENS).context_tokens,
             lambda count: estimate_at(count).total <= free,
         ),
-        largest_batch=_most(MOST_BATCH, lambda count: reckoned.of_batch(count) <= free),
+        largest_batch=_most(MOST_BATCH, lambda count: estimated.of_batch(count) <= free),
     )
 
 
@@ -286,7 +286,7 @@ def _room_of(gpu: GpuSample) -> Room:
     return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,), gpu.capability)
 
 
-def _elsewhere(
+def _larger_room(
     spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
 ) -> Room | None:
     """Return the GPUs for weights that are too large for the first GPU, as the worker chooses.
@@ -299,7 +299,7 @@ def _elsewhere(
         return None
     if len(gpus) < 2 or gpus[0].memory_free is None:
         return None
-    # An engine that loads only quantized checkpoints loads this one at its quantized size.
+    # An engine that loads only quantized checkpoints loads the model at its quantized size.
     checkpoint = needed.weights if engine_of(spec).only_quantized else files.bytes
     free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
     fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
@@ -318,7 +318,7 @@ def _elsewhere(
 
 
 def _widest(room: Room, pair: list[VariantPlan]) -> Room:
-    """Return `room`, or the other variant's GPUs if `room` is one of them."""
+    """Return `room`, or all GPUs of a multi-GPU variant in `pair` if `room` is one of them."""
     wider = (v.room for v in pair if room.gpus and set(room.gpus) < set(v.room.gpus))
     return next(wider, room)
 

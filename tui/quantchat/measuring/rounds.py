@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 
-from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow
+from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow_enough
 from quantchat.profile.model import Generation
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Order, Turn
@@ -32,10 +32,11 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Task:
-    """One prompt to measure; `prompt_tokens` repeats or cuts it to that many tokens (0: as is)."""
+    """One prompt to measure."""
 
     prompt: str
     prompt_tokens: int = 0
+    """The prompt is repeated or cut to this many tokens; 0: used unchanged."""
     output_tokens: int = 0
     """Longest answer in tokens; 0 uses the sampling settings."""
 
@@ -82,12 +83,13 @@ class Measured:
     turn: Turn
 
 
-def _nothing(variant: LiveVariant, answer: Answer) -> AbstractContextManager[None]:
+def _no_context(variant: LiveVariant, answer: Answer) -> AbstractContextManager[None]:
     return nullcontext()
 
 
 @contextmanager
 def _undisturbed(round_number: int) -> Iterator[list[str]]:
+    """Report no disturbance."""
     yield []
 
 
@@ -104,7 +106,7 @@ class Rounds:
     comparison: Comparison
     plan: Plan
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
-    around: Callable[[LiveVariant, Answer], AbstractContextManager[None]] = _nothing
+    around: Callable[[LiveVariant, Answer], AbstractContextManager[None]] = _no_context
     watch: Callable[[int], AbstractContextManager[list[str]]] = _undisturbed
     measured: list[Measured] = field(default_factory=list)
     disturbed: list[Disturbed] = field(default_factory=list)
@@ -141,7 +143,7 @@ class Rounds:
 
     async def _measure(self, task: int, round_number: int) -> None:
         """Measure one turn; if it was disturbed, measure it again (see `Disturbed`)."""
-        for left in reversed(range(TRIES if round_number else 1)):
+        for tries_left in reversed(range(TRIES if round_number else 1)):
             with self.watch(round_number) as found:
                 turn = await self._turn(task, round_number)
             if self.stopped or not round_number:
@@ -150,7 +152,7 @@ class Rounds:
             if not found or failed:
                 self.measured.append(Measured(task, round_number, turn))
                 return
-            self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not left))
+            self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not tries_left))
 
     def stop(self) -> None:
         """Stop the running answers, discard them, and end the measurement."""
@@ -169,13 +171,13 @@ class Rounds:
         for step in range(self.plan.warmup):
             yield step % count, 0
         for round_number in range(1, self.plan.rounds + 1):
-            if self._enough(round_number - 1):
+            if self._is_finished(round_number - 1):
                 return
             for task in range(count):
                 yield task, round_number
 
-    def _enough(self, rounds: int) -> bool:
-        """Return whether to end after `rounds` rounds: no more are needed, or time is over."""
+    def _is_finished(self, rounds: int) -> bool:
+        """Return whether to end after `rounds` rounds: no more are needed, or the time is over."""
         plan = self.plan
         if plan.minutes is not None and rounds and monotonic() - self._began_s > 60 * plan.minutes:
             return True
@@ -183,7 +185,7 @@ class Rounds:
             return False
         half, before = half_width(throughput_pairs(self.measured)), self._half_width
         self._half_width = half
-        return narrow(half, before, plan.until_width)
+        return narrow_enough(half, before, plan.until_width)
 
     async def _turn(self, task: int, round_number: int) -> Turn:
         plan = self.plan

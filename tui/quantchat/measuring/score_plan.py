@@ -11,8 +11,8 @@ from quantchat.engines.registry import engine_of
 from quantchat.profile.model import AnyVariant
 from quantchat.wire.variant import Resolved
 
-QUICK = 8192
-"""Default number of tokens."""
+DEFAULT_TOKENS = 8192
+"""Default number of tokens of the text that are scored."""
 
 WINDOW = 512
 """Window in tokens as in llama.cpp, for everything but the KLD by depth in a long context."""
@@ -29,7 +29,7 @@ class ScorePlan:
 
     corpus: Corpus
     reference: AnyVariant
-    tokens: int = QUICK
+    tokens: int = DEFAULT_TOKENS
     """Number of tokens of the text; 0: all."""
     window: int = WINDOW
     stride: int = WINDOW

@@ -31,14 +31,14 @@ class Figures:
         """Perplexity of this model."""
         return quality.perplexity(self.read("nll"), self.windows)
 
-    def seen_from(self, other: Figures, name: str) -> Divergence:
+    def divergence_from(self, other: Figures, name: str) -> Divergence:
         """Return the divergence of this model from the reference `other`.
 
         This model's job was given the stored logits of `other` under `name`.
         """
         return self._compared(other, self, f"{name}.forward", f"{name}.early.forward")
 
-    def seeing(self, other: Figures, name: str) -> Divergence:
+    def divergence_of(self, other: Figures, name: str) -> Divergence:
         """Return the divergence of `other` from this model as the reference.
 
         This model's job was given the stored logits of `other` under `name`.

@@ -33,14 +33,15 @@ FORM = "half precision"
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Stored:
     """A scored model whose logits are stored for later comparisons."""
 
     name: str
     figures: Figures
 
     @property
-    def kept(self) -> Path:
+    def logits(self) -> Path:
+        """The file with the stored logits."""
         return self.figures.folder / "forecasts"
 
 
@@ -61,7 +62,7 @@ class Scoring:
             self._first, self._second = (variant.label for variant in profile.variants[:2])
         self._others = [v for v in profile.variants if v is not plan.reference]
         self._unread = [plan.reference.label, *(variant.label for variant in self._others)]
-        self._kept: dict[str, _Read] = {}
+        self._stored: dict[str, _Stored] = {}
         self.models: list[ScoredRecord] = []
         """Records of the models that are scored or failed."""
         self._pair: list[PairRecord] = []
@@ -104,7 +105,7 @@ class Scoring:
             return
         setting = record.setting
         self._setting, self._storage = setting, record.storage
-        self._kept[reference] = _Read("0", self._figures(folder, setting.positions))
+        self._stored[reference] = _Stored("0", self._figures(folder, setting.positions))
         self.models = list(record.models)
         done = {one.label for one in record.models}
         self._unread = [label for label in self._unread if label not in done]
@@ -117,36 +118,38 @@ class Scoring:
         """Score the text with `spec`; return the resolved variant, or None if it failed."""
         try:
             folder = paths.private(self._folder / str(len(self.models)))
-            made, about = await self._jobs.do(
+            note, result = await self._jobs.do(
                 spec, lambda load: self._job(role, spec, load, folder)
             )
         except (JobFailed, OSError) as error:
-            self._over(
+            self._finish(
                 role, spec, ScoredRecord.failed(spec.label, role, failure_before_start(error))
             )
             return None
-        ran = about.resolved
-        other = self._settle(about)
-        figures = self._figures(folder, about.positions)
-        whole = not engine_of(spec).is_server or about.likeliest > 0
-        before = self._kept.get(self._plan.reference.label)
+        ran = result.resolved
+        remark = self._record_setting(result)
+        figures = self._figures(folder, result.positions)
+        has_kld = not engine_of(spec).is_server or result.likeliest > 0
+        base = self._stored.get(self._plan.reference.label)
         scored = ScoredRecord(
             label=spec.label,
             role=role,
             resolved=ran,
-            note="; ".join(filter(None, (made, other))),
+            note="; ".join(filter(None, (note, remark))),
             perplexity=figures.perplexity,
-            divergence=figures.seen_from(before.figures, before.name) if before and whole else None,
-            weights=about.weights,
-            seconds=about.seconds,
+            divergence=figures.divergence_from(base.figures, base.name)
+            if base and has_kld
+            else None,
+            weights=result.weights,
+            seconds=result.seconds,
         )
-        self._keep(role, spec, figures)
-        if role != "floor" and whole:
+        self._store(role, spec, figures)
+        if role != "floor" and has_kld:
             self._compare_pair(spec.label, figures)
-        self._over(role, spec, scored)
+        self._finish(role, spec, scored)
         return ran
 
-    def _over(self, role: Role, spec: AnyVariant, scored: ScoredRecord) -> None:
+    def _finish(self, role: Role, spec: AnyVariant, scored: ScoredRecord) -> None:
         self.models.append(scored)
         if role != "floor":
             self._unread.remove(spec.label)
@@ -164,10 +167,10 @@ class Scoring:
             workspace=Workspace(str(folder), str(folder), threads=threads_for(1)),
             tokens=plan.tokens,
             ids_sha256=setting.ids_sha256 if setting else "",
-            against={read.name: str(read.kept) for read in self._kept.values()},
-            keep="forecasts" if self._wanted_later(role, spec) else "",
+            against={read.name: str(read.logits) for read in self._stored.values()},
+            keep="forecasts" if self._is_stored(role, spec) else "",
             windows=str(self._folder / "0" / "windows") if engine_of(spec).is_server else "",
-            copies=2 if plan.pair and role == "reference" and not self._is_pairs(spec) else 1,
+            copies=2 if plan.pair and role == "reference" and not self._in_pair(spec) else 1,
         )
 
     def _fit(self) -> Fit:
@@ -189,58 +192,58 @@ class Scoring:
         windows = positions // (setting.window - setting.context)
         return Figures(folder, windows, tuple(setting.depth_ends))
 
-    def _is_pairs(self, spec: AnyVariant) -> bool:
+    def _in_pair(self, spec: AnyVariant) -> bool:
         return spec.label in (self._first, self._second)
 
-    def _wanted_later(self, role: Role, spec: AnyVariant) -> bool:
+    def _is_stored(self, role: Role, spec: AnyVariant) -> bool:
         """Return whether a later model is compared with `spec`: the reference, or the pair's first.
 
         If the reference is one of the pair, no further model needs to be stored.
         """
-        first = spec.label == self._first and not self._is_pairs(self._plan.reference)
+        first = spec.label == self._first and not self._in_pair(self._plan.reference)
         stored = not engine_of(spec).is_server  # a server reports only the likeliest tokens
         return role == "reference" or (role == "variant" and first and stored)
 
-    def _settle(self, about: ScoreResult) -> str:
+    def _record_setting(self, result: ScoreResult) -> str:
         """Store the setting of the first scored model; return a note if a tokenizer differs."""
-        plan, tokenizer_hash = self._plan, about.resolved.tokenizer_hash
+        plan, tokenizer_hash = self._plan, result.resolved.tokenizer_hash
         if self._setting is None:
-            window = about.window
+            window = result.window
             stride = min(plan.stride, window)
-            scored = window - about.context
+            scored = window - result.context
             ends = depth_ends(1, window) if plan.depths and stride == window else ()
             self._setting = SettingRecord(
                 text=plan.corpus.name,
                 text_sha256=plan.corpus.sha256,
                 window=window,
-                window_limit=about.window_limit or plan.window_limit,
+                window_limit=result.window_limit or plan.window_limit,
                 stride=stride,
                 tokenizer_hash=tokenizer_hash,
-                tokens=about.tokens,
-                positions=about.positions,
-                context=about.context,
-                begin=about.begin,
-                ids_sha256=about.ids_sha256,
-                vocabulary=about.vocabulary,
-                passages=passages(about.positions // scored, scored),
+                tokens=result.tokens,
+                positions=result.positions,
+                context=result.context,
+                begin=result.begin,
+                ids_sha256=result.ids_sha256,
+                vocabulary=result.vocabulary,
+                passages=passages(result.positions // scored, scored),
                 depth_ends=list(ends),
             )
-        if about.likeliest >= 0:
-            return _of_a_server(about.likeliest)
+        if result.likeliest >= 0:
+            return _server_note(result.likeliest)
         if tokenizer_hash != self._setting.tokenizer_hash:
             return "another tokenizer, which cuts this text into the same tokens"
         return ""
 
-    def _keep(self, role: Role, spec: AnyVariant, figures: Figures) -> None:
-        if not self._wanted_later(role, spec):
+    def _store(self, role: Role, spec: AnyVariant, figures: Figures) -> None:
+        if not self._is_stored(role, spec):
             return
-        read = _Read(str(len(self._kept)), figures)
-        self._kept[spec.label] = read
+        read = _Stored(str(len(self._stored)), figures)
+        self._stored[spec.label] = read
         if role == "reference":
             error = figures.read("kept")
             self._storage = StorageRecord(
                 form=FORM,
-                bytes=read.kept.stat().st_size,
+                bytes=read.logits.stat().st_size,
                 kld_mean=float(error.mean()),
                 kld_max=float(error.max()),
             )
@@ -248,18 +251,22 @@ class Scoring:
     def _compare_pair(self, label: str, figures: Figures) -> None:
         """Compare the pair in both directions, once both of its models are scored."""
         other = {self._first: self._second, self._second: self._first}.get(label, "")
-        if (read := self._kept.get(other)) is None:
+        if (read := self._stored.get(other)) is None:
             return
-        there = PairRecord(
-            seen_from=other, variant=label, divergence=figures.seen_from(read.figures, read.name)
+        forward = PairRecord(
+            seen_from=other,
+            variant=label,
+            divergence=figures.divergence_from(read.figures, read.name),
         )
-        back = PairRecord(
-            seen_from=label, variant=other, divergence=figures.seeing(read.figures, read.name)
+        backward = PairRecord(
+            seen_from=label,
+            variant=other,
+            divergence=figures.divergence_of(read.figures, read.name),
         )
-        self._pair = [there, back] if other == self._first else [back, there]
+        self._pair = [forward, backward] if other == self._first else [backward, forward]
 
 
-def _of_a_server(likeliest: int) -> str:
+def _server_note(likeliest: int) -> str:
     """Return the note on the figures of a server that reports this many tokens of each position."""
     if not likeliest:
         return "no KLD: the server reports only the log-probability of the text's own tokens"

@@ -25,11 +25,11 @@ LEAST_ROUNDS = 3
 outlier."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
-"""Factor by which a figure may vary more if there are few rounds."""
+"""By number of rounds: the factor by which a figure may vary more, because rounds are few."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckedFigure:
     """A figure of an answer, and its largest normal variation between rounds."""
 
     title: str
@@ -49,17 +49,17 @@ def _energy(answer: Answer) -> float | None:
 
 
 FIGURES = (
-    Judged("TTFT", 0.10, lambda a: ttft_ms(a.received_ns, a.times_ns)),
+    CheckedFigure("TTFT", 0.10, lambda a: ttft_ms(a.received_ns, a.times_ns)),
     # TPOT is the inverse of throughput, so one warning is enough for both.
-    Judged("decode throughput", 0.05, lambda a: decode_throughput(a.times_ns, a.counted)),
-    Judged("end to end", 0.05, _end_to_end),
-    Judged("energy", 0.10, _energy),
+    CheckedFigure("decode throughput", 0.05, lambda a: decode_throughput(a.times_ns, a.counted)),
+    CheckedFigure("end to end", 0.05, _end_to_end),
+    CheckedFigure("energy", 0.10, _energy),
 )
 """TTFT is a single time, and energy comes from a counter that moves in steps: on any machine both
 vary more than a throughput, which is the mean of many tokens."""
 
 
-def doubts(measured: Sequence[Measured]) -> list[str]:
+def warnings(measured: Sequence[Measured]) -> list[str]:
     """Return warnings about figures that varied and about outliers, one for each side and figure.
 
     Even with many prompts, an unsteady machine gives only a few lines, so that other warnings are
@@ -84,7 +84,7 @@ Rounds = dict[int, dict[int, float]]
 """Figures by task and round."""
 
 
-def _by_task(label: str, figure: Judged, measured: Sequence[Measured]) -> Rounds:
+def _by_task(label: str, figure: CheckedFigure, measured: Sequence[Measured]) -> Rounds:
     rounds: Rounds = {}
     lengths: dict[int, set[int]] = {}
     for one in measured:
@@ -102,7 +102,7 @@ def _far(value: float, median: float) -> bool:
     return max(value / median, median / value) > OUTLIER
 
 
-def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
+def _outliers(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
     """Remove outliers from `rounds` if the other rounds are steady; return a warning about them."""
     far: list[tuple[float, str]] = []
     for task, found in sorted(rounds.items()):
@@ -122,7 +122,7 @@ def _outliers(label: str, figure: Judged, rounds: Rounds) -> list[str]:
     return [f"{label}: {figure.title} far from the prompt's median in {', '.join(worst[:3])}{more}"]
 
 
-def _unsteady(label: str, figure: Judged, rounds: Rounds) -> list[str]:
+def _unsteady(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
     spreads = {}
     for task, found in sorted(rounds.items()):
         spread = variation(found.values())

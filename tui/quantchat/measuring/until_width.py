@@ -26,6 +26,6 @@ def half_width(pairs: Sequence[Pair]) -> float | None:
     return math.sqrt(ratio.high / ratio.low) - 1
 
 
-def narrow(half: float | None, before: float | None, width: float) -> bool:
+def narrow_enough(half: float | None, before: float | None, width: float) -> bool:
     """Return whether to stop: the intervals now and after the previous round are narrow enough."""
     return half is not None and before is not None and max(half, before) <= width

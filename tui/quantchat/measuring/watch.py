@@ -21,7 +21,7 @@ from quantchat.session.live_variant import LiveVariant
 from quantchat.system.disturbance import CpuClock, CpuFrequency, busiest, stopped, suspended_s
 from quantchat.wire.variant import SERVER
 
-LOOK_S = 0.1
+CHECK_S = 0.1
 """Seconds between two checks for stopped workers; a shorter stop may be missed."""
 
 LATE_S = 1.0
@@ -35,7 +35,7 @@ MOST_BY_OTHERS = 0.10
 MOST_BY_OTHERS_BESIDE_GPU = 0.50
 """The same limit if both variants run on a GPU, when most cores are idle anyway."""
 
-LEAST_S = 1.0
+LEAST_JUDGED_S = 1.0
 """Shortest time, in s, for which the load is judged, because it is counted in steps of 10 ms."""
 
 MOST_FREQUENCY_CHANGE = 0.10
@@ -52,7 +52,7 @@ between two states of the clock is no change."""
 MOST_THROTTLED = 0.02
 """Largest share of a round in which a container's CPU limit may stop our processes."""
 
-NAMED = 3
+MOST_NAMED = 3
 """Largest number of other programs that a warning names."""
 
 
@@ -72,7 +72,7 @@ class Load:
     @property
     def cores(self) -> float | None:
         """The mean number of cores busy with other processes; None if the time is too short."""
-        return max(0.0, self.by_others_s) / self.seconds if self.seconds >= LEAST_S else None
+        return max(0.0, self.by_others_s) / self.seconds if self.seconds >= LEAST_JUDGED_S else None
 
 
 @dataclass
@@ -106,12 +106,12 @@ class Watch:
     # ------------------------------------------------------------ each turn
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Check every `LOOK_S` within this context."""
-        return checking(LOOK_S, lambda now, passed: self.looked(passed))
+        """Check every `CHECK_S` within this context."""
+        return checking(CHECK_S, lambda now, passed: self.check(passed))
 
-    def looked(self, seconds: float) -> None:
+    def check(self, seconds: float) -> None:
         """Check for stopped workers, `seconds` after the previous check."""
-        if seconds > LOOK_S + LATE_S:
+        if seconds > CHECK_S + LATE_S:
             self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
         self._unread_s += seconds
         if self._unread_s >= FREQUENCY_EVERY_S and self._on_cpu:
@@ -223,7 +223,7 @@ class Watch:
             return []
         values = [f"{value:.1f}" for value in sorted(cores.values()) if value is not None]
         taken = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
-        named = [name for name, seconds in self.used_by.most_common(NAMED) if seconds > 0]
+        named = [name for name, seconds in self.used_by.most_common(MOST_NAMED) if seconds > 0]
         return [
             f"processor: other programs took {taken} of {self.clock.cores} cores in round "
             f"{', '.join(map(str, cores))}" + (f" (most: {', '.join(named)})" if named else "")

@@ -77,8 +77,8 @@ class DescribedSchema(GenerateJsonSchema):
         return super().encode_default(dft)
 
 
-def _described(made: JsonSchemaValue, model: type[Any]) -> JsonSchemaValue:
-    properties: dict[str, Any] = made.get("properties", {})
+def _described(schema: JsonSchemaValue, model: type[Any]) -> JsonSchemaValue:
+    properties: dict[str, Any] = schema.get("properties", {})
     for key, text in meanings(model).items():
         properties[key]["description"] = text
-    return made
+    return schema

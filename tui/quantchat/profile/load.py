@@ -13,7 +13,7 @@ from quantchat.engines.registry import engine_of
 from quantchat.engines.table import Table, is_path
 from quantchat.errors import UserError
 from quantchat.files import is_file, is_folder
-from quantchat.profile.mistakes import Mistake, mistakes, written
+from quantchat.profile.mistakes import Mistake, key_text, mistakes
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.profile.toml_text import KeyLines, KeyPath, TomlError, parse
 from quantchat.text import one_line
@@ -37,10 +37,10 @@ class ProfileError(UserError):
     `more` is the number of mistakes that are not reported.
     """
 
-    def __init__(self, told: Sequence[UserError], more: int = 0) -> None:
-        first = told[0]
+    def __init__(self, reported: Sequence[UserError], more: int = 0) -> None:
+        first = reported[0]
         super().__init__(first.what, where=first.where, hint=first.hint)
-        self._lines = tuple(str(mistake) for mistake in told)
+        self._lines = tuple(str(mistake) for mistake in reported)
         self._more = more
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ def load(path: Path) -> Profile:
     return loads(read(path), where=str(path), folder=path.absolute().parent)
 
 
-def check_there(profile: Profile, path: Path) -> None:
+def check_paths_exist(profile: Profile, path: Path) -> None:
     """Check that the files and folders that `profile`, loaded from `path`, names exist.
 
     `load` does not check this: variants whose files exist can run without the others. Raises
@@ -81,9 +81,8 @@ def _named(
     variant: AnyVariant,
 ) -> Iterator[tuple[KeyPath, str, Callable[[Path], bool], str]]:
     """Yield (key, path, existence test, error text) for each key of a variant that names a path."""
-    for name in (
-        () if engine_of(variant).is_server else _FOLDERS
-    ):  # a server's files are not on this machine
+    # The files of a server need not be on this machine.
+    for name in () if engine_of(variant).is_server else _FOLDERS:
         named = getattr(variant, name, None)
         if named is not None and is_path(named):
             yield (name,), named, is_folder, "no such folder"
@@ -160,9 +159,9 @@ def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
         # Links are not resolved: Python finds its virtual environment by the path of the link.
         paths["python"] = _absolute(variant.python, folder)
     for name in _FOLDERS[1:]:
-        beside = getattr(variant, name, None)
-        if beside is not None and is_path(beside):
-            paths[name] = _absolute(beside, folder)
+        named = getattr(variant, name, None)
+        if named is not None and is_path(named):
+            paths[name] = _absolute(named, folder)
     if (made := variant.calibration_table) and made.calibration_file:
         calibration = _absolute(made.calibration_file, folder)
         paths["quantize"] = made.model_copy(update={"calibration": calibration})
@@ -183,7 +182,7 @@ def placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
     by_line = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
     by_line.sort(key=lambda pair: (pair[0] is None, pair[0]))  # mistakes without a line come last
     lines = [
-        _line(f"{where}:{line}" if line else where, f"{written(m.path)}: {m.what}", m.hint)
+        _line(f"{where}:{line}" if line else where, f"{key_text(m.path)}: {m.what}", m.hint)
         for line, m in by_line
     ]
     return ProfileError(lines, len(found) - len(lines))

@@ -70,7 +70,7 @@ def mistakes(error: ValidationError, model: type[BaseModel] = Profile) -> Iterat
         yield _mistake(details, tables)
 
 
-def written(path: KeyPath) -> str:
+def key_text(path: KeyPath) -> str:
     """Return a key path as text with indexes from 1, e.g. `variants[2].quantize.bits`."""
     text = ""
     for part in path:
@@ -114,7 +114,7 @@ def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
             return Mistake(path, "is missing", _purpose(details["loc"], tables))
         case "union_tag_not_found":
             return Mistake(
-                (*path, "engine"), "is missing", f"one of {', '.join(sorted(engines()))}"
+                (*path, "engine"), "is missing", f"name one of {', '.join(sorted(engines()))}"
             )
         case "union_tag_invalid":
             tag = value["engine"] if isinstance(value, dict) else value
@@ -128,10 +128,14 @@ def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
             return Mistake(path, str(context["error"]), "")
         case "too_short":
             least = context["min_length"]
-            return Mistake(path, f"needs {least} or more, has {context['actual_length']}", "")
+            return Mistake(
+                path, f"needs at least {least} entries, has {context['actual_length']}", ""
+            )
         case "too_long":
             most = context["max_length"]
-            return Mistake(path, f"may hold {most}, has {context['actual_length']}", "")
+            return Mistake(
+                path, f"may have at most {most} entries, has {context['actual_length']}", ""
+            )
         case "string_too_short":
             return Mistake(path, "must not be empty", "")
         case "string_too_long":
@@ -167,7 +171,7 @@ def _where_it_belongs(loc: KeyPath, tables: Tables) -> str:
     for table, place in tables.values():
         if key in table.model_fields:
             return f"it belongs {place}"
-    return did_you_mean(key, model.model_fields) or f"known: {', '.join(model.model_fields)}"
+    return did_you_mean(key, model.model_fields) or f"the keys are {', '.join(model.model_fields)}"
 
 
 def _purpose(loc: KeyPath, tables: Tables) -> str:

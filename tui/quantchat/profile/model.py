@@ -92,7 +92,8 @@ class Run(Table):
     both variants continue the answers of that side, so that both get the same question."""
     keep_loaded: KeepLoaded = "auto"
     """How many variants stay loaded, so that the screen can show them again at once: from 2 to 32,
-    or as many as fit into memory ("auto"). The one shown longest ago is unloaded first."""
+    or as many as fit into memory ("auto"). The variant that was not shown
+    for the longest time is unloaded first."""
     warmup: int = Field(1, ge=0, le=100)
     """Warm-up prompts before a measurement; their answers do not count."""
     rounds: int = Field(5, ge=1, le=10_000)

@@ -27,7 +27,7 @@ _TABLES = {"variants", "generation", "run"}
 
 _HEAD = """\
 # A profile of quantchat: check it with `quantchat profiles check FILE`, open it with
-# `quantchat FILE`. A key after a bare # shows its default; take the # away to set it.
+# `quantchat FILE`. A key after a bare # shows its default; remove the # to set it.
 #
 # For completion in an editor: `quantchat schema profile > profile.schema.json`, and as the first
 # line of this file `#:schema ./profile.schema.json`.
@@ -36,17 +36,17 @@ _HEAD = """\
 
 def template() -> str:
     """Return a valid profile to edit, as TOML: the default methods on the demo's model."""
-    told: Container[str] = ()
+    documented: Container[str] = ()
     variants = []
     for name in DEFAULT_METHODS:
         engine, method = methods()[name]
         head = {"label": method.label, "engine": engine.name, "model": DEMO_MODEL}
-        variants.append(_table("[[variants]]", engine.table, head, told=told))
+        variants.append(_table("[[variants]]", engine.table, head, documented=documented))
         for key, table in inner_tables(engine.table).items():
             # The widths of the demo's model are not multiples of the usual group size 128.
             values = {"group_size": 64} if method.calibrated else {}
             variants.append(_table(f"[variants.{key}]", table, values))
-        told = VariantBase.model_fields
+        documented = VariantBase.model_fields
     return "\n".join(
         (
             _HEAD,
@@ -62,15 +62,15 @@ def template() -> str:
 def _engines() -> str:
     """Return a comment that lists each engine and what it loads, one line each."""
     lines = [f"#   {name:<12}  {engine.summary}\n" for name, engine in engines().items()]
-    return "".join(("# A [[variants]] for each. The engines:\n", *lines))
+    return "".join(("# Write one [[variants]] for each variant. The engines:\n", *lines))
 
 
 def _table(
-    header: str, model: type[BaseModel], values: dict[str, Any], *, told: Container[str] = ()
+    header: str, model: type[BaseModel], values: dict[str, Any], *, documented: Container[str] = ()
 ) -> str:
     """Return a table as TOML: `values` first, then its other keys as comments with their defaults.
 
-    Keys in `told` were documented in an earlier table, and are not documented again.
+    Keys in `documented` were documented in an earlier table, and are not documented again.
     """
     lines = [header] if header else []
     lines += _comment(inspect.getdoc(model) or "")
@@ -78,9 +78,9 @@ def _table(
     tables = _TABLES | inner_tables(model).keys()
     for name in dict.fromkeys((*values, *model.model_fields)):
         field = model.model_fields[name]
-        if name not in values and (name in told or name in tables):
+        if name not in values and (name in documented or name in tables):
             continue
-        if name not in told:
+        if name not in documented:
             lines += ["", *_comment(means.get(name, ""))]
         if name in values:
             lines.append(f"{name} = {json.dumps(values[name])}")

@@ -29,15 +29,15 @@ MAX_EFFORT = 1_000_000
 
 # The parser's message (a regular expression), and how to fix the mistake.
 _HINTS: tuple[tuple[str, str], ...] = (
-    ("Invalid value", "text stands in quotes; write true, not True"),
+    ("Invalid value", "put text in quotes; write true, not True"),
     ("Invalid statement", "write key = value, or [table]"),
     ("Expected '=' after a key", "write key = value"),
     ("Expected newline or end of doc", "write one key on each line"),
-    ("Cannot (overwrite|declare|mutate|redefine)", "remove one of the two"),
+    ("Cannot (overwrite|declare|mutate|redefine)", "remove one of the two definitions"),
     ("Unclosed|Expected '\\]", "close the bracket, or add the missing comma"),
     (
         "Illegal character '\\\\n'|Unterminated string|Expected (\"'+\"|'\"+')",
-        'close the quote; text over several lines stands in """ and """',
+        'close the quote; put text over several lines between """ and """',
     ),
     ("Unescaped '", "write \\\\, or use single quotes: a backslash begins an escape"),
 )
@@ -99,20 +99,20 @@ def _statements(text: str) -> Iterator[_Statement]:
     A statement is the smallest number of lines that parse by themselves. A statement that does not
     parse is the last one yielded.
     """
-    begin, held, effort = 1, "", 0
+    begin, pending, effort = 1, "", 0
     for number, line in enumerate(text.split("\n"), start=1):
-        held = f"{held}\n{line}" if held else line
-        effort += len(held)
+        pending = f"{pending}\n{line}" if pending else line
+        effort += len(pending)
         if effort > MAX_EFFORT:
             break
         try:
-            tree = tomllib.loads(held)
+            tree = tomllib.loads(pending)
         except (ValueError, RecursionError):
             continue
         if tree:
-            yield _Statement(begin, tree, held.lstrip().startswith("["))
-        begin, held = number + 1, ""
-    if held.strip():
+            yield _Statement(begin, tree, pending.lstrip().startswith("["))
+        begin, pending = number + 1, ""
+    if pending.strip():
         yield _Statement(begin, None, header=False)
 
 
@@ -133,7 +133,7 @@ class KeyLines:
         """Return the 1-based line of `path`, or of its nearest enclosing table; None if unknown."""
         best, line = 0, None
         for where, prefix, tree in self._placed:
-            depth = _shared(path, prefix, tree)
+            depth = _matching_depth(path, prefix, tree)
             if depth > best:
                 best, line = depth, where
         return line
@@ -174,7 +174,7 @@ def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
     return tuple(names), isinstance(inner, list)
 
 
-def _shared(path: KeyPath, prefix: KeyPath, tree: Any) -> int:
+def _matching_depth(path: KeyPath, prefix: KeyPath, tree: Any) -> int:
     """Return the number of leading parts of `path` that a statement matches.
 
     Matches the path of the statement's table first, then its keys.

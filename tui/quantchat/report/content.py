@@ -48,14 +48,15 @@ from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles
 from quantchat.snapshot.ratios import compare_sides
-from quantchat.snapshot.run_diff import asked_for
+from quantchat.snapshot.run_diff import request_text
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import obstacles as score_obstacles
 from quantchat.text import one_line
 
-_CHAT = "a chat: each figure is of one answer, not of rounds, and has no interval"
+_CHAT = "this is a chat: each figure is of a single answer and has no interval"
 
 _Named = Sequence[tuple[str, Snapshot]]
+"""Snapshots, each with the name of its file."""
 
 
 def content(snapshots: _Named) -> Document:
@@ -145,7 +146,7 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
 
 def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
     """Yield the parts of a section; the names of its plots' files begin with `stem`."""
-    if snapshot.pick:  # it decides; a conclusion about two of its variants would say less
+    if snapshot.pick:  # it says more than a conclusion about two of its variants
         yield from pick.verdict(snapshot.pick)
     elif found := conclusion(snapshot):
         yield paragraph((found, "heading"))
@@ -183,7 +184,7 @@ def _requests(snapshot: Snapshot) -> list[str]:
     """Return how the snapshot was measured, and the settings of its requests."""
     requests = [a.request for t in reported_turns(snapshot) for a in t.answers if a.request]
     lines = [f"measured {how(snapshot)}"] if snapshot.measurement else []
-    settings = ", or ".join(dict.fromkeys(map(asked_for, requests)))
+    settings = ", or ".join(dict.fromkeys(map(request_text, requests)))
     lines += [f"settings: {settings}"] if settings else []
     systems = dict.fromkeys(request.system for request in requests if request.system)
     return lines + [f"system prompt: {system}" for system in systems]

@@ -22,6 +22,7 @@ from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.wire.variant import Ledger
 
 _Named = Sequence[tuple[str, Snapshot]]
+"""Snapshots, each with the name of its file."""
 _Value = str | float | None
 _Key = tuple[_Value, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantchat.document.document import Plot
-from quantchat.document.drawing import INK, PAPER, logarithmic, look
+from quantchat.document.drawing import INK, PAPER, logarithmic, series_style
 from quantchat.document.figures import ORDERS, plural
 from quantchat.document.series import all_series, has_two_sides, named
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
@@ -61,7 +61,7 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
     reach = 1.1 * min(max(1.02, *far), most)
     if beyond := sum(bound > reach for bound in far):
         note += f" Arrows: {plural(beyond, 'end')} of intervals beyond the plot."
-    colour = look(1)["color"]
+    colour = series_style(1)["color"]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantchat.document.document import Plot
-from quantchat.document.drawing import from_zero, legend, logarithmic, look
+from quantchat.document.drawing import from_zero, legend, logarithmic, series_style
 from quantchat.document.figures import milliseconds
 from quantchat.document.series import Series, letter
 from quantchat.snapshot.schema import AnswerRecord
@@ -22,8 +22,9 @@ _BINS = 300
 """Most points of a line over tokens; more points could not be seen."""
 
 _QUANTILES = 400
+"""Points of the line of a distribution."""
 
-_CONTEXT_GROWS = 1.5
+_LENGTH_FACTOR = 1.5
 """Figures are drawn against prompt length only if the longest prompt is this many times the
 shortest."""
 
@@ -49,7 +50,7 @@ def itl_over_answer(series: Sequence[Series]) -> list[Plot]:
         axes = figure.add_subplot()
         for one in series:
             tokens, low, middle, high = _by_token(one.gaps_ms)
-            style = look(one.place, one.order)
+            style = series_style(one.place, one.order)
             axes.fill_between(tokens, low, high, color=style["color"], alpha=0.18, linewidth=0)
             every = (one.place * len(tokens) // 24, max(1, len(tokens) // 12))
             axes.plot(tokens, middle, **style, markevery=every, label=one.name)
@@ -96,7 +97,7 @@ def itl_distribution(series: Sequence[Series]) -> list[Plot]:
             marks = [int(np.searchsorted(shares, share)) for share in (0.5, 0.95, 0.99)]
             label = f"{one.name}, {gaps.size} gaps"
             axes.plot(
-                np.quantile(gaps, shares), 100 * shares, **look(one.place, one.order),
+                np.quantile(gaps, shares), 100 * shares, **series_style(one.place, one.order),
                 markevery=marks, label=label,
             )  # fmt: skip
         logarithmic(axes)
@@ -111,7 +112,7 @@ def itl_distribution(series: Sequence[Series]) -> list[Plot]:
 def against_context(series: Sequence[Series]) -> list[Plot]:
     """Return decode throughput and TTFT by prompt length, if the prompts differ in length."""
     lengths = {a.prompt_tokens for one in series for a in one.answers if a.prompt_tokens > 0}
-    if not lengths or max(lengths) < _CONTEXT_GROWS * min(lengths):
+    if not lengths or max(lengths) < _LENGTH_FACTOR * min(lengths):
         return []
     panels = (
         ("decode throughput, tok/s", [_by_length(one, _decode_tok_s) for one in series]),
@@ -133,7 +134,7 @@ def against_context(series: Sequence[Series]) -> list[Plot]:
 
     note = (
         "Median over the answers to prompts of each length; the bars reach from the minimum to "
-        "the maximum. TTFT only of prompts that were computed whole, without the KV cache."
+        "the maximum. TTFT is shown only for prompts of which nothing was in the KV cache."
     )
     return [Plot("context", "Throughput and TTFT against context length", note, draw)]
 
@@ -166,7 +167,7 @@ def _against_length(axes: Axes, series: Series, points: dict[int, list[float]]) 
     ]
     axes.errorbar(
         list(points), middle, yerr=np.maximum(reach, 0), capsize=3, elinewidth=1,
-        **look(series.place, series.order), label=series.name,
+        **series_style(series.place, series.order), label=series.name,
     )  # fmt: skip
 
 

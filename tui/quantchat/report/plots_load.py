@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantchat.document.document import Plot
-from quantchat.document.drawing import from_zero, legend, logarithmic, look
+from quantchat.document.drawing import from_zero, legend, logarithmic, series_style
 from quantchat.document.series import named, places
 from quantchat.snapshot.load_test import Point, points
 from quantchat.snapshot.schema import Snapshot
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def load_plots(snapshot: Snapshot) -> list[Plot]:
-    """Return throughput and ITL over the levels, and ITL over throughput, from two levels on."""
+    """Return throughput and ITL over the levels, and ITL over throughput; empty for one level."""
     found = snapshot.load_test
     lines = [
         (place, label, measured)
@@ -37,9 +37,9 @@ def load_plots(snapshot: Snapshot) -> list[Plot]:
             values, below, above = zip(*map(_throughput, measured), strict=True)
             throughput.errorbar(
                 loads, values, yerr=(below, above), capsize=2, label=named(place, label),
-                **look(place),
+                **series_style(place),
             )  # fmt: skip
-            latency.plot(loads, [_itl_ms(point) for point in measured], **look(place))
+            latency.plot(loads, [_itl_ms(point) for point in measured], **series_style(place))
         _axes(throughput, at_once, "output, tok/s", lines)
         _axes(latency, at_once, "ITL p95, ms", lines)
         legend(figure)
@@ -49,7 +49,10 @@ def load_plots(snapshot: Snapshot) -> list[Plot]:
         for place, label, measured in lines:
             values = [_throughput(point)[0] for point in measured]
             axes.plot(
-                values, [_itl_ms(p) for p in measured], label=named(place, label), **look(place)
+                values,
+                [_itl_ms(p) for p in measured],
+                label=named(place, label),
+                **series_style(place),
             )
             for point, value in zip(measured, values, strict=True):
                 axes.annotate(
@@ -72,7 +75,7 @@ def load_plots(snapshot: Snapshot) -> list[Plot]:
         Plot(
             "load-latency",
             "Latency over throughput",
-            f"Each point is a level ({at_once}). To the right and low is better.",
+            f"Each point is a level ({at_once}). Further right and lower is better.",
             against_each_other,
         ),
     ]

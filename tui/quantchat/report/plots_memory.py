@@ -16,7 +16,7 @@ from quantchat.document.drawing import (
     PARTS,
     from_zero,
     legend,
-    look,
+    series_style,
     whole_ticks,
 )
 from quantchat.document.figures import scale
@@ -70,7 +70,7 @@ def ledgers(snapshot: Snapshot) -> list[Plot]:
         legend(figure, columns=3)
 
     note = (
-        "Of each variant's process, at the end. Parts that are not known are not drawn. On a GPU "
+        "Memory of each variant's process at the end. Unknown parts are not drawn. On a GPU "
         "the peak is the most that torch's allocator reserved."
     )
     height = 0.55 + 0.15 * len(variants)
@@ -101,14 +101,14 @@ def memory_by_turn(series: Sequence[Series]) -> list[Plot]:
         for one, points in lines:
             turns = [turn for turn, _ in points]
             sizes = [size / divisor for _, size in points]
-            axes.plot(turns, sizes, **look(one.place, one.order), label=one.name)
+            axes.plot(turns, sizes, **series_style(one.place, one.order), label=one.name)
         from_zero(axes, highest / divisor)
         whole_ticks(axes.xaxis)
         axes.set_xlabel("turn")
         axes.set_ylabel(f"{unit} of the process")
         legend(figure)
 
-    note = "Of each variant's process, at the end of each answer."
+    note = "Memory of each variant's process at the end of each answer."
     return [Plot("memory-by-turn", "Memory over time, by variant", note, draw)]
 
 
@@ -143,11 +143,11 @@ def device_memory(snapshot: Snapshot) -> list[Plot]:
         # machine.
         for place, (name, points) in enumerate(drawn.items(), start=2):
             times, used = zip(*points, strict=True)
-            axes.plot(times, np.array(used) / divisor, **look(place), label=name)
+            axes.plot(times, np.array(used) / divisor, **series_style(place), label=name)
         from_zero(axes, highest / divisor)
         axes.set_xlabel("s since the first round began")
         axes.set_ylabel(unit)
         legend(figure)
 
-    note = "Of the whole device, all processes together, before each round and at the end."
+    note = "Memory that all processes use on the device, before each round and at the end."
     return [Plot("memory-device", "Memory over time, of the device", note, draw)]

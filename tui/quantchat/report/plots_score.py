@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantchat.document.document import Plot
-from quantchat.document.drawing import INK, legend, look
+from quantchat.document.drawing import INK, legend, series_style
 from quantchat.snapshot.schema import Snapshot
 from quantchat.text import one_line
 
@@ -32,14 +32,15 @@ def quality_against_size(snapshot: Snapshot) -> list[Plot]:
         if one.role == "floor" and one.divergence
     ]
     note = (
-        "Left and low is better: small and close to the reference. Bars: two standard errors."
+        "Further left and lower is better: small and close to the reference. Bars: two standard "
+        "errors."
         + (" Line: the noise floor, how far the reference is from itself." if floors else "")
     )
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, (label, size, kld) in enumerate(points):
-            style = {**look(place), "linestyle": "none"}
+            style = {**series_style(place), "linestyle": "none"}
             reach = 2.0 * (kld.wider or 0.0)
             axes.errorbar(
                 [size], [kld.value], yerr=[reach], capsize=3, elinewidth=1, **style,

@@ -16,7 +16,7 @@ from quantchat.snapshot import evaluation, score
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.pooled_votes import pooled
-from quantchat.snapshot.run_diff import unless_forced
+from quantchat.snapshot.run_diff import raise_unless_forced
 from quantchat.snapshot.schema import Snapshot
 
 Saved = Sequence[tuple[str, Snapshot]]
@@ -38,14 +38,16 @@ def kind_of(saved: Saved) -> Kind:
 
 def _scores(saved: Saved, force: bool) -> tuple[list[Result[score.ScoreRecord]], list[str]]:
     found = [Result(file, one, one.score) for file, one in saved if one.score]
-    return found, unless_forced(score.obstacles([one.found for one in found]), force=force)
+    return found, raise_unless_forced(score.obstacles([one.found for one in found]), force=force)
 
 
 def _evaluations(
     saved: Saved, force: bool
 ) -> tuple[list[Result[evaluation.EvaluationRecord]], list[str]]:
     found = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
-    return found, unless_forced(evaluation.obstacles([one.found for one in found]), force=force)
+    return found, raise_unless_forced(
+        evaluation.obstacles([one.found for one in found]), force=force
+    )
 
 
 def json_document(

@@ -67,7 +67,7 @@ def _results(snapshot: Snapshot) -> list[Block]:
 
 _REASONS = {
     "eos": "end of the answer",
-    "length": "longest answer asked for",
+    "length": "maximum length reached",
     "stop": "stopped",
     "stop_string": "stop string",
     "eos_or_stop_string": "end of the answer or stop string, the server does not tell which",
@@ -166,9 +166,7 @@ def _said(who: str, text: str, role: Role = "plain") -> list[Block]:
 
 
 def _prompt_tokens(answer: AnswerRecord) -> str:
-    if (
-        not answer.prompt_tokens
-    ):  # not started yet, or a server that does not report its prompt tokens
+    if not answer.prompt_tokens:  # not started yet, or not reported by the server
         return UNKNOWN
     cached = f", {answer.cached_tokens} of them from the KV cache" if answer.cached_tokens else ""
     return f"{answer.prompt_tokens} tokens{cached}"

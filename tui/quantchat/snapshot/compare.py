@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quantchat.snapshot.compared_sides import Column, Run, between, columns, within
+from quantchat.snapshot.compared_sides import (
+    Column,
+    Run,
+    columns,
+    pairs_between_runs,
+    pairs_within_runs,
+)
 from quantchat.snapshot.ratios import Compared, compare
-from quantchat.snapshot.run_diff import Difference, differences, obstacles, unless_forced
+from quantchat.snapshot.run_diff import Difference, differences, obstacles, raise_unless_forced
 
 
 @dataclass(frozen=True)
 class PairCompared:
-    """Column `b` against column `a`."""
+    """The figures of column `b` compared with those of column `a`."""
 
     kind: Literal["within a run", "between runs"]
     a: Column
@@ -39,9 +45,9 @@ def compare_runs(runs: Sequence[Run], *, force: bool = False) -> RunsCompared:
     Raises NotComparable if model, token counts or order differ, unless `force`.
     """
     sides = columns(runs)
-    against = unless_forced(obstacles(runs, sides), force=force)
+    against = raise_unless_forced(obstacles(runs, sides), force=force)
     pairs = [
-        *(PairCompared("within a run", a, b, compare(a, b)) for a, b in within(sides)),
-        *(PairCompared("between runs", a, b, compare(a, b)) for a, b in between(sides)),
+        *(PairCompared("within a run", a, b, compare(a, b)) for a, b in pairs_within_runs(sides)),
+        *(PairCompared("between runs", a, b, compare(a, b)) for a, b in pairs_between_runs(sides)),
     ]
     return RunsCompared(list(runs), sides, pairs, differences(sides), against)

@@ -23,12 +23,12 @@ from quantchat.wire.variant import Ledger, Resolved
 
 
 class TaskKey(NamedTuple):
-    """A task without its number: equal keys of two runs mean the same task."""
+    """What identifies a task in every run: equal keys of two runs mean the same task."""
 
     prompt: str
     prompt_tokens: int
     output_tokens: int
-    again: int
+    repetition: int
     """Which repetition of the task this is, from 0: a plan may contain a task several times."""
 
 
@@ -53,7 +53,11 @@ class Run:
                 hint="`quantchat rerun` measures the prompts of a chat",
             )
         if len(set(self.snapshot.shown)) != 2 or len(self.snapshot.shown) != 2:
-            raise UserError("does not show two variants", where=self.file)
+            raise UserError(
+                "does not show two variants",
+                where=self.file,
+                hint="give snapshots of measurements with two different variants",
+            )
 
     @property
     def measurement(self) -> MeasurementRecord:
@@ -166,7 +170,7 @@ def columns(runs: Sequence[Run]) -> list[Column]:
     return [Column(letters(index), *each) for index, each in enumerate(shown)]
 
 
-def between(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
+def pairs_between_runs(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
     """Yield each later column of a variant with the first column of that variant."""
     firsts: dict[str, Column] = {}
     for column in columns:
@@ -175,8 +179,8 @@ def between(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
             yield first, column
 
 
-def within(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
-    """Yield left and right of each run."""
+def pairs_within_runs(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
+    """Yield the left and the right column of each run."""
     yield from zip(columns[::2], columns[1::2], strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Tasks in a snapshot: which documents each model was right on.
+"""The results of tasks in a snapshot: which questions ("documents") each model answered correctly.
 
 Models are compared by the answers that changed. So each answer is stored as 0 or 1, in the order of
 the documents. Times are in seconds; most figures are from 0 to 1.
@@ -116,16 +116,17 @@ def length_ratios(
 ) -> tuple[Ratio | None, Ratio | None]:
     """Return how much longer answers and thoughts are than the reference's, paired by document.
 
-    None if one of the two wrote nothing, or was asked otherwise.
+    Both are None if the reference was asked other questions. Each is None if one of the two models
+    wrote nothing of the kind.
     """
-    there = (
+    other = (
         next((one for one in reference.tasks if one.task == task.task), None) if reference else None
     )
-    if there is None or there is task or asked(there) != asked(task):
+    if other is None or other is task or question_set(other) != question_set(task):
         return None, None
     return (
-        _length_ratio(there.answer_tokens, task.answer_tokens, task.passages),
-        _length_ratio(there.thought_tokens, task.thought_tokens, task.passages),
+        _length_ratio(other.answer_tokens, task.answer_tokens, task.passages),
+        _length_ratio(other.thought_tokens, task.thought_tokens, task.passages),
     )
 
 
@@ -136,8 +137,8 @@ def _length_ratio(
     return ratio_of([Pair(passage, 0, a, b) for passage, a, b in both if a > 0 and b > 0])
 
 
-def asked(task: TaskResultRecord) -> tuple[str, int, str]:
-    """Return the values that distinguish tasks of the same name."""
+def question_set(task: TaskResultRecord) -> tuple[str, int, str]:
+    """Return what identifies the questions of a task; tasks of the same name may differ in it."""
     return task.version, task.few_shot, task.documents_sha256
 
 
@@ -146,7 +147,7 @@ def flips(
 ) -> Flips | None:
     """Count the answers of `figure` that changed from the reference.
 
-    None for the reference itself, and if its questions differ or a figure has no single answers.
+    None for the reference itself, if the questions differ, or for a graded metric.
     """
     for there, theirs in figures(reference) if reference else ():
         same = (there.task, theirs.metric, theirs.filter) == (
@@ -156,7 +157,9 @@ def flips(
         )
         if not same or theirs is figure:
             continue
-        paired = asked(there) == asked(task) and len(theirs.right) == len(figure.right) > 0
+        paired = (
+            question_set(there) == question_set(task) and len(theirs.right) == len(figure.right) > 0
+        )
         return Flips.between(theirs.right, figure.right, task.passages) if paired else None
     return None
 
@@ -177,7 +180,8 @@ class Pooled:
 def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled | None:
     """Pool the answers of `model` over all tasks; None if no task has right and wrong answers.
 
-    Of several metrics of a task the first counts that has single answers, such as `acc` before
+    Of a task with several metrics only the first counts that is right or wrong for each document,
+    such as `acc`, which stands before
     `acc_norm`. The tasks are pooled with the reference only if it was asked all of them.
     """
     chosen = [
@@ -205,13 +209,13 @@ def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[
     return groups.values()
 
 
-def asked_otherwise(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
+def different_questions(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
     """Yield label and task of each model whose questions differ from the reference's."""
     reference = found.reference
-    theirs = {task.task: asked(task) for task in reference.tasks} if reference else {}
+    theirs = {task.task: question_set(task) for task in reference.tasks} if reference else {}
     for model in found.models:
         for task in model.tasks:
-            if theirs.get(task.task, asked(task)) != asked(task):
+            if theirs.get(task.task, question_set(task)) != question_set(task):
                 yield model.label, task.task
 
 
@@ -236,11 +240,11 @@ def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
 
 
 def _tasks(one: EvaluationRecord) -> dict[str, set[tuple[str, int, str]]]:
-    """Return the different questions under each task's name."""
+    """Return the identities of the questions that were asked under each task's name."""
     by_name: dict[str, set[tuple[str, int, str]]] = {}
     for model in one.models:
         for task in model.tasks:
-            by_name.setdefault(task.task, set()).add(asked(task))
+            by_name.setdefault(task.task, set()).add(question_set(task))
     return by_name
 
 

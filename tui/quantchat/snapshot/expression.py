@@ -21,8 +21,8 @@ from quantchat.profile.nearest import did_you_mean
 from quantchat.snapshot.figures import Kind, kinds
 from quantchat.text import one_line
 
-LONGEST: Final = 500
-"""Most characters of a gate. This also limits how deep it can be nested."""
+MAX_LENGTH: Final = 500
+"""Longest gate, in characters. This also limits how deep it can be nested."""
 
 Sign = Literal["+", "-", "*", "/"]
 Relation = Literal["<", "<=", ">", ">="]
@@ -41,7 +41,7 @@ _SIGNS: dict[type[ast.operator], Sign] = {
 _RELATIONS: dict[type[ast.cmpop], Relation] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
 }  # fmt: skip
-_NO_PART = re.compile(r"[^A-Za-z0-9_.+\-*/()<>= ]")
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_.+\-*/()<>= ]")
 _EXAMPLE = "a gate is like b.decode_tps < 0.95 * a.decode_tps"
 
 
@@ -132,12 +132,12 @@ def evaluate(tree: Expression, values: Mapping[Name, Any]) -> Any:
 def parse(
     text: str, columns: Sequence[str], option: Option = "--fail-if", kind: Kind = "run"
 ) -> Gate:
-    """Return the gate in `text`, about columns with the letters `columns` and figures of `kind`.
+    """Return the gate in `text`, which may name the letters in `columns` and figures of `kind`.
 
     Raises UserError with the place in the text, what is wrong there and the nearest known name.
     """
-    if len(text) > LONGEST:
-        raise UserError(f"a gate of more than {LONGEST} characters", where=option)
+    if len(text) > MAX_LENGTH:
+        raise UserError(f"the gate has more than {MAX_LENGTH} characters", where=option)
     return _Reader(text, columns, option, kind).gate()
 
 
@@ -170,9 +170,9 @@ class _Reader:
     def gate(self) -> Gate:
         node = self._parsed()
         if not isinstance(node, ast.Compare):
-            raise self._error(node, "no comparison", _EXAMPLE)
+            raise self._error(node, "this is no comparison", _EXAMPLE)
         if len(node.ops) > 1:
-            raise self._error(node.comparators[1], "a second comparison", _EXAMPLE)
+            raise self._error(node.comparators[1], "a gate has only one comparison", _EXAMPLE)
         relation = _RELATIONS.get(type(node.ops[0]))
         if relation is None:
             raise self._error(node, "a gate compares with one of < <= > >=", _EXAMPLE)
@@ -184,7 +184,7 @@ class _Reader:
     def _parsed(self) -> ast.expr:
         # Each white space becomes one space, so that places in the text stay the same.
         text = re.sub(r"\s", " ", self._text)
-        if strange := _NO_PART.search(text):
+        if strange := _FORBIDDEN.search(text):
             raise self._error(strange.start(), f'"{strange[0]}" is not allowed in a gate')
         try:
             with warnings.catch_warnings():
@@ -204,7 +204,7 @@ class _Reader:
             case ast.Attribute(value=ast.Name(id=column), attr=figure):
                 return self._name(node, column, figure)
             case ast.Name(id=name):
-                raise self._error(node, *self._half_a_name(name))
+                raise self._error(node, *self._incomplete_name(name))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return Negative(self._tree(operand))
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _SIGNS:
@@ -224,12 +224,12 @@ class _Reader:
 
     def _name(self, node: ast.expr, column: str, figure: str) -> Name:
         if column not in self._columns:
-            raise self._error(node, *self._half_a_name(column))
+            raise self._error(node, *self._incomplete_name(column))
         if figure not in self._known:
             at = (node.end_col_offset or 0) - len(figure) + self._indent
             if measured_by := kinds().get(figure):
                 what = f'"{figure}" is a figure of `quantchat {measured_by}`'
-                raise self._error(at, what, f"here are {', '.join(self._known)}")
+                raise self._error(at, what, f"use one of {', '.join(self._known)}")
             hint = did_you_mean(figure, self._known)
             hint = hint or f"the figures are {', '.join(self._known)}"
             raise self._error(at, f'no figure is called "{figure}"', hint)
@@ -240,7 +240,7 @@ class _Reader:
         """Return the figure that hints name as an example."""
         return "decode_tps" if self._kind == "run" else self._known[0]
 
-    def _half_a_name(self, word: str) -> tuple[str, str]:
+    def _incomplete_name(self, word: str) -> tuple[str, str]:
         """Return what is wrong with a column without a figure, or a figure without a column."""
         if word in self._columns:
             return f"which figure of {word}?", f"as in {word}.{self._sample}"

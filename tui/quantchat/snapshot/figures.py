@@ -54,7 +54,7 @@ Kind = Literal["run", "score", "eval", "load"]
 
 @dataclass(frozen=True)
 class QualityFigure:
-    """A figure of a whole model. `snapshot.quality_columns` reads it."""
+    """A figure of a whole model. `quality_gates.quality_columns` reads its value."""
 
     name: str
     title: str

@@ -31,8 +31,8 @@ from quantchat.snapshot.ratios import compare
 from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
 from quantchat.statistics.intervals import Row, interval_of
 
-RESIDENT = "resident memory differs from process to process"
-SINGLE = "measured once, or divided by a value that may be zero"
+NOT_REPEATABLE = "resident memory differs from process to process"
+NO_INTERVAL = "measured once, or divided by a value that may be zero"
 
 
 def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
@@ -48,7 +48,10 @@ def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
 
 
 def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
-    """Return the ratio of one figure in two columns, if the gate compares it with a number."""
+    """Judge a gate that compares the ratio of one figure in two columns with a number.
+
+    None for any other gate.
+    """
     left, right = _monomial(gate.left), _monomial(gate.right)
     if left is None or right is None:
         return None
@@ -68,25 +71,27 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
     figure = by_name()[a.figure]
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
-    relation = gate.relation  # b is the figure that multiplies the left side, so it stays
+    relation = gate.relation  # b multiplies the left side: the direction stays
     if isinstance(figure, ProcessFigure):
         fixed = _repeatable([a, b], by_letter)
         end = ratio.value if fixed else None
-        why = "" if fixed else RESIDENT
+        why = "" if fixed else NOT_REPEATABLE
         return Judged(what, ratio.value, end, end, threshold, relation, sampled=False, why=why)
     return Judged(
         what, ratio.value, ratio.low, ratio.high, threshold, relation,
-        why=SINGLE, units=ratio.clusters, unit=ratio.clustered_by, is_ratio=True,
+        why=NO_INTERVAL, units=ratio.clusters, unit=ratio.clustered_by, is_ratio=True,
     )  # fmt: skip
 
 
 class _Monomial(NamedTuple):
+    """A number times powers of names."""
+
     factor: float
     powers: Counter[Name]
 
 
 def _monomial(tree: Expression) -> _Monomial | None:
-    """Return `tree` as a number times powers of names; None if it is a sum or divides by zero."""
+    """Return `tree` as a monomial; None if it is a sum or divides by zero."""
     if isinstance(tree, Number):
         return _Monomial(tree.value, Counter())
     if isinstance(tree, Name):
@@ -109,7 +114,7 @@ def _monomial(tree: Expression) -> _Monomial | None:
     return _Monomial(factor, powers)
 
 
-# ------------------------------------------------------------ anything else
+# ------------------------------------------------------------ any other gate
 
 
 def _difference(gate: Gate, by_letter: dict[str, Column]) -> Judged:
@@ -140,7 +145,8 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> Judged:
         low = high = None
     return Judged(
         what, value, low, high, threshold, relation, sampled=bool(sampled),
-        why=SINGLE if repeatable else RESIDENT, units=units if repeatable else 0, unit=unit,
+        why=NO_INTERVAL if repeatable else NOT_REPEATABLE,
+        units=units if repeatable else 0, unit=unit,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ class LoadTestRecord(Record):
 
 @dataclass(frozen=True)
 class Point:
-    """One level of one variant: the load, the rounds, and their figures."""
+    """A point of the load curve: one level of one variant, with its rounds and their figures."""
 
     level: LoadLevel
     rounds: list[list[RequestTimes]]

@@ -9,7 +9,7 @@ from quantchat.errors import UserError
 from quantchat.snapshot import store
 
 LATEST = "latest"
-"""The NAME of the newest snapshot."""
+"""The name that stands for the newest snapshot."""
 
 
 def find_snapshot(folder: Path, name: str) -> Path:
@@ -46,7 +46,7 @@ def _named(folder: Path, name: str) -> Path | None:
     if os.sep in name:
         return Path(name)
     for path in (Path(name), folder / name, folder / f"{name}.json"):
-        # `lexists` takes any name: one with a NUL or too long is just not there.
+        # `lexists` returns False for a name that is too long or contains a NUL.
         if os.path.lexists(path):
             return path
     return None

@@ -13,7 +13,7 @@ from quantchat.statistics.votes import Tally
 
 @dataclass(frozen=True)
 class Pooled:
-    """Sessions on the same two variants, counted together."""
+    """Sessions of votes on the same two variants, counted together."""
 
     a: str
     b: str
@@ -53,7 +53,10 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
         if snapshot.voting is None:
             raise UserError("has no votes", where=file, hint="give only sessions of votes")
         if set(snapshot.shown) != {a, b}:
-            raise UserError(f"is not about {a} and {b}, as {first_file} is", where=file)
+            raise UserError(
+                f"has votes on other variants than {first_file}, which compares {a} and {b}",
+                where=file,
+            )
         for label in (a, b):
             if _checkpoint(snapshot, label) != _checkpoint(first, label):
                 raise UserError(f"{label} is another checkpoint than in {first_file}", where=file)

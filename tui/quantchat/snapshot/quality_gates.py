@@ -4,9 +4,9 @@ All models read the same tokens and answer the same questions, so the difference
 and the reference is known more exactly than each figure by itself. Therefore the perplexity of a
 variant is computed as the reference's times their paired ratio, and its accuracy as the reference's
 plus their paired difference. The interval of an expression is that of its linear approximation (the
-delta method). What two variants have in common is not recorded, so the margins of different
-measured quantities are added: the interval of an expression of two variants is then too wide rather
-than too narrow.
+delta method). How the errors of two variants are correlated is not recorded, so the margins of
+different measured quantities are added: the interval of an expression of two variants is then too
+wide rather than too narrow.
 
 Margins: means over tokens take the wider of two, with tokens or with windows as independent units
 (`statistics.quality`). Counts of answers use the intervals of Agresti and Coull (1998) and, for
@@ -32,7 +32,7 @@ from quantchat.statistics.flips import Flips
 from quantchat.statistics.intervals import CONFIDENCE
 from quantchat.statistics.quality import Quantity
 
-SINGLE = "a single token or window has no error"
+NO_INTERVAL = "a single token or window has no error"
 
 REFERENCE = "ref"
 """Name of the reference's column in gates."""
@@ -61,15 +61,16 @@ class Reading:
 
 @dataclass(frozen=True)
 class QualityColumn:
-    """One model of a score or an evaluation; `letter` is its name in gates."""
+    """One model of a score, evaluation or load test; `letter` is its name in gates."""
 
     letter: str
     label: str
     read: Callable[[str], Reading | None]
-    """Return the figure of this name, or None if it was not measured."""
+    """Returns the figure of this name, or None if it was not measured."""
     units: int
-    """Tokens or documents."""
+    """How many of `unit` the figures are computed from."""
     unit: str
+    """`token`, `document` or `round`."""
 
 
 def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
@@ -100,7 +101,7 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
     if not all(map(math.isfinite, (found, middle, margin, threshold))):
         raise no_number(gate)
     if not sampled:
-        return Verdict(gate, Judged(what, found, None, None, threshold, relation, why=SINGLE))
+        return Verdict(gate, Judged(what, found, None, None, threshold, relation, why=NO_INTERVAL))
     column = by_letter[gate.names[0].column]
     low, high = min(found, middle - margin), max(found, middle + margin)
     judged = Judged(
@@ -119,9 +120,10 @@ def _reading(gate: Gate, name: Name, by_letter: Mapping[str, QualityColumn]) -> 
 def quality_columns(
     kind: Kind, snapshots: Sequence[Snapshot], letters: Callable[[int], str]
 ) -> list[QualityColumn]:
-    """Return the models of all scores, evaluations or load tests (`kind`), variants in order.
+    """Return a column for each variant of the snapshots that hold a result of `kind`.
 
-    Letters go on from one snapshot to the next; `ref` is the reference of the first snapshot.
+    Letters continue from one snapshot to the next. The last column, `ref`, is the reference of the
+    first of these snapshots, if there is one.
     """
     columns: list[QualityColumn] = []
     references: list[QualityColumn] = []
@@ -146,18 +148,18 @@ def quality_columns(
     return [*columns, *references]
 
 
-_Named = Callable[[str], QualityColumn]
-"""Returns the column with this letter."""
+_MakeColumn = Callable[[str], QualityColumn]
+"""Returns the column of a model, with the letter that it is given."""
 
 
 # ------------------------------------------------------------ scores
 
 
-def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _Named], _Named | None]:
+def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _MakeColumn], _MakeColumn | None]:
     setting = score.setting
     reference = next((one for one in score.models if one.role == "reference"), None)
 
-    def column(model: ScoredRecord) -> _Named:
+    def column(model: ScoredRecord) -> _MakeColumn:
         def read(figure: str) -> Reading | None:
             return _of_score(figure, run, model, reference, setting.independent)
 
@@ -197,7 +199,7 @@ def _of_score(
 def mean_of_tokens(quantity: Quantity, passages: int) -> Uncertain:
     """Return a mean over tokens with its margin: the wider of those by token and by passage.
 
-    Without any standard error the margin is infinite.
+    The margin is infinite if there is no standard error.
     """
     from scipy import stats
 
@@ -212,10 +214,12 @@ def mean_of_tokens(quantity: Quantity, passages: int) -> Uncertain:
 # ------------------------------------------------------------ evaluations
 
 
-def _evaluated(run: int, found: EvaluationRecord) -> tuple[dict[str, _Named], _Named | None]:
+def _evaluated(
+    run: int, found: EvaluationRecord
+) -> tuple[dict[str, _MakeColumn], _MakeColumn | None]:
     reference = found.reference
 
-    def column(model: EvaluatedRecord) -> _Named:
+    def column(model: EvaluatedRecord) -> _MakeColumn:
         its = pooled(model, None if model is reference else reference)
 
         def read(figure: str) -> Reading | None:
@@ -277,8 +281,8 @@ def _z() -> float:
 # ------------------------------------------------------------ load tests
 
 
-def _loaded(run: int, found: LoadTestRecord) -> dict[str, _Named]:
-    def column(model: LoadedRecord) -> _Named:
+def _loaded(run: int, found: LoadTestRecord) -> dict[str, _MakeColumn]:
+    def column(model: LoadedRecord) -> _MakeColumn:
         figures = [point.figures for point in points(found, model) if point.figures]
 
         def read(figure: str) -> Reading | None:

@@ -24,7 +24,9 @@ class Compared:
     """One figure of two columns: the mean of each, and the ratio b ÷ a."""
 
     name: str
+    """The figure's name in gates, JSON and CSV."""
     figure: str
+    """The figure's title."""
     unit: str
     a: float
     b: float

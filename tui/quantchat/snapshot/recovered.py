@@ -31,7 +31,7 @@ def is_recovered(path: Path) -> bool:
 
 
 def waiting(folder: Path | None = None) -> list[Path]:
-    """Return the recovered conversations, neither kept nor discarded yet, the newest first."""
+    """Return the recovered conversations that the user has not kept or discarded, newest first."""
     return [path for path in store.newest(folder) if is_recovered(path)]
 
 

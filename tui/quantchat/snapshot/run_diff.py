@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from quantchat.errors import UserError
-from quantchat.snapshot.compared_sides import Column, Run, TaskKey, between
+from quantchat.snapshot.compared_sides import Column, Run, TaskKey, pairs_between_runs
 from quantchat.snapshot.schema import AnswerRecord, RequestRecord
 from quantchat.system.process_memory import SOURCES
 from quantchat.wire.variant import Resolved
 
 _HASH_SHOWN = 12
-"""How many digits of a hash are shown."""
+"""Number of hexadecimal digits that are shown of a hash."""
 
 _MOST_COUNTS = 12
 """Most prompts whose token counts are listed one by one."""
@@ -42,8 +42,11 @@ class NotComparable(UserError):
         return (*before, f"{last} (--force compares them anyway)")
 
 
-def unless_forced(obstacles: list[str], *, force: bool) -> list[str]:
-    """Return `obstacles`, to show with the comparison. Raises NotComparable unless `force`."""
+def raise_unless_forced(obstacles: list[str], *, force: bool) -> list[str]:
+    """Return `obstacles` to show with a forced comparison.
+
+    Raises NotComparable if there are any and the user did not give `--force`.
+    """
     if obstacles and not force:
         raise NotComparable(obstacles)
     return obstacles
@@ -72,7 +75,7 @@ def _differs(row: Difference, columns: Sequence[Column]) -> bool:
 
 
 _LIBRARY = "library "
-"""Beginning of the name of a library's version."""
+"""The name of a row with a library's version begins with this."""
 
 
 def _recorded(column: Column, first: Run) -> dict[str, str]:
@@ -92,13 +95,13 @@ def _recorded(column: Column, first: Run) -> dict[str, str]:
         "order": measurement.order,
         "rounds": str(measurement.rounds) + (", stopped" if measurement.stopped else ""),
         "warm-up": str(measurement.warmup),
-        "past the end": "yes" if measurement.ignore_eos else "no",
+        "ignore EOS": "yes" if measurement.ignore_eos else "no",
         "settings": _each(column, lambda answer: _settings(answer.request)),
         "prompts": str(len({task for task, _ in column.answers})),
-        "prompts of run 1": str(len(set(run.tasks.values()) & set(first.tasks.values()))),
+        "prompts shared with run 1": str(len(set(run.tasks.values()) & set(first.tasks.values()))),
         "prompt tokens": _counts(column, lambda answer: answer.prompt_tokens),
         "output tokens": _counts(column, lambda answer: answer.timing.output_tokens),
-        "memory is": _source(column),
+        "memory source": _source(column),
     }
     libraries = resolved.libraries if resolved else {}
     return values | {f"{_LIBRARY}{name}": version for name, version in libraries.items()}
@@ -130,10 +133,10 @@ def _settings(request: RequestRecord | None) -> str:
     if request is None:
         return ""
     system = f", system prompt “{request.system[:40]}”" if request.system else ""
-    return asked_for(request) + system
+    return request_text(request) + system
 
 
-def asked_for(request: RequestRecord) -> str:
+def request_text(request: RequestRecord) -> str:
     """Return the sampling settings and the longest answer as text."""
     sampling = request.sampling
     parts = ["greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}"]
@@ -159,7 +162,7 @@ def asked_for(request: RequestRecord) -> str:
 
 
 def _each(column: Column, read: Callable[[AnswerRecord], str]) -> str:
-    """Return the different values of `read` over the answers."""
+    """Return the different values that `read` returns for the answers, joined by commas."""
     return ", ".join(dict.fromkeys(filter(None, map(read, column.answers.values()))))
 
 
@@ -201,7 +204,7 @@ def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
         if not set(runs[0].tasks.values()) & set(run.tasks.values()):
             found.append(f"runs 1 and {number} have no prompt in common")
         found += _other_model(first, own)
-    for base, column in between(columns):
+    for base, column in pairs_between_runs(columns):
         found += [*_other_checkpoint(base, column), *_other_tokens(base, column)]
     return found
 
@@ -210,14 +213,14 @@ def _other_model(first: Sequence[Column], own: Sequence[Column]) -> Iterator[str
     known = {_model(column.resolved) for column in first if column.resolved}
     for column in own:
         if column.resolved and known and _model(column.resolved) not in known:
-            yield f"{_name(column)} is not the model of run 1: {_model_words(column)}"
+            yield f"{_name(column)} is a different model than in run 1: {_model_text(column)}"
 
 
 def _model(resolved: Resolved) -> tuple[str, str]:
     return resolved.architecture, resolved.tokenizer_hash
 
 
-def _model_words(column: Column) -> str:
+def _model_text(column: Column) -> str:
     resolved = column.resolved
     assert resolved is not None  # noqa: S101  # the caller checked
     return f"{resolved.architecture}, tokenizer {resolved.tokenizer_hash[:_HASH_SHOWN]}"
@@ -230,13 +233,13 @@ def _other_checkpoint(base: Column, column: Column) -> Iterator[str]:
     if a.checkpoint_hash and b.checkpoint_hash:
         one, other = a.checkpoint_hash[:_HASH_SHOWN], b.checkpoint_hash[:_HASH_SHOWN]
     else:
-        one, other = _asked(base, a), _asked(column, b)
+        one, other = _model_in_profile(base, a), _model_in_profile(column, b)
     if one != other:
         yield f"{_name(base)} ran the checkpoint {one}, {_name(column)} {other}"
 
 
-def _asked(column: Column, resolved: Resolved) -> str:
-    """Return the model's name in the profile: a model on a hub has no hash of its files."""
+def _model_in_profile(column: Column, resolved: Resolved) -> str:
+    """Return the model as the profile names it, for a model without a hash of its files."""
     variants = column.run.snapshot.profile.get("variants")
     for variant in variants if isinstance(variants, list) else []:
         if isinstance(variant, dict) and variant.get("label") == column.label:

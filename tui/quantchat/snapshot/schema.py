@@ -85,7 +85,7 @@ class AnswerRecord(Record):
     resolved: AsObject[Resolved] | None = None
     """What ran, if it differs from the record of the variant."""
     prompt_tokens: int
-    """Tokens of the prompt, cached ones included; 0 if not known."""
+    """Tokens of the prompt, including cached tokens; 0 if not known."""
     cached_tokens: int
     """Prompt tokens taken from the KV cache instead of computed."""
     received_ns: int
@@ -156,7 +156,8 @@ class TurnRecord(Record):
     round: int | None = None
     """Number of the round in the measurement, from 1; None in a chat."""
     history_of: Text = ""
-    """Label of the variant whose earlier answers both continued; empty: each its own."""
+    """Label of the variant whose earlier answers both variants continued; empty if each continued
+    its own."""
     others: list[list[AnswerRecord]] = Field(default_factory=list)
     """Other answers to the same prompt, the oldest first, if the turn was regenerated."""
     divergence_point: int | None
@@ -187,9 +188,10 @@ class VariantRecord(Record):
     memory: AsObject[ProcessMemory] | None
     """Memory of its process at that moment, with the figure's source; None without a process."""
     predicted: AsObject[Estimate] | None = None
-    """The estimate of `quantchat plan` from the model's headers; None if they do not suffice."""
+    """The estimate of `quantchat plan` from the model's headers; None without them."""
     failure: AsObject[Failed] | None
-    """Why the variant failed; None if it did not. A pick says it in the candidate's `dropped`."""
+    """Why the variant failed; None if it did not. In a pick, the candidate's `dropped` has the
+    reason instead."""
 
 
 class TaskRecord(Record):
@@ -242,9 +244,9 @@ class MeasurementRecord(Record):
     disturbed: list[DisturbedRecord] = Field(default_factory=list)
     """Turns that were interrupted, with one entry for each interruption."""
     until_width: float | None = None
-    """The measurement was to end when the interval of the ratio of decode throughput was not wider
-    than from the ratio ÷ (1 + this) to the ratio × (1 + this). None: it was to end after a number
-    of rounds."""
+    """The measurement was planned to end once the interval of the ratio of decode throughput was at
+    most as wide as from the ratio ÷ (1 + this) to the ratio × (1 + this). None: it was planned to
+    end after a number of rounds."""
 
 
 class Environment(Record):

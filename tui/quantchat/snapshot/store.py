@@ -51,7 +51,7 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
         raise UserError(
             f"cannot be saved as a snapshot: {error.what}",
             where=str(place),
-            hint="the file has all the data; this is a mistake in quantchat, please report it",
+            hint="the file has all the data; this is a bug in quantchat, please report it",
         ) from error
     if file is None:
         return save_file(folder, name, data, what="the snapshot")
@@ -122,7 +122,7 @@ def dumps(snapshot: Snapshot) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-_WORDS = frozenset(
+_FORMAT_WORDS = frozenset(
     ("bfloat16", "exllama_v2", "flash_attention_2", "int8-dynamic", "server_unreachable")
 )
 """Words of the format that are never removed, even if a secret in the environment equals one."""
@@ -133,10 +133,12 @@ def _writable(value: Any, redact: Callable[[str], str]) -> Any:
     if type(value) is int:
         return max(-MOST, min(value, MOST))
     if isinstance(value, str):
-        return value if value in _WORDS else redact(value)
+        return value if value in _FORMAT_WORDS else redact(value)
     if isinstance(value, dict):
         return {
-            key: item if key in _FORMATTED and _FORMATTED[key](item) else _writable(item, redact)
+            key: item
+            if key in _FIXED_FORMAT and _FIXED_FORMAT[key](item)
+            else _writable(item, redact)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -154,7 +156,7 @@ def _is_time(value: Any) -> bool:
         return False
 
 
-_FORMATTED: dict[str, Callable[[Any], bool]] = {
+_FIXED_FORMAT: dict[str, Callable[[Any], bool]] = {
     "created": _is_time,
     "right": lambda value: isinstance(value, str) and not value.strip("01"),
 }
@@ -251,9 +253,9 @@ def _listed(path: Path) -> Listed:
         body = _parsed(_read(path), str(path))
         _check_version(body, str(path))
     except UserError as error:
-        return Listed(path, problem=error.what, cure=error.hint or _AWAY)
+        return Listed(path, problem=error.what, cure=error.hint or _REMOVE)
     except OSError as error:
-        return Listed(path, problem=error.strerror or str(error), cure=_AWAY)
+        return Listed(path, problem=error.strerror or str(error), cure=_REMOVE)
     created, name = body.get("created"), body.get("name")
     shown, turns = body.get("shown"), body.get("turns")
     if not (
@@ -262,13 +264,13 @@ def _listed(path: Path) -> Listed:
         and isinstance(shown, list)
         and isinstance(turns, list)
     ):
-        return Listed(path, problem="is not a snapshot", cure=_AWAY)
+        return Listed(path, problem="is not a snapshot", cure=_REMOVE)
     labels = tuple(str(label) for label in shown)
     kind = next((kind for key, kind in _KINDS.items() if body.get(key) is not None), "chat")
     return Listed(path, created, name, labels, len(turns), kind)
 
 
-_AWAY = "remove it, or move it elsewhere"
+_REMOVE = "remove it, or move it elsewhere"
 """What to do with a file among the snapshots that is not a snapshot, or a broken one."""
 
 
@@ -280,7 +282,7 @@ def _read(path: Path) -> bytes:
         # Check this before opening, because opening a FIFO would wait for its writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(
-                "is a folder" if path.is_dir() else "is no regular file", where=str(path)
+                "is a folder" if path.is_dir() else "is not a regular file", where=str(path)
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

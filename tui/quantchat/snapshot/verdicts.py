@@ -21,20 +21,20 @@ from quantchat.snapshot.pick import Outcome
 Status = Literal["passed", "failed", "undecided"]
 
 PASSED, FAILED, UNDECIDED = 0, 1, 2
-"""Exit statuses."""
+"""Exit statuses of a command with gates."""
 
-DECIDING: Final = ((1.960 + 0.842) / 1.960) ** 2
-"""Factor on the amount of data, in addition to (half width ÷ distance)², with which four of five
-measurements decide. Without it, only every second measurement would decide."""
+POWER: Final = ((1.960 + 0.842) / 1.960) ** 2
+"""Factor for a statistical power of 80 %: with (half width ÷ distance)² times the data, half of the
+measurements would decide; with this many times more, four of five do. 1.960 and 0.842 are the
+quantiles of the normal distribution for 95 % confidence and 80 % power."""
 
-MOST_UNITS = 10_000
-"""If a decision needs more than this many prompts, rounds, tokens or documents, none is
-suggested."""
+MAX_FACTOR = 10_000
+"""If a decision needs more than this many times the data, no amount is suggested."""
 
 _MET: dict[Relation, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-_TURNED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_MIRRORED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Judged:
         distance = abs(value - threshold)
         if not distance:
             return None
-        factor = DECIDING * ((high - low) / 2 / distance) ** 2
-        return math.ceil(self.units * factor) if factor <= MOST_UNITS else None
+        factor = POWER * ((high - low) / 2 / distance) ** 2
+        return math.ceil(self.units * factor) if factor <= MAX_FACTOR else None
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,15 @@ def exit_status(verdicts: Iterable[Verdict]) -> int:
 def against_number(gate: Gate) -> tuple[str, Expression, float, Relation]:
     """Return the quantity of `gate`: its name, expression, threshold and relation.
 
-    The quantity is one side if the other is a number, otherwise left minus right, compared with 0.
+    If one side is a number, the quantity is the expression on the other side. Otherwise it is left
+    minus right, compared with 0.
     Raises UserError if the number divides by zero.
     """
     try:
         if not any(names_in(gate.right)):
             return str(gate.left), gate.left, float(evaluate(gate.right, {})), gate.relation
         if not any(names_in(gate.left)):
-            turned = _TURNED[gate.relation]
+            turned = _MIRRORED[gate.relation]
             return str(gate.right), gate.right, float(evaluate(gate.left, {})), turned
     except (ZeroDivisionError, OverflowError):
         raise no_number(gate) from None

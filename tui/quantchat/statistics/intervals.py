@@ -136,7 +136,7 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
     for pair in pairs:
         if not (pair.a > 0 and pair.b > 0 and math.isfinite(pair.a) and math.isfinite(pair.b)):
             raise ValueError(f"a ratio needs figures above 0, not {pair.a} and {pair.b}")
-    logs, moved = _drawn_in(pairs, [math.log(pair.b / pair.a) for pair in pairs])
+    logs, moved = _pseudo_values(pairs, [math.log(pair.b / pair.a) for pair in pairs])
     rows = [Row(p.prompt, p.round, (value,)) for p, value in zip(pairs, logs, strict=True)]
     log = interval_of(lambda means: means[0], rows, moved=moved)
     return Ratio(
@@ -173,7 +173,7 @@ def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
     return middle / math.sqrt(ratio), middle * math.sqrt(ratio)
 
 
-def _drawn_in(pairs: Sequence[Pair], values: list[float]) -> tuple[Sequence[float], int]:
+def _pseudo_values(pairs: Sequence[Pair], values: list[float]) -> tuple[Sequence[float], int]:
     """Return the pseudo-values of Huber's M-estimate of location, and how many were moved.
 
     The mean of the pseudo-values is the estimate. `values` has one value for each pair. It is

@@ -74,7 +74,9 @@ def decode_throughput(times_ns: Sequence[int], tokens: int | None = None) -> flo
 def while_both_decode(
     first: Sequence[int], second: Sequence[int]
 ) -> tuple[Sequence[int], Sequence[int]]:
-    """Return the times of each answer, ns of one clock, at which the other was decoding as well.
+    """Return the token times of each answer while the other answer was decoding as well.
+
+    All times are ns of one clock.
 
     When the shorter answer ends, the longer one has the device for itself and is no longer
     contended. Empty if the two did not overlap.
@@ -188,7 +190,7 @@ class TurnTiming:
     output_tokens: int
     """Tokens of the answer and the thoughts; -1 if a server sent chunks and no count."""
     prompt_tokens: int
-    """Tokens of the prompt, cached ones included; 0 if not known."""
+    """Tokens of the prompt, including cached tokens; 0 if not known."""
     cached_tokens: int
     """Prompt tokens taken from the cached KV cache, counted apart from the computed tokens."""
     ttft_ms: float | None

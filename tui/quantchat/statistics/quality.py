@@ -144,8 +144,8 @@ def perplexity(nll: Values, windows: int) -> Quantity:
 def perplexity_difference(nll: Values, reference_nll: Values, windows: int) -> Quantity:
     """Return a model's perplexity minus that of a reference that read the same tokens: paired."""
     mine, other = math.exp(nll.mean()), math.exp(reference_nll.mean())
-    pull = mine * (nll - nll.mean()) - other * (reference_nll - reference_nll.mean())
-    return _estimate(mine - other, pull, windows)
+    influence = mine * (nll - nll.mean()) - other * (reference_nll - reference_nll.mean())
+    return _estimate(mine - other, influence, windows)
 
 
 def divergence(
@@ -228,14 +228,14 @@ def _percentile(values: Values, share: float, windows: int) -> Quantity:
     return Quantity(value, width(below.error), width(below.clustered))
 
 
-def _estimate(value: float, pulls: Values, windows: int) -> Quantity:
-    """Return `value` with its errors; `pulls` is each token's influence on it, with mean 0."""
+def _estimate(value: float, influences: Values, windows: int) -> Quantity:
+    """Return `value` with its errors; `influences` is each token's influence on it, with mean 0."""
     import numpy
 
-    count = len(pulls)
-    error = math.sqrt(float((pulls**2).sum()) / (count * (count - 1))) if count > 1 else None
+    count = len(influences)
+    error = math.sqrt(float((influences**2).sum()) / (count * (count - 1))) if count > 1 else None
     clustered = None
-    by_window = pulls.reshape(windows, -1)
+    by_window = influences.reshape(windows, -1)
     parts = numpy.array_split(by_window, _parts(by_window.shape[1]), axis=1)
     sums = numpy.concatenate([part.sum(axis=1) for part in parts])
     if (units := len(sums)) > 1:

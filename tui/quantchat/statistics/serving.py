@@ -47,7 +47,7 @@ def tpot_ms(request: RequestTimes) -> float | None:
 
 
 def of_batch(batch: BatchRound) -> list[RequestTimes]:
-    """Return a batch as requests that were sent together; the list is empty for one that failed."""
+    """Return a batch as requests that were sent together; empty if the batch failed."""
     if batch.failure:
         return []
     times = [batch.prefill_ns]
@@ -141,14 +141,14 @@ def level_figures(
         return None
     seconds = [_seconds(times) for times in rounds]
     tokens = [sum(one.output_tokens for one in times) for times in answered]
-    kept = [sum(all(limit.holds(one) for limit in limits) for one in times) for times in answered]
+    met = [sum(all(limit.holds(one) for limit in limits) for one in times) for times in answered]
     tpots = [value for one in every if (value := tpot_ms(one)) is not None]
     return LevelFigures(
         requests=sum(map(len, rounds)),
         failed=sum(map(len, rounds)) - len(every),
         output_tps=_rate(tokens, seconds),
         requests_per_s=_rate([len(times) for times in answered], seconds),
-        goodput_per_s=_rate(kept, seconds) if limits else None,
+        goodput_per_s=_rate(met, seconds) if limits else None,
         ttft_ms=Percentiles.of([ttft_ms(one) for one in every]),
         itl_ms=Percentiles.of([gap for one in every for gap in itl_ms(one)]),
         tpot_ms=Percentiles.of(tpots),
@@ -182,5 +182,5 @@ def knee(throughputs: Sequence[float]) -> int | None:
     """
     if len(throughputs) < 3:
         return None
-    enough = NEAR_HIGHEST * max(throughputs)
-    return next(place for place, value in enumerate(throughputs) if value >= enough)
+    threshold = NEAR_HIGHEST * max(throughputs)
+    return next(place for place, value in enumerate(throughputs) if value >= threshold)

@@ -109,14 +109,14 @@ def sign_test(votes: Tally) -> SignTest | None:
 
 
 def _more(votes: Tally) -> int | None:
-    wanted = votes_wanted(votes.a / votes.decided)
-    if wanted is None:
+    needed = votes_needed(votes.a / votes.decided)
+    if needed is None:
         return None
-    missing = max(1, wanted - votes.decided)
-    return math.ceil(missing * votes.blind / votes.decided)  # assumes as large a share of ties
+    missing = max(1, needed - votes.decided)
+    return math.ceil(missing * votes.blind / votes.decided)  # if the share of ties stays the same
 
 
-def votes_wanted(share: float) -> int | None:
+def votes_needed(share: float) -> int | None:
     """Return the fewest votes for a side that give the test `POWER` if one side wins `share`.
 
     None if `MOST_VOTES` do not suffice, as for a share of one half.

@@ -25,7 +25,7 @@ from quantchat.system.nvml import (
 )
 from quantchat.system.visible_gpus import shown_gpus
 
-HOST_PIDS = "NVML lists the host's process ids, and a container does not know its own among them"
+HOST_PIDS = "NVML lists the host's process ids, among which a container cannot find its own"
 NOT_LISTED = "NVML does not list the process"
 ZERO = "NVML lists the process with 0 bytes, as some drivers do inside a container"
 NOT_AVAILABLE = "NVML has no memory figure for each process here (as with MIG, WSL or WDDM)"
@@ -157,14 +157,14 @@ class Gpus:
         if any(self._foreign(process.pid) for process in listed):
             # The ids are the host's, so an equal id would belong to some other process.
             return ProcessReading(None, HOST_PIDS)
-        held = [process.usedGpuMemory for process in listed if process.pid in pids]
-        if not held:
+        used = [process.usedGpuMemory for process in listed if process.pid in pids]
+        if not used:
             return ProcessReading(None, refusal or NOT_LISTED)
-        if None in held:
+        if None in used:
             return ProcessReading(None, NOT_AVAILABLE)
-        if 0 in held:
+        if 0 in used:
             return ProcessReading(None, ZERO)
-        return ProcessReading(sum(held))
+        return ProcessReading(sum(used))
 
     def energy_mj(self, number: int) -> int | None:
         """Return the energy counter, in mJ, of the GPU that CUDA calls `cuda:number`.

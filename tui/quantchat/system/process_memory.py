@@ -46,7 +46,7 @@ def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
     reserved = reserved_bytes(ledger)
     reason = reading.reason
     if reading.bytes is not None and reading.bytes < (reserved or 0):
-        reason = "NVML's figure is less than the worker reserved: it is another process'"
+        reason = "NVML's figure is less than the worker reserved: it belongs to another process"
     elif reading.bytes:
         return ProcessMemory(reading.bytes, "nvml")
     if reserved:

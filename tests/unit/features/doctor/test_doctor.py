@@ -107,7 +107,7 @@ async def test_a_sound_machine(tmp_path: Path) -> None:
 async def test_the_worker_has_a_scratch_folder_that_goes(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path, results={"inspect kernels": WORKER})
     told: list[str] = []
-    await examine(sampler=with_gpu(), start=jobs.start, tell=told.append)
+    await examine(sampler=with_gpu(), start=jobs.start, report=told.append)
     ((title, job),) = jobs.begun
     assert title == "inspect kernels"
     assert not os.path.exists(job.workspace.scratch)  # noqa: ASYNC240, PTH110
@@ -206,7 +206,7 @@ CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", 
         ),
         (
             of_worker(torch=replace(CPU_BUILD, cuda="13.2", error="Error 803")),
-            "built for CUDA 13.2 and finds no GPU; the driver takes CUDA 13.0: Error 803",
+            "built for CUDA 13.2 and finds no GPU; the driver supports CUDA 13.0: Error 803",
             "nvidia-smi",
             True,
         ),
@@ -325,7 +325,7 @@ async def test_what_a_profile_calls_each_gpu(
     gpus = FakeNvml(FakeGpu(), FakeGpu(uuid="GPU-1"))
     sampler = DeviceSampler(Gpus(lambda: gpus, lambda pid: False))
     text = shown(await found(tmp_path, sampler=sampler), tmp_path)
-    assert "80.0 GiB free, not shown to CUDA" in text
+    assert "80.0 GiB free, hidden from CUDA" in text
     assert "80.0 GiB free, cuda:0" in text
 
 
@@ -359,8 +359,8 @@ def test_the_command(
         jobs.dies["inspect kernels"] = 1
     real = inspection.examine
 
-    async def examined(python: str | None, *, tell: Callable[[str], None]) -> Diagnosis:
-        return await real(python, sampler=with_gpu(), start=jobs.start, tell=tell)
+    async def examined(python: str | None, *, report: Callable[[str], None]) -> Diagnosis:
+        return await real(python, sampler=with_gpu(), start=jobs.start, report=report)
 
     monkeypatch.setattr(inspection, "examine", examined)
     assert main(["doctor", "--json"]) == (0 if sound else 1)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from quantchat.features.doctor import system_info
-from quantchat.features.doctor.system_info import folders, look_at, terminal
+from quantchat.features.doctor.system_info import folder_state, folders, terminal
 from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools
 from quantchat.worker.loaders.gptq_probe import _compiled
 
@@ -40,7 +40,7 @@ def test_folders_and_what_they_hold(tmp_path: Path) -> None:
     assert listed["snapshots"].writable, "it can be made"
     assert all(folder.free for folder in listed.values())
     (tmp_path / "file").touch()
-    blocked = look_at("logs", tmp_path / "file" / "below")
+    blocked = folder_state("logs", tmp_path / "file" / "below")
     assert not blocked.writable
 
 

@@ -15,7 +15,7 @@ from quantchat import corpus
 from quantchat.document.document import Paragraph
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.pick import run, state
-from quantchat.features.pick.plan import PickPlan, Reading, score_plan
+from quantchat.features.pick.plan import PickPlan, ScoredText, score_plan
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.report.content import content
@@ -62,7 +62,7 @@ def plan(asked: Profile, folder: Path, **more: Any) -> PickPlan:
     return PickPlan(
         limits=LimitsRecord(**{**fields, "context": 2048, "prefer": "fastest", **chosen}),
         speed=Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1, ignore_eos=True),
-        score=score_plan(asked, Reading(corpus.text_file(text), 1024, 64), None),
+        score=score_plan(asked, ScoredText(corpus.text_file(text), 1024, 64), None),
         fetch=False,
         **more,
     )

@@ -164,8 +164,11 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
         (["model", "--damp", "1"], "--damp: 1.0 is out of range"),
         (["model", "--samples", "0"], "--samples: 0 is out of range"),
         (["model", "--device", "gpu"], '--device: "gpu" does not have the required form'),
-        (["model", "--method", "nf4", "--bits", "4"], "--bits: not for --method nf4"),
-        (["model", "--method", "awq", "--act-order"], "--act-order: not for --method awq"),
+        (["model", "--method", "nf4", "--bits", "4"], "--bits: cannot be used with --method nf4"),
+        (
+            ["model", "--method", "awq", "--act-order"],
+            "--act-order: cannot be used with --method awq",
+        ),
         (["model", "--no-double-quant"], "--no-double-quant needs --method nf4"),
         (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
         (["model", "--calibration", "a", "--calibration-dataset", "b"], "both name a text"),
@@ -393,7 +396,7 @@ def test_autoround_gets_its_settings_and_the_same_calibration(
     assert "rounding block 1 of 2: half" in said.err
     assert 'engine = "autoround"' in said.out and "made/model-autoround-3bit-g128-" in said.out
     assert main(["quantize", "model", "--method", "gptq", "--iters", "50"]) == 2
-    assert "--iters: not for --method gptq" in capsys.readouterr().err
+    assert "--iters: cannot be used with --method gptq" in capsys.readouterr().err
 
 
 def test_a_missing_library_is_named_before_the_calibration(

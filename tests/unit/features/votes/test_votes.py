@@ -26,7 +26,7 @@ from quantchat.snapshot import store
 from quantchat.snapshot.pooled_votes import pooled
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import VoteRecord, VotingRecord
-from quantchat.statistics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_wanted
+from quantchat.statistics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_needed
 
 counts = st.integers(0, 60)
 tallies = st.builds(Tally, a=counts, b=counts, ties=counts, bad=counts, seen=counts)
@@ -80,16 +80,16 @@ def power(votes: int, share: float) -> float:
 
 @pytest.mark.parametrize("share", [0.75, 0.2, 0.9])
 def test_so_many_votes_have_the_power_and_one_less_has_not(share: float) -> None:
-    wanted = votes_wanted(share)
+    wanted = votes_needed(share)
     assert wanted is not None
     assert power(wanted, share) >= POWER
     assert all(power(fewer, share) < POWER for fewer in range(1, wanted))
 
 
 def test_a_share_of_one_half_is_never_told_apart() -> None:
-    assert votes_wanted(0.5) is None
+    assert votes_needed(0.5) is None
     assert sign_test(Tally(5, 5)).more is None  # type: ignore[union-attr]
-    assert votes_wanted(1.0) == 6  # the fewest at which p can be below 0.05
+    assert votes_needed(1.0) == 6  # the fewest at which p can be below 0.05
 
 
 def test_more_votes_count_ties_in() -> None:
@@ -155,7 +155,7 @@ def test_votes_on_one_prompt_are_told_to_be_no_new_ones() -> None:
 
 def test_other_variants_are_not_pooled() -> None:
     one = session("2026-11-25T03:00:00+00:00", "left")
-    with pytest.raises(UserError, match="is not about"):
+    with pytest.raises(UserError, match="has votes on other variants"):
         pooled([("1", one), ("2", one.model_copy(update={"shown": ["X", "Y"]}))])
     with pytest.raises(UserError, match="has no votes"):
         pooled([("1", one), ("2", snapshot())])

@@ -33,7 +33,7 @@ from quantchat.app.widgets.divergence_line import DivergenceLine
 from quantchat.app.widgets.history_line import HistoryLine
 from quantchat.app.widgets.key_line import KeyLine
 from quantchat.app.widgets.prompt_box import PromptBox
-from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
+from quantchat.daemon_thread import in_daemon_thread, to_daemon_thread, wait_for_disk
 from quantchat.document.figures import SHORT_ORDERS
 from quantchat.errors import UserError
 from quantchat.session.comparison import Change, Comparison, VariantChanged
@@ -162,7 +162,7 @@ class ComparisonView(Screen[None]):
         """
         now = time.monotonic()
         try:
-            path = in_time(in_daemon_thread(self.recovery.save_for_recovery), DISK_WAIT_S)
+            path = wait_for_disk(in_daemon_thread(self.recovery.save_for_recovery), DISK_WAIT_S)
         except UserError as error:
             if now < self._confirm_until_s:
                 self._confirm_until_s = 0.0
@@ -315,14 +315,16 @@ class ComparisonView(Screen[None]):
 
         They are counted in this order: `left`, `right`, then the most recently shown ones.
         """
-        from quantchat.measuring.keep_loaded import places
+        from quantchat.measuring.keep_loaded import loadable_count
 
         comparison, sample = self.comparison, self.device
         ledgers = {i: one.ledger for i, one in enumerate(comparison.variants) if one.ledger}
         if sample is None or not ledgers.keys() - {left, right}:
             return 2
         order = comparison.recent_with(left, right)
-        return await to_daemon_thread(lambda: places(comparison.profile, sample, order, ledgers))
+        return await to_daemon_thread(
+            lambda: loadable_count(comparison.profile, sample, order, ledgers)
+        )
 
     # ------------------------------------------------------------ notifications
 

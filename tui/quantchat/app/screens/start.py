@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first 
     from quantchat.app.screens.progress import ProgressScreen
     from quantchat.checkpoints.maker import Maker
     from quantchat.host.worker_process import StartWorker
-    from quantchat.measuring.fit_here import Here
+    from quantchat.measuring.fit_here import OpeningNeeds
     from quantchat.measuring.memory_plan import Fit, RoomPlan
     from quantchat.profile import library
     from quantchat.profile.model import Profile
@@ -103,7 +103,7 @@ class StartScreen(Screen[None]):
         self._device_line = DeviceLine("")
         self._watch: DeviceWatch | None = None
         self._entries: list[library.Entry] = []
-        self._here: dict[str, Here] = {}
+        self._here: dict[str, OpeningNeeds] = {}
         """Whether a profile fits on this machine and what it downloads, by the profile's name;
         filled by `_check`."""
         self._checking = False
@@ -198,17 +198,17 @@ class StartScreen(Screen[None]):
 
     async def _check(self, sample: DeviceSample) -> None:
         """Find out for each profile whether it fits here and what it would download."""
-        from quantchat.measuring.fit_here import Here, opening
+        from quantchat.measuring.fit_here import OpeningNeeds, opening_needs
 
         profiles = self.query_one("#profiles", OptionList)
         for place, entry in enumerate(self._entries):
             if entry.profile is None:
                 continue
-            look = partial(opening, entry.profile, sample)
+            look = partial(opening_needs, entry.profile, sample)
             try:
                 here = await to_daemon_thread(look, within_s=CHECK_S)
             except UserError as error:
-                here = Here("not known", False, (), (str(error),), (), ())
+                here = OpeningNeeds("not known", False, (), (str(error),), (), ())
             self._here[entry.name] = here
             profiles.replace_option_prompt_at_index(place, self._option(entry).prompt)
             if profiles.highlighted == place:
@@ -285,7 +285,7 @@ class StartScreen(Screen[None]):
         return Option(mark + untrusted(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
 
 
-def _about(entry: library.Entry, here: Here | None) -> Content:
+def _about(entry: library.Entry, here: OpeningNeeds | None) -> Content:
     """Return name, description and variants of a profile, or the errors of an invalid one."""
     if entry.profile is None:
         mistakes = entry.error.lines if entry.error else ()
@@ -300,7 +300,7 @@ def _about(entry: library.Entry, here: Here | None) -> Content:
     return Content("\n").join(lines)
 
 
-def _fit_and_downloads(here: Here) -> list[Content]:
+def _fit_and_downloads(here: OpeningNeeds) -> list[Content]:
     """Return whether the profile fits, what it downloads and what it quantizes, one line each."""
     about = "about " if here.guessed else ""
     lines = [_fit(room, about) for room in here.rooms]
@@ -310,9 +310,11 @@ def _fit_and_downloads(here: Here) -> list[Content]:
         lines.append(quiet("downloads ") + untrusted(f"{amount}: {model}"))
     if not here.downloads:
         lines.append(quiet("downloads nothing"))
-    if here.makes:
+    if here.to_quantize:
         lines.append(
-            quiet("quantizes ") + untrusted(", ".join(here.makes)) + quiet(" on this machine first")
+            quiet("quantizes ")
+            + untrusted(", ".join(here.to_quantize))
+            + quiet(" on this machine first")
         )
     return lines
 

@@ -28,7 +28,7 @@ from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explanation
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.text_layout import SIDES, hints, quiet, untrusted
-from quantchat.daemon_thread import in_daemon_thread, in_time, to_daemon_thread
+from quantchat.daemon_thread import in_daemon_thread, to_daemon_thread, wait_for_disk
 from quantchat.document.terminal import rendered
 from quantchat.errors import UserError
 from quantchat.features.votes import tables
@@ -227,7 +227,7 @@ class VoteScreen(Screen[None]):
         """Save unsaved votes when the program must end (see `crash_recovery.Recoverable`)."""
         if self.saved is None and self.voting.voted:
             last = record_voting(self.voting, FinalSampler(None))
-            in_time(in_daemon_thread(lambda: self._save(last)), DISK_WAIT_S)
+            wait_for_disk(in_daemon_thread(lambda: self._save(last)), DISK_WAIT_S)
         return None  # the next start has no conversation to offer
 
     def _end(self, note: Content) -> None:

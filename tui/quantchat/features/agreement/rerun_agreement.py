@@ -78,7 +78,7 @@ class AgreementCheck:
             if not condition:
                 base = await self._in_turn(prompt)
             else:
-                self.found += await self._under(condition, prompt, base)
+                self.found += await self._run_condition(condition, prompt, base)
         self.on_step(total, total, "stopped" if self.stopped else "done")
 
     def stop(self) -> None:
@@ -99,7 +99,9 @@ class AgreementCheck:
             for condition in CONDITIONS:
                 yield prompt, condition
 
-    async def _under(self, condition: str, prompt: int, base: Turn) -> list[AgreementResult]:
+    async def _run_condition(
+        self, condition: str, prompt: int, base: Turn
+    ) -> list[AgreementResult]:
         if condition in (FORCED, FORCED_BATCH):
             rows = 2 if condition == FORCED_BATCH else 1
             return [
@@ -113,7 +115,7 @@ class AgreementCheck:
                 *(self._ask(one, turn, threads_for(2)) for one in self.comparison.sides)
             )
         elif condition == CACHED:
-            await self._in_turn(prompt, fresh=False, most=1)
+            await self._in_turn(prompt, fresh=False, max_tokens=1)
             turn = await self._in_turn(prompt, fresh=False)
         else:
             turn = await self._in_turn(prompt)
@@ -148,15 +150,21 @@ class AgreementCheck:
         answers = {v.label: Answer(v.label, "in-turn") for v in self.comparison.sides}
         return Turn(next(self.comparison.turn_numbers), self.prompts[prompt], answers)
 
-    async def _in_turn(self, prompt: int, *, fresh: bool = True, most: int = 0) -> Turn:
+    async def _in_turn(self, prompt: int, *, fresh: bool = True, max_tokens: int = 0) -> Turn:
         turn = self._turn(prompt)
         for variant in self.comparison.sides:
             if not self.stopped:
-                await self._ask(variant, turn, threads_for(1), fresh=fresh, most=most)
+                await self._ask(variant, turn, threads_for(1), fresh=fresh, max_tokens=max_tokens)
         return turn
 
     async def _ask(
-        self, variant: LiveVariant, turn: Turn, threads: int, *, fresh: bool = True, most: int = 0
+        self,
+        variant: LiveVariant,
+        turn: Turn,
+        threads: int,
+        *,
+        fresh: bool = True,
+        max_tokens: int = 0,
     ) -> None:
         settings = self.comparison.generation.model_copy(update={"temperature": 0.0})
         request = single_prompt_request(
@@ -165,7 +173,7 @@ class AgreementCheck:
             settings,
             threads=threads,
             fresh=fresh,
-            max_new_tokens=most or settings.max_new_tokens,
+            max_new_tokens=max_tokens or settings.max_new_tokens,
         )
         await variant.answer(request, turn.answers[variant.label])
 
@@ -177,13 +185,13 @@ def _answers(turn: Turn) -> list[Answer]:
 def _compared(condition: str, prompt: int, base: Answer, answer: Answer) -> AgreementResult:
     failure = answer.failure or base.failure
     served = base.from_server
-    apart = text_divergence if served else divergence_point
+    diverges_at = text_divergence if served else divergence_point
     return AgreementResult(
         answer.variant,
         condition,
         prompt,
         len(base.text if served else base.ids),
-        None if failure else apart(base, answer),
+        None if failure else diverges_at(base, answer),
         failure.reason if failure else "",
         "character" if served else "token",
     )

@@ -21,9 +21,9 @@ def blocks(results: Sequence[AgreementResult]) -> list[Block]:
             rows.append(cells([Cell(condition, indent=2), same, earliest]))
     return [
         Table(
-            "Against itself, one at a time with an empty cache",
+            "Compared with its answer one at a time, with an empty KV cache",
             (
-                Column("the same prompts"),
+                Column("repeated"),
                 Column("same answer", right=True),
                 Column("first divergence", right=True),
             ),

@@ -35,11 +35,11 @@ def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     if python and env:
         raise UserError("--python and --env both name an interpreter", hint="give only one of them")
 
-    def tell(step: str) -> None:
+    def report(step: str) -> None:
         if sys.stderr.isatty():
             click.echo(one_line(f"{step} …"), err=True)
 
-    found = asyncio.run(examine(interpreter(python, env), tell=tell))
+    found = asyncio.run(examine(interpreter(python, env), report=report))
     if as_json:
         body = found.as_json()
         body["problems"] = [dataclasses.asdict(problem) for problem in problems(found)]

@@ -45,14 +45,14 @@ class Problem:
 
 def problems(found: Diagnosis) -> list[Problem]:
     """Return the problems with their fixes, the most serious first."""
-    told = [
+    found_problems = [
         *_of_libraries(found),
         *_of_kernels(found),
         *_of_gpus(found),
         *_of_folders(found.folders),
         *_of_terminal(found.terminal),
     ]
-    return sorted(told, key=lambda problem: not problem.grave)
+    return sorted(found_problems, key=lambda problem: not problem.grave)
 
 
 def usable(found: Diagnosis) -> bool:
@@ -116,7 +116,7 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
         yield Problem(
             f"the first model with {chosen.library} waits until {chosen.name} is compiled"
             f" ({chosen.detail})",
-            f"wait once{instead}",
+            f"wait once, it is then cached{instead}",
         )
     barred = [kernel for kernel in own if kernel.detail.startswith(MUST_COMPILE)]
     if barred:
@@ -146,7 +146,7 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
         elif torch.cuda:
             yield Problem(
                 f"torch was built for CUDA {torch.cuda} and finds no GPU; "
-                f"the driver takes CUDA {found.device.cuda or '–'}"
+                f"the driver supports CUDA {found.device.cuda or '–'}"
                 f"{': ' + torch.error if torch.error else ''}",
                 "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
                 grave=True,

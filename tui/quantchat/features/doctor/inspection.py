@@ -60,18 +60,18 @@ async def examine(
     *,
     sampler: DeviceSampler | None = None,
     start: StartWorker = start_worker,
-    tell: Callable[[str], None] = lambda step: None,
+    report: Callable[[str], None] = lambda step: None,
 ) -> Diagnosis:
     """Inspect everything; with `python`, try the libraries of that interpreter.
 
-    `tell` is called with each step of the worker.
+    `report` is called with each step of the worker.
     """
     sampler = sampler or DeviceSampler()
     try:
         device = sampler.sample()
     finally:
         sampler.close()
-    worker, failure = await _inspect(python, start, tell)
+    worker, failure = await _inspect(python, start, report)
     return Diagnosis(
         Interpreter.this(), installed(), device, folders(), terminal(), worker, failure, extras()
     )
@@ -87,7 +87,7 @@ def loaders() -> list[Loader]:
 
 
 async def _inspect(
-    python: str | None, start: StartWorker, tell: Callable[[str], None]
+    python: str | None, start: StartWorker, report: Callable[[str], None]
 ) -> tuple[InspectKernelsResult | None, str]:
     """Return what a worker finds out about its libraries, or why it could not inspect them."""
 
@@ -98,7 +98,7 @@ async def _inspect(
         job = run_job(
             start_there,
             InspectKernelsJob(Workspace(scratch, scratch), loaders()),
-            lambda done, total, detail: tell(detail),
+            lambda done, total, detail: report(detail),
         )
         try:
             return await asyncio.wait_for(job, PATIENCE_S), ""

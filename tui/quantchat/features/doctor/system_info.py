@@ -103,10 +103,10 @@ def folders() -> list[Folder]:
         ("profiles", paths.config_dir()),
         ("Hugging Face hub", paths.hub_cache()),
     ]
-    return [look_at(name, path) for name, path in named]
+    return [folder_state(name, path) for name, path in named]
 
 
-def look_at(name: str, path: Path) -> Folder:
+def folder_state(name: str, path: Path) -> Folder:
     """Return the current state of `path`."""
     exists = path.is_dir()
     nearest = path
@@ -137,10 +137,10 @@ def _size(folder: Path) -> int | None:
     for place, _, files in os.walk(folder, onerror=cannot):
         for file in files:
             with contextlib.suppress(OSError):  # the file was removed meanwhile
-                about = os.lstat(os.path.join(place, file))  # noqa: PTH118 - many files
-                if (about.st_dev, about.st_ino) not in seen:
-                    seen.add((about.st_dev, about.st_ino))
-                    total += about.st_size
+                status = os.lstat(os.path.join(place, file))  # noqa: PTH118 - many files
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
     return None if refused and not total else total
 
 

@@ -51,7 +51,7 @@ def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "RAM", f"{size(host.ram_total - host.ram_used)} of {size(host.ram_total)} free"
     shown = shown_gpus(found.device.gpus)
     for gpu in found.device.gpus:
-        named = cuda_name(gpu, shown) or "not shown to CUDA"
+        named = cuda_name(gpu, shown) or "hidden from CUDA"
         yield f"GPU {gpu.index}", f"{_gpu(gpu)}, {named}"
     if found.device.gpus:
         yield "driver", f"{found.device.driver or UNKNOWN}, CUDA {found.device.cuda or UNKNOWN}"

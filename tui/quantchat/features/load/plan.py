@@ -12,7 +12,7 @@ from quantchat.session import prompts
 from quantchat.wire.jobs import LoadLevel
 
 LEVELS = (1, 4, 16)
-"""Requests at once, where nothing else is asked for."""
+"""Default numbers of requests at once."""
 
 MOST_AT_ONCE, MOST_RATE = 4096, 1e5
 
@@ -64,7 +64,8 @@ def plan_of(
 ) -> LoadPlan:
     """Return the plan for the prompts `texts`, which a server gets, at `at_once` or `rates`.
 
-    With both, at most the highest of `at_once` are open. `prompt_tokens` lengthens or cuts them.
+    With both, requests arrive at these rates, and at most the highest of `at_once` are open at a
+    time. `prompt_tokens` lengthens or cuts the prompts.
     """
     most = max(at_once) if at_once and rates else 0
     counts = at_once or (() if rates else LEVELS)

@@ -109,7 +109,7 @@ class LoadTest:
 
     @property
     def now(self) -> LoadTestProgress | None:
-        """How the running round of a server stands; None without one."""
+        """Progress of the running round of a server; None if no such round is running."""
         running = self._running
         lines = _read(running[1], LoadTestProgress, NOW_FILE) if running else []
         return lines[-1] if lines else None
@@ -126,9 +126,9 @@ class LoadTest:
         """Measure all variants. Cancelling stops it; finished rounds are kept."""
         while self._undone:
             spec = self._undone[0]
-            done = self._server if engine_of(spec).is_server else self._local
+            measure = self._server if engine_of(spec).is_server else self._local
             try:
-                found = await done(spec)
+                found = await measure(spec)
             except asyncio.CancelledError:
                 if self._running is not None and (partial := _partial(*self._running)):
                     self._models += partial
@@ -158,8 +158,8 @@ class LoadTest:
         record = LoadedRecord(label=spec.label, resolved=None, note="", counted=False)
         known: dict[str, object] = {}
         try:
-            _, about = await self._jobs.do(spec, job)
-            known = {"resolved": about.resolved, "note": about.note, "counted": about.counted}
+            _, result = await self._jobs.do(spec, job)
+            known = {"resolved": result.resolved, "note": result.note, "counted": result.counted}
         except JobFailed as error:
             known["failure"] = error.failure
         return record.model_copy(update={**known, "rounds": _read(workspace, LoadRound)})
@@ -195,8 +195,8 @@ class LoadTest:
 
         known: dict[str, object] = {"left_out": left_out}
         try:
-            note, about = await self._jobs.do(spec, job)
-            known |= {"note": note, "resolved": about.resolved}
+            note, result = await self._jobs.do(spec, job)
+            known |= {"note": note, "resolved": result.resolved}
         except JobFailed as error:
             known["failure"] = error.failure
         return record.model_copy(update={**known, "batches": _read(workspace, BatchRound)})

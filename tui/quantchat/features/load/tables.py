@@ -35,7 +35,11 @@ def facts(found: LoadTestRecord) -> list[str]:
         f"{plural(found.rounds, 'round')} of each level, {found.output_tokens} tokens to an answer",
     ]
     if any(model.rounds for model in found.models):
-        count = f"{found.requests} requests" if found.requests else "4 requests for each at once"
+        count = (
+            f"{found.requests} requests"
+            if found.requests
+            else "4 times as many requests as at once"
+        )
         lines.append(f"servers: {count} in a round; TTFT from sending a request")
     if any(model.batches for model in found.models):
         mixed = f"{found.prompt_tokens // 4} to " if found.mixed else ""
@@ -44,7 +48,7 @@ def facts(found: LoadTestRecord) -> list[str]:
             " begin together, so TTFT is the time to compute every prompt of the batch"
         )
     if found.slo:
-        lines.append(f"goodput: requests per second that kept {found.slo}")
+        lines.append(f"goodput: requests per second that met {found.slo}")
     lines.append("± is half of a 95 % interval over the rounds")
     return lines
 
@@ -74,8 +78,8 @@ def tables(found: LoadTestRecord) -> Iterator[Block]:
         if measured:
             yield _levels(found, model, measured)
             yield _latencies(model, measured)
-            if told := _knee(measured):
-                yield paragraph(told, indent=2)
+            if text := _knee(measured):
+                yield paragraph(text, indent=2)
     yield from _against(by_model)
 
 
@@ -127,8 +131,8 @@ def _knee(measured: Sequence[Point]) -> str:
     if place is None or place == len(loads) - 1:
         return ""
     return (
-        f"knee at {loads[place].name}: the least at once that gives 90 % of the highest output"
-        " throughput; more mostly wait"
+        f"knee at {loads[place].name}: the smallest number at once that gives 90 % of the highest"
+        " output throughput; at higher numbers requests mostly wait"
     )
 
 
@@ -136,8 +140,8 @@ def _against(by_model: Sequence[tuple[LoadedRecord, list[Point]]]) -> Iterator[T
     """Yield the output throughput of each further variant against the first, level by level."""
     if len(by_model) < 2:
         return
-    (first, there), *others = by_model
-    base = {point.level: point for point in there}
+    (first, points_of_first), *others = by_model
+    base = {point.level: point for point in points_of_first}
     for other, measured in others:
         rows = []
         for point in measured:

@@ -45,13 +45,13 @@ def measured(
         for unsafe_option in side.spec.unsafe_options:
             caution = f"CAUTION: {side.label} {unsafe_option}, which could do anything you can"
             click.echo(one_line(caution), err=True)
-    told: set[str] = set()
+    announced: set[str] = set()
 
     def on_variant(variant: LiveVariant) -> None:
         display.on_variant(variant)
-        if variant.ready is None or variant.label in told:
+        if variant.ready is None or variant.label in announced:
             return
-        told.add(variant.label)
+        announced.add(variant.label)
         ran = variant.ready.resolved
         if ran.not_as_promised:
             click.echo(one_line(f"{variant.label}: {ran.not_as_promised}"), err=True)

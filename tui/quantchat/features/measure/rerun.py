@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.measuring.rounds import MOST_TOKENS, Plan, Task
-from quantchat.profile.mistakes import mistakes, written
+from quantchat.profile.mistakes import key_text, mistakes
 from quantchat.profile.model import Generation, Profile, Run
 from quantchat.session.continuing import chat_turns
 from quantchat.snapshot.schema import RequestRecord, Snapshot, TurnRecord
@@ -106,9 +106,9 @@ def _chat(turns: list[TurnRecord], run: Run) -> Plan:
 
 
 def _settings(
-    turns: list[TurnRecord], plan: Plan, asked: Generation, where: str
+    turns: list[TurnRecord], plan: Plan, defaults: Generation, where: str
 ) -> Iterable[Generation]:
-    """Yield the generation settings of each answer; `asked` are those of the profile.
+    """Yield the generation settings of each answer; `defaults` are those of the profile.
 
     If the task of an answer set its length, `max_new_tokens` is that of the profile.
     """
@@ -119,7 +119,7 @@ def _settings(
             if answer.request is not None:
                 settings = _fields(answer.request)
                 if own_length:
-                    settings["max_new_tokens"] = asked.max_new_tokens
+                    settings["max_new_tokens"] = defaults.max_new_tokens
                 yield _valid(Generation, settings, where)
 
 
@@ -141,7 +141,7 @@ def _valid(model: type[_Model], data: Mapping[str, object], where: str) -> _Mode
     except ValidationError as error:
         first = next(mistakes(error))
         raise UserError(
-            f"this version of quantchat cannot run it: {written(first.path)}: {first.what}",
+            f"this version of quantchat cannot run it: {key_text(first.path)}: {first.what}",
             where=where,
             hint=first.hint,
         ) from None

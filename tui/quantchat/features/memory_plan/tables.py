@@ -42,7 +42,7 @@ def blocks(plan: MemoryPlan) -> list[Block]:
     if plan.nothing_known:
         parts.append(paragraph(("no plan: no variant's memory could be estimated", "warning")))
     else:
-        parts.append(paragraph(("* an assumed size: it is in no file", "quiet")))
+        parts.append(paragraph(("* an assumed size: no file states it", "quiet")))
     return parts
 
 

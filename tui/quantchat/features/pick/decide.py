@@ -305,7 +305,7 @@ def _difference(
     if best.kld is None or other.kld is None:
         return "KLD not known", None, False
     further = other.kld.value - best.kld.value
-    # What both have in common is not recorded: the sum of the errors is never too small.
+    # How both are correlated is not recorded: the sum of the errors is never too small.
     error = (best.kld.margin + other.kld.margin) / _z()
     if not error or not math.isfinite(error):
         return f"KLD {further:+.3g}", 0.0 if further and not error else 1.0, False

@@ -21,7 +21,8 @@ _FLOOR = 1e-4
 """Smallest KLD on the logarithmic axis. The reference itself, whose KLD is 0, is drawn here."""
 
 _NEAR, _NEAR_DECADES = 0.15, 0.5
-"""Marks closer than this share in speed and these decades in KLD have their names apart."""
+"""If two marks are closer than this share in speed and this many decades in KLD, the name of one is
+drawn below it, so that the names do not overlap."""
 
 NOTE = (
     "Lower and further right is better. The area of a mark grows with the memory. Filled: on the"
@@ -86,16 +87,17 @@ def plots(pick: PickRecord) -> list[Plot]:
         return []
 
     def draw(figure: Figure) -> None:
-        from quantchat.document.drawing import PAPER, look
+        from quantchat.document.drawing import PAPER, series_style
 
         axes = figure.add_subplot()
         largest = max(point.one.memory or 0 for point in points) or 1
         for point in points:
-            colour, one = look(point.place)["color"], point.one
+            style, one = series_style(point.place), point.one
+            colour = style["color"]
             _error_bars(axes, point, colour)
             axes.scatter(
                 [point.speed], [point.kld], s=30 + 220 * (one.memory or 0) / largest,
-                marker=look(point.place)["marker"], edgecolors=colour, linewidths=1.5, zorder=3,
+                marker=style["marker"], edgecolors=colour, linewidths=1.5, zorder=3,
                 facecolors=colour if one.frontier else PAPER,
             )  # fmt: skip
             text = f"{one_line(one.label)}\n{size(one.memory)}"

@@ -74,7 +74,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoredText:
     """The text that is scored."""
 
     corpus: Corpus
@@ -87,7 +87,7 @@ def plan_of(profile: Profile, settings: PickSettings) -> tuple[Profile, PickPlan
     length = {"max_new_tokens": settings.max_new_tokens}
     generation = profile.generation.model_copy(update=length)
     asked = profile.model_copy(update={"generation": generation})
-    text = Reading(corpus.dataset(corpus.OWN), settings.tokens, 512)
+    text = ScoredText(corpus.dataset(corpus.OWN), settings.tokens, 512)
     scored = score_plan(asked, text, settings.reference)
     return asked, PickPlan(
         limits=LimitsRecord(
@@ -130,7 +130,7 @@ def scorable(profile: Profile) -> list[AnyVariant]:
     return [one for one in profile.variants if not engine_of(one).is_server]
 
 
-def score_plan(profile: Profile, reading: Reading, reference: str | None) -> ScorePlan | None:
+def score_plan(profile: Profile, text: ScoredText, reference: str | None) -> ScorePlan | None:
     """Return how to score the variants of `profile`, or None if none can be compared.
 
     `reference` names the reference as in `reference_of`. Raises UserError if the name is unknown,
@@ -142,11 +142,11 @@ def score_plan(profile: Profile, reading: Reading, reference: str | None) -> Sco
             raise UserError("no variant can be compared with a reference", where="--reference")
         return None
     return ScorePlan(
-        corpus=reading.corpus,
+        corpus=text.corpus,
         reference=reference_of(profile.model_copy(update={"variants": found}), reference),
-        tokens=reading.tokens,
-        window=reading.window,
-        stride=reading.window,
+        tokens=text.tokens,
+        window=text.window,
+        stride=text.window,
         floor="none",
         pair=False,
     )
@@ -163,7 +163,7 @@ def planned(profile: Profile, plan: PickPlan, sample: DeviceSample) -> list[Plan
     pair = tuple(range(min(2, len(profile.variants))))
     made = make_plan(profile, sample, tokens=limits.context, pair=pair, fetch=plan.fetch)
     found = [
-        Planned(spec, its, why_not(its, limits))
+        Planned(spec, its, drop_reason(its, limits))
         for spec, its in zip(profile.variants, made.variants, strict=True)
     ]
     return sorted(found, key=_weights, reverse=limits.prefer == "closest")
@@ -173,7 +173,7 @@ def _weights(one: Planned) -> int:
     return one.plan.estimate.weights if one.plan.estimate else 0
 
 
-def why_not(its: VariantPlan, limits: LimitsRecord) -> str:
+def drop_reason(its: VariantPlan, limits: LimitsRecord) -> str:
     """Return why the variant cannot meet the limit on memory, or cannot run here; else empty."""
     if its.room.unusable:
         return f"cannot run: {its.room.unusable}"

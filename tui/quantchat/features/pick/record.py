@@ -175,8 +175,8 @@ def _merged(of_variants: Iterable[Sequence[TurnRecord]]) -> list[TurnRecord]:
     for turns in of_variants:
         for turn in turns:
             key = (turn.round or 0, turn.task or 0)
-            there = found.get(key)
-            answers = [*there.answers, *turn.answers] if there else turn.answers
+            earlier = found.get(key)
+            answers = [*earlier.answers, *turn.answers] if earlier else turn.answers
             found[key] = turn.model_copy(update={"answers": answers, "divergence_point": None})
     return [
         found[key].model_copy(update={"number": number})

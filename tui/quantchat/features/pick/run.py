@@ -40,7 +40,7 @@ MOST_VISITS = 10
 """Most visits to a variant, however much time is left."""
 
 STOPPED = "stopped before the end; the same command continues"
-OUT_OF_TIME = "the time was over before everything was measured; the same command continues"
+OUT_OF_TIME = "the time was used up before everything was measured; the same command continues"
 
 
 class Picking:
@@ -112,7 +112,7 @@ class Picking:
             if not self._why_stopped:  # the caller was cancelled
                 raise
         if not self._why_stopped:
-            self._unless_all_failed()
+            self._raise_if_all_failed()
 
     def stop(self) -> None:
         """Stop soon, and keep what was measured."""
@@ -152,7 +152,7 @@ class Picking:
             self._on_model(one.spec.label, None)
         await self._decide_more()
 
-    def _unless_all_failed(self) -> None:
+    def _raise_if_all_failed(self) -> None:
         states = [self._state_of(spec) for spec in self._profile.variants]
         if any(state.turns for state in states):
             return

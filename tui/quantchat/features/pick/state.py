@@ -32,7 +32,7 @@ from quantchat.snapshot.schema import TurnRecord, VariantRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSample
 
-KEPT_S = 14 * 24 * 3600
+UNUSED_S = 14 * 24 * 3600
 """Seconds after which the folder of a pick that was stopped is removed."""
 
 _FORMAT = 1
@@ -141,6 +141,6 @@ def _remove_old(home: Path) -> None:
     """Remove the folders that no pick has continued for a long time."""
     for folder in home.iterdir():
         with contextlib.suppress(OSError, Timeout):
-            if folder.is_dir() and time.time() - folder.stat().st_mtime > KEPT_S:
+            if folder.is_dir() and time.time() - folder.stat().st_mtime > UNUSED_S:
                 with FileLock(f"{folder}.lock", mode=0o600).acquire(blocking=False):
                     shutil.rmtree(folder, ignore_errors=True)

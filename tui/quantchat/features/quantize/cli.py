@@ -213,7 +213,7 @@ def quantize(
     if no_double_quant and "double_quant" not in engine.table.model_fields:
         raise click.UsageError("--no-double-quant needs --method nf4 or --method fp4")
     if wrong := [_METHOD_ONLY[name] for name in given if not _takes(engine, how, name)]:
-        raise click.UsageError(f"{', '.join(wrong)}: not for --method {method}")
+        raise click.UsageError(f"{', '.join(wrong)}: cannot be used with --method {method}")
     common = {
         "model": _named(model),
         "dtype": dtype,
@@ -228,7 +228,7 @@ def quantize(
         common["tokenizer"] = _from_here(_named(tokenizer))
     if how.calibrated and "group_size" not in given:
         given["group_size"] = _group_size(_named(model))
-    variants = _asked(method, common, given, double_quant=not no_double_quant)
+    variants = _variants(method, common, given, double_quant=not no_double_quant)
     return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
 
 
@@ -337,7 +337,7 @@ def _from_here(named: str) -> str:
     return str(Path(named).expanduser().absolute()) if is_path(named) else named
 
 
-def _asked(
+def _variants(
     method: str, common: dict[str, object], given: dict[str, object], *, double_quant: bool
 ) -> Sequence[Any]:
     """Return the base, a calibrated variant, and last the variant to build, with `method`.
@@ -348,23 +348,23 @@ def _asked(
     from pydantic import ValidationError
 
     from quantchat.errors import UserError
-    from quantchat.profile.mistakes import mistakes, written
+    from quantchat.profile.mistakes import key_text, mistakes
     from quantchat.profile.model import Profile
 
     calibrating = next(name for name in _MADE if methods()[name][1].calibrated)
     variants: list[dict[str, object]] = [{"label": "base", "engine": baseline().name, **common}]
     for name in dict.fromkeys((calibrating, method)):
         engine, how = methods()[name]
-        told = {**how.keys, **(how.saved or {})}
+        keys = {**how.keys, **(how.saved or {})}
         if how.calibrated:
-            told["quantize"] = {key: given[key] for key in given if _takes(engine, how, key)}
+            keys["quantize"] = {key: given[key] for key in given if _takes(engine, how, key)}
         elif "double_quant" in engine.table.model_fields:
-            told["double_quant"] = double_quant
-        variants.append({"label": name, "engine": engine.name, **told, **common})
+            keys["double_quant"] = double_quant
+        variants.append({"label": name, "engine": engine.name, **keys, **common})
     try:
         return Profile.model_validate({"name": "quantize", "variants": variants}).variants
     except ValidationError as error:
         first = next(mistakes(error))
         names = {**_METHOD_ONLY, **_CALIBRATION, **_COMMON}
         option = next((names[key] for key in map(str, first.path) if key in names), None)
-        raise UserError(first.what, where=option or written(first.path), hint=first.hint) from None
+        raise UserError(first.what, where=option or key_text(first.path), hint=first.hint) from None

@@ -158,20 +158,20 @@ async def judge(
             return Side(size, None, str(error)), None
         return Side(size, read.perplexity), read
 
-    told = read_built(made.folder)
+    built = read_built(made.folder)
     before, base = await side("before", made.base, made.before)
     after, quantized = await side("after", made.spec, made.after)
     return Outcome(
         folder=made.folder,
         before=before,
         after=after,
-        perplexity_more=quantized.more_than(base) if base and quantized else None,
+        perplexity_more=quantized.difference_from(base) if base and quantized else None,
         parameters=_size(made.before)[1],
-        seconds=told.seconds if told else 0.0,
-        losses=module_losses(told),
-        calibration=calibration_used(told),
+        seconds=built.seconds if built else 0.0,
+        losses=module_losses(built),
+        calibration=calibration_used(built),
         note=made.after.note,
-        resumed=layers_resumed(told),
+        resumed=layers_resumed(built),
     )
 
 
@@ -203,7 +203,7 @@ class _Read:
         found = quality.perplexity(self.nll, self.windows)
         return Perplexity(found.value, found.error, found.clustered, len(self.nll))
 
-    def more_than(self, other: _Read) -> Quantity | None:
+    def difference_from(self, other: _Read) -> Quantity | None:
         """Return this perplexity minus that of `other`; None if their tokens differ."""
         if self.ids_sha256 != other.ids_sha256:
             return None

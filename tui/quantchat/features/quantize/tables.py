@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from quantchat.checkpoints.calibration_coverage import share, shortage
+from quantchat.checkpoints.calibration_coverage import shortage, tokens_per_input
 from quantchat.document.document import Block, Cell, Column, Table, paragraphs, table
 from quantchat.document.figures import UNKNOWN, number, seconds, size, with_error
 from quantchat.features.quantize.outcome import Outcome, Side
@@ -82,7 +82,7 @@ def _coverage(calibration: CalibrationUsed) -> list[str]:
 
     If they were too few, the note of the checkpoint says so instead.
     """
-    found = share(calibration)
+    found = tokens_per_input(calibration)
     if found is None or shortage(calibration):
         return []
     inputs = f"the {calibration.widest} inputs of the widest module"

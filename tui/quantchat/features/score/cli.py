@@ -94,7 +94,7 @@ def score(
     from quantchat.console import opening
     from quantchat.features.score import run
     from quantchat.features.score.tables import blocks
-    from quantchat.measuring.score_plan import QUICK, WINDOW, ScorePlan, longest_window
+    from quantchat.measuring.score_plan import DEFAULT_TOKENS, WINDOW, ScorePlan, longest_window
     from quantchat.session.reference import reference_of
 
     if file is not None and dataset is not None:
@@ -115,7 +115,7 @@ def score(
     plan = ScorePlan(
         corpus=corpus.text_file(file) if file else corpus.dataset(dataset or corpus.OWN),
         reference=read,
-        tokens=0 if full else tokens or QUICK,
+        tokens=0 if full else tokens or DEFAULT_TOKENS,
         window=window,
         stride=stride or window,
         fit=fit,

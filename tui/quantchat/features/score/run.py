@@ -41,7 +41,7 @@ async def score(
     """
     sampler = DeviceSampler()
     try:
-        with _workplace() as folder:
+        with _scratch_folder() as folder:
             jobs = ModelJobs(maker, start, on_model)
             scoring = Scoring(profile, plan, folder, jobs)
 
@@ -60,7 +60,7 @@ async def score(
 
 
 @contextlib.contextmanager
-def _workplace() -> Iterator[Path]:
+def _scratch_folder() -> Iterator[Path]:
     """Yield a private folder for logits and remove it at the end.
 
     Also remove the folders of killed runs, which nobody locks any more.

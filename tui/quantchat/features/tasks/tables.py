@@ -22,7 +22,7 @@ from quantchat.snapshot.evaluation import (
     EvaluationRecord,
     FigureRecord,
     TaskResultRecord,
-    asked_otherwise,
+    different_questions,
     figures,
     flips,
     length_ratios,
@@ -90,7 +90,7 @@ def evaluation_warnings(found: EvaluationRecord) -> list[str]:
         lines.append(f"stopped before the end, not asked: {', '.join(found.undone)}")
     lines += [
         f"{label} and the reference got different prompts in {task}: their answers are not compared"
-        for label, task in asked_otherwise(found)
+        for label, task in different_questions(found)
     ]
     return lines + notes(found.models)
 

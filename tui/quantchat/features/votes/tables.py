@@ -33,9 +33,9 @@ def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
         )
     test = sign_test(votes)
     if test is None:
-        return [*sentences, "no vote chose a side: there is nothing to test"]
+        return [*sentences, "no vote is for a side: there is nothing to test"]
     sentences.append(
-        f"{a} won {test.share:.0%} of the {votes.decided} that chose a side "
+        f"{a} won {test.share:.0%} of the {votes.decided} votes for a side "
         f"(95 % interval {test.low:.0%} to {test.high:.0%}); exact sign test p = {_p(test.p)}"
     )
     if test.shown:
