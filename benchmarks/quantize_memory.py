@@ -35,7 +35,7 @@ from quantchat.wire.messages import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"
 BEFORE = RESULTS.with_name("quantize_memory_kept.json")
-"""The saved result without `give_freed_memory_back`, which the job now calls first."""
+"""The saved result without `return_freed_memory`, which the job now calls first."""
 MIB = 2**20
 EVERY_S = 0.02
 SHAPE = {

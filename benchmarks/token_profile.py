@@ -18,7 +18,7 @@ from typing import Any
 import as_worker  # noqa: F401
 import torch
 from bandwidth import bandwidth
-from llama7b.checkpoints import check_room, checkpoint, made_in
+from llama7b.checkpoints import check_disk_space, checkpoint, made_in
 from llama7b.shapes import SHAPES
 from llama7b.variants import VARIANTS
 from torch.autograd import DeviceType
@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from quantchat.worker.decode.modes import choose
 from quantchat.worker.loaders import load
-from quantchat.worker.memory import Holdings
+from quantchat.worker.memory import TensorBytes
 
 CONTEXT = 128
 STEPS = 8
@@ -54,7 +54,7 @@ def main() -> None:
     device = "cuda" if on_gpu else "cpu"
     one = VARIANTS[given.variant]
     with made_in(given.folder) as folder:
-        check_room(folder, given.shape, [one.source])
+        check_disk_space(folder, given.shape, [one.source])
         made = checkpoint(folder, given.shape, one.source)
         loaded = load(one.load(made, device), lambda stage: None)
     chosen = choose(loaded, given.mode, lambda stage: None)
@@ -87,7 +87,7 @@ def _bytes(loaded: Any, step: Any) -> int:
     does not list them.
     """
     model = loaded.model
-    held = Holdings.of(model).by_dtype.total()
+    held = TensorBytes.of(model).by_dtype.total()
     return held - int(model.get_input_embeddings().weight.nbytes) + int(step.kv_bytes())
 
 

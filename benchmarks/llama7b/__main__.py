@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bandwidth import bandwidth
 from driving import circumstances
 
-from llama7b.checkpoints import GB, check_room, checkpoint, made_in
+from llama7b.checkpoints import GB, check_disk_space, checkpoint, made_in
 from llama7b.measure import Asked, Progress, variant
 from llama7b.pair import FAMILIES, fastest, pair
 from llama7b.results import PREFIX, SavedResults, read
@@ -76,7 +76,7 @@ def measure(
         sources = {VARIANTS[label].source for label in wanted}
         if with_pair:
             sources |= {one.source for label, one in VARIANTS.items() if label.startswith(FAMILIES)}
-        check_room(folder, asked.shape, sources)
+        check_disk_space(folder, asked.shape, sources)
         if machine.gpus:
             _print_memory(machine.gpus[0], asked.shape, list(wanted))
         print(f"reading the memory of the {device} device", flush=True)

@@ -50,7 +50,7 @@ def checkpoint(folder: Path, shape: str, source: Source) -> Path:
     return made
 
 
-def check_room(folder: Path, shape: str, sources: Iterable[Source]) -> None:
+def check_disk_space(folder: Path, shape: str, sources: Iterable[Source]) -> None:
     """Create `folder`; raise SystemExit if it has no room for the missing checkpoints."""
     missing = [one for one in set(sources) if not _place(folder, shape, one).is_dir()]
     needed = sum(_size(shape, source) for source in missing)

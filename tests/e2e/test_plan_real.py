@@ -163,7 +163,7 @@ def test_other_makes(make: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
     from quantchat.worker.decode.growing_cache import growing_cache
-    from quantchat.worker.memory import Holdings, kv_cache_bytes
+    from quantchat.worker.memory import TensorBytes, kv_cache_bytes
 
     config = AutoConfig.for_model(make, dtype="bfloat16", **MAKES[make])
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
@@ -172,7 +172,7 @@ def test_other_makes(make: str, tmp_path: Path) -> None:
     def counted(spec: AnyVariant, **more: Any) -> Any:
         model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, **more).eval()
         expected = estimate(spec, files, cuda=False, tokens=TOKENS)
-        held = Holdings.of(model)
+        held = TensorBytes.of(model)
         assert held.by_dtype.total() == pytest.approx(expected.weights, rel=0.005)
         assert held.overhead == pytest.approx(expected.overhead, rel=0.005)
         return model, expected

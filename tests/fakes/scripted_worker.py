@@ -239,16 +239,16 @@ class ScriptedWorker:
                 )
             )
 
-    async def _score_tokens(self, request: ScoreTokens, overtaken: asyncio.Event) -> None:
+    async def _score_tokens(self, request: ScoreTokens, cancelled: asyncio.Event) -> None:
         if self._script.scoring_gate is not None:
             waits = [
-                asyncio.ensure_future(e.wait()) for e in (self._script.scoring_gate, overtaken)
+                asyncio.ensure_future(e.wait()) for e in (self._script.scoring_gate, cancelled)
             ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
         scores = self._script.token_scores(request)
-        if overtaken.is_set():
+        if cancelled.is_set():
             scores = TokenScores(request.number, problem="cancelled by another command")
         self._events.put_nowait(scores)
 

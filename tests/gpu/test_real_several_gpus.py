@@ -59,7 +59,7 @@ def test_both_together(
 
     size = WEIGHTS[engine]
     for module in (loaded, gptq):
-        monkeypatch.setattr(module, "rooms", lambda *_: {0: int(0.7 * size), 1: 2 * size})
+        monkeypatch.setattr(module, "room_by_gpu", lambda *_: {0: int(0.7 * size), 1: 2 * size})
     ready, spread = started(engine, model, "auto", "auto")
     assert ready.devices == ["cuda:0", "cuda:1"]
     assert "several GPUs" in spread.chosen.note

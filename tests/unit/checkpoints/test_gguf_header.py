@@ -63,13 +63,13 @@ def test_the_package_reads_the_same(tmp_path: Path) -> None:
     [
         (b"", "is no GGUF file"),
         (b"PK\x03\x04", "is no GGUF file"),
-        (b"GGUF" + struct.pack("<I", 1), "of a version that is not read: 1"),
+        (b"GGUF" + struct.pack("<I", 1), "has GGUF version 1; quantchat reads versions 2 and 3"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0), "damaged header"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**60), "damaged header"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + string("k") + struct.pack("<I", 99), "type"),
         (
             b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + string("k") + struct.pack("<IIQ", 9, 9, 1),
-            "type that is not read: 9",
+            "a value of an unknown type: 9",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from quantchat.common import cuda_toolkit
-from quantchat.common.cuda_toolkit import Toolkit, choose, lacking, toolkits, use
+from quantchat.common.cuda_toolkit import Toolkit, build_problem, choose, toolkits, use
 
 
 def script(path: Path, text: str) -> Path:
@@ -70,14 +70,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_a_machine_without_nvcc(machine: Machine) -> None:
     assert list(toolkits()) == []
-    assert lacking("13.0") == "there is no nvcc"
+    assert build_problem("13.0") == "there is no nvcc"
     assert use("13.0") is None
     assert "CUDA_HOME" not in os.environ
 
 
 def test_the_compiler_of_the_wheels_is_found_and_can_link(machine: Machine) -> None:
     home = machine.wheel()
-    assert lacking("13.0") == ""
+    assert build_problem("13.0") == ""
     assert use("13.0") == Toolkit(home, "13.0")
     assert os.environ["CUDA_HOME"] == str(home)
     folder = Path(os.environ["LIBRARY_PATH"])
@@ -102,7 +102,7 @@ def test_a_toolkit_of_another_major_version_is_passed_over(machine: Machine) -> 
     old = toolkit(machine.local / "cuda-12.4", "12.4")
     (machine.local / "cuda").symlink_to(old)
     assert choose("13.0") is None
-    problem = lacking("13.0")
+    problem = build_problem("13.0")
     assert problem.startswith("torch is built for CUDA 13.0, and there is only nvcc 12.4 in ")
     assert problem.count("nvcc") == 1  # the link and what it leads to are one
     home = machine.wheel()
@@ -121,7 +121,9 @@ def test_behind_a_wrapper_lies_the_toolkit(machine: Machine) -> None:
 def test_an_nvcc_without_headers_is_told(machine: Machine) -> None:
     bare = toolkit(machine.local / "bare", "13.0", headers=False)
     (machine.path / "nvcc").symlink_to(bare / "bin" / "nvcc")
-    assert lacking("13.0") == f"{machine.path}/nvcc is no part of a CUDA toolkit with headers"
+    assert (
+        build_problem("13.0") == f"{machine.path}/nvcc is not part of a CUDA toolkit with headers"
+    )
 
 
 def test_what_the_user_names_is_the_only_one(
@@ -131,7 +133,7 @@ def test_what_the_user_names_is_the_only_one(
     mine = toolkit(machine.local / "mine", "12.8")
     monkeypatch.setenv("CUDA_HOME", str(mine))
     assert list(toolkits()) == [Toolkit(mine, "12.8")]
-    assert "there is only nvcc 12.8" in lacking("13.0")
+    assert "there is only nvcc 12.8" in build_problem("13.0")
     assert use("13.0") is None
     assert os.environ["CUDA_HOME"] == str(mine)
 
@@ -139,9 +141,9 @@ def test_what_the_user_names_is_the_only_one(
 def test_without_the_other_tools_nothing_is_compiled(machine: Machine) -> None:
     machine.wheel()
     (machine.path / "ninja").unlink()
-    assert lacking("13.0") == "there is no ninja"
+    assert build_problem("13.0") == "there is no ninja"
     (machine.path / "c++").unlink()
-    assert lacking("13.0") == "there is no C++ compiler and no ninja"
+    assert build_problem("13.0") == "there is no C++ compiler and no ninja"
 
 
 def test_an_nvcc_that_does_not_run_is_none(machine: Machine) -> None:

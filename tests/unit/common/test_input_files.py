@@ -18,7 +18,7 @@ from quantchat.common import calibration_text
 from quantchat.common.input_files import (
     Unreadable,
     decoded,
-    half_characters,
+    has_lone_surrogate,
     is_json_lines,
     json_lines,
     read_any,
@@ -142,7 +142,7 @@ _json = st.recursive(
 @given(st.lists(_json, max_size=5))
 def test_values_are_read_again_or_refused_with_their_line(values: list[Any]) -> None:
     """Refused is exactly what no encoding can hold, wherever in a value it is."""
-    halves = [half_characters(json.dumps(one, ensure_ascii=False)) for one in values]
+    halves = [has_lone_surrogate(json.dumps(one, ensure_ascii=False)) for one in values]
     body = "\n".join(map(json.dumps, values))
     if any(halves):
         with pytest.raises(Unreadable, match="half a character") as caught:
@@ -157,9 +157,9 @@ def test_half_characters_are_what_cannot_be_encoded(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        assert half_characters(text)
+        assert has_lone_surrogate(text)
     else:
-        assert not half_characters(text)
+        assert not has_lone_surrogate(text)
 
 
 def test_prompts_and_calibration_are_read_alike(tmp_path: Path) -> None:

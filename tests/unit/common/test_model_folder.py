@@ -126,7 +126,7 @@ def test_an_adapter_beside_the_weights_is_refused_and_not_put_on_in_silence() ->
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "encoder"),
         ({"model_type": "bart", "is_encoder_decoder": True}, "bart"),
         ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
-        ({"architectures": ["Qwen3ForSequenceClassification"]}, "no text"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, "not generate text"),
         ({**LLAMA, "quantization_config": {"quant_method": "exl3", "bits": 4.0}}, "ExLlamaV3"),
         ({**LLAMA, "quantization": MLX, "quantization_config": MLX}, "MLX"),
     ],
@@ -163,14 +163,14 @@ def test_a_missing_package_is_named_with_its_install_line(
     reader: FolderReader,
     package: str | None,
 ) -> None:
-    monkeypatch.setattr(model_folder, "_is_there", lambda module: False)
+    monkeypatch.setattr(model_folder, "_is_installed", lambda module: False)
     found = next(folder(config, *names).missing_packages(reader), None)
     if package is None:
         assert found is None
     else:
         assert found and found.kind == "missing_library"
         assert package in found.what and f"pip install '{package}'" in found.hint
-    monkeypatch.setattr(model_folder, "_is_there", lambda module: True)
+    monkeypatch.setattr(model_folder, "_is_installed", lambda module: True)
     assert not list(folder(config, *names).missing_packages(reader))
 
 

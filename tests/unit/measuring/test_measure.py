@@ -30,7 +30,7 @@ from quantchat.session.live_variant import State
 from quantchat.snapshot import store
 from quantchat.snapshot.ratios import compare_sides, pooled_gaps
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import SERVERS, loops_differ
+from quantchat.wire.variant import SERVERS, decode_modes_differ
 
 PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 
@@ -164,8 +164,8 @@ async def test_sides_that_decode_by_different_loops_are_flagged(tmp_path: Path) 
 @pytest.mark.parametrize("device", SERVERS)
 def test_how_a_server_decodes_is_not_known(device: str) -> None:
     server = replace(resolved(), decode="server", device=device)
-    assert not loops_differ(resolved(), server)
-    assert not loops_differ(None, resolved())
+    assert not decode_modes_differ(resolved(), server)
+    assert not decode_modes_differ(None, resolved())
 
 
 async def test_where_one_does_not_load_the_other_is_measured_alone(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def _torch_for_cuda_13(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0")
     monkeypatch.setattr("quantchat.common.cuda_driver.cuda_of_torch", lambda: "13.0")
-    monkeypatch.setattr("quantchat.common.cuda_toolkit.lacking", lambda cuda: "")
+    monkeypatch.setattr("quantchat.common.cuda_toolkit.build_problem", lambda cuda: "")
 
 
 def pair(folder: Path, kernel: str, device: str) -> Profile:
@@ -53,7 +53,7 @@ def pair(folder: Path, kernel: str, device: str) -> Profile:
 def test_a_slow_gptq_kernel_is_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, lacking: str, note: str
 ) -> None:
-    monkeypatch.setattr("quantchat.common.cuda_toolkit.lacking", lambda cuda: lacking)
+    monkeypatch.setattr("quantchat.common.cuda_toolkit.build_problem", lambda cuda: lacking)
     first, second = make_plan(pair(tmp_path, kernel, "auto"), NEW).variants
     told = [line for line in first.notes if line.startswith(note)] if note else first.notes
     assert len(told) == bool(note)
@@ -68,13 +68,13 @@ def test_a_driver_too_old_for_torch_is_refused_with_the_ways_out(tmp_path: Path)
     plan = make_plan(profile, OLD)
     assert plan.fit == "cannot run"
     (room,) = plan.rooms
-    assert room.room.unusable.startswith("the NVIDIA driver takes CUDA 12.4, and torch is built")
+    assert room.room.unusable.startswith("the NVIDIA driver supports CUDA 12.4, and torch is built")
     text = printed(report.blocks(plan), 400)
     for words in ("cannot run: GPTQ and NF4 on GPU 0", "driver to 580 or newer", "cu126 or cu128"):
         assert words in text
     told = warning(profile, OLD)
     assert told is not None
-    assert told.startswith("GPTQ and NF4 cannot run: the NVIDIA driver takes CUDA 12.4")
+    assert told.startswith("GPTQ and NF4 cannot run: the NVIDIA driver supports CUDA 12.4")
     assert make_plan(profile, NEW).fit == "fits"
     assert make_plan(pair(tmp_path, "auto", "cpu"), OLD).rooms[0].room.unusable == ""
     elsewhere = [one.model_copy(update={"python": "/venv/python"}) for one in profile.variants]

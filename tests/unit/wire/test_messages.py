@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantchat.wire import protocol
-from quantchat.wire.codec import MOST, ProtocolError
+from quantchat.wire.codec import LARGEST_INTEGER, ProtocolError
 from quantchat.wire.jobs import JOBS, JobResult, ScoreJob, ScoreResult, Workspace
 from quantchat.wire.messages import Failed, Finished, Load
 from quantchat.wire.protocol import decode_command, decode_event, encode
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
 text = st.text(st.characters(), max_size=40)
-size = st.integers(-1, MOST)
+size = st.integers(-1, LARGEST_INTEGER)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -150,7 +150,7 @@ def test_a_count_of_any_size_becomes_one_that_a_snapshot_can_hold(count: int) ->
     line = encode(Finished(1, "eos", 3, "", 5, prompt_tokens=count))
     found = decode_event(line)
     assert isinstance(found, Finished)
-    assert found.prompt_tokens == max(-MOST, min(count, MOST))
+    assert found.prompt_tokens == max(-LARGEST_INTEGER, min(count, LARGEST_INTEGER))
 
 
 def test_a_bool_is_no_number() -> None:

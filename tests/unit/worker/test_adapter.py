@@ -29,7 +29,7 @@ from quantchat.worker.decode.modes import choose
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import merge_adapter
 from quantchat.worker.loaders import load
-from quantchat.worker.model.adapter import attach, merge, opened
+from quantchat.worker.model.adapter import attach, check_adapter, merge
 from quantchat.worker.model.loaded import Loaded
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -108,7 +108,7 @@ def test_no_direct_call_leaves_it_out(tmp_path: Path) -> None:
     model = tiny_llama()
     assert llama_step(model) is not None
     model = tiny_llama()
-    attach(model, opened(str(adapter_in(tmp_path, scale=1e-6, targets=["q_proj"]))))
+    attach(model, check_adapter(str(adapter_in(tmp_path, scale=1e-6, targets=["q_proj"]))))
     assert llama_step(model) is None
     assert product([model.model.layers[0].self_attn.q_proj]) is None
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_used_is_one_line(
     spoil(adapter_in(tmp_path))
     for put in (attach, merge):  # the same reasons, wherever it goes
         with pytest.raises(Refused) as refused:
-            put(tiny_llama(), opened(str(tmp_path)))
+            put(tiny_llama(), check_adapter(str(tmp_path)))
         failure = refused.value.failure
         assert said in failure.reason and failure.hint
         assert "\n" not in failure.reason and "ignore_mismatched_sizes" not in failure.reason
@@ -198,7 +198,7 @@ def test_what_cannot_be_used_is_one_line(
 @pytest.mark.parametrize("put", [attach, merge])
 def test_one_for_another_size_is_refused(tmp_path: Path, put: Callable[[Any, Any], Any]) -> None:
     with pytest.raises(Refused, match=r"it was made for .* and does not fit this model"):
-        put(tiny_llama(hidden_size=32), opened(str(adapter_in(tmp_path))))
+        put(tiny_llama(hidden_size=32), check_adapter(str(adapter_in(tmp_path))))
 
 
 def merge_job(model: Path, adapter: Path | str, place: Path) -> MergedAdapter:

@@ -12,7 +12,7 @@ import torch
 
 from fakes.decoder_probe import REFERENCE, ROUNDING, Probe, tiny_loaded
 from fakes.tiny_architectures import ARCHITECTURES, tiny_model
-from quantchat.worker.decode.cache_rules import CacheRules, longrope_switch
+from quantchat.worker.decode.cache_rules import CacheRules, longrope_limit
 from quantchat.worker.decode.check import Check
 from quantchat.worker.failures import Refused
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_decoded_is_refused_by_name(name: str, mode: str) -> None
 def test_a_state_that_is_lost_between_pieces_is_found_in_any_dtype(name: str, dtype: Any) -> None:
     """In bfloat16 the error is smaller than rounding."""
     rules = Check(tiny_loaded(tiny_model(name).to(dtype))).rules
-    assert not rules.pieces
+    assert not rules.appendable
     assert "computed again" in rules.note
     assert not rules.problem
 
@@ -78,7 +78,7 @@ def test_a_chat_that_outgrows_the_original_context_takes_the_long_factors(mode: 
     rope = ARCHITECTURES["phi3_longrope"].settings["rope_parameters"]
     original = {"original_max_position_embeddings": 64}
     model = tiny_model("phi3_longrope", **original, rope_parameters={**rope, **original})
-    assert longrope_switch(model.config) == 64
+    assert longrope_limit(model.config) == 64
     probe = Probe(model, mode, LONG)
     begin = probe.some(58)
     answered = probe.ask(begin, 12)
@@ -93,17 +93,21 @@ def test_a_chat_that_outgrows_the_original_context_takes_the_long_factors(mode: 
 
 
 def test_what_the_rules_allow() -> None:
-    ordinary, whole, rope = CacheRules(), CacheRules(pieces=False), CacheRules(switch=100)
-    assert ordinary.continues(0, 2000)
-    assert ordinary.keeps(50, 50, 60)
-    assert not ordinary.keeps(50, 0, 60)
-    assert not whole.continues(0, 2000)
-    assert not whole.keeps(50, 50, 51)
-    assert rope.continues(0, 100)
-    assert not rope.continues(0, 101)  # in one piece, all with the long factors
-    assert not rope.keeps(90, 90, 101)
-    assert rope.keeps(150, 101, 160)
-    assert not rope.keeps(150, 90, 95)  # what is cached has the long factors
+    ordinary, whole, rope = (
+        CacheRules(),
+        CacheRules(appendable=False),
+        CacheRules(longrope_limit=100),
+    )
+    assert ordinary.can_append(0, 2000)
+    assert ordinary.can_reuse(50, 50, 60)
+    assert not ordinary.can_reuse(50, 0, 60)
+    assert not whole.can_append(0, 2000)
+    assert not whole.can_reuse(50, 50, 51)
+    assert rope.can_append(0, 100)
+    assert not rope.can_append(0, 101)  # in one piece, all with the long factors
+    assert not rope.can_reuse(90, 90, 101)
+    assert rope.can_reuse(150, 101, 160)
+    assert not rope.can_reuse(150, 90, 95)  # what is cached has the long factors
     assert rope.invalidated_at(100)
     assert not ordinary.invalidated_at(0)
 

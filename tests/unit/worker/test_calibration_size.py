@@ -16,13 +16,17 @@ from quantchat.common.calibration_text import read
 from quantchat.wire.jobs import CalibrateJob, CollectSamplesJob, Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.jobs import calibrate, collect
-from quantchat.worker.jobs.calibration_size import ENOUGH, CalibrationSize, calibration_size
+from quantchat.worker.jobs.calibration_size import (
+    TOKENS_PER_INPUT,
+    CalibrationSize,
+    calibration_size,
+)
 from quantchat.worker.jobs.layer_widths import widest, widest_of
 
 
 def test_on_a_gpu_it_is_the_model_that_says_how_much() -> None:
     assert calibration_size(None, None, "cuda:0", 11008) == CalibrationSize(32, 4 * 11008, 512)
-    assert calibration_size(None, None, "cuda:0", 11008).most == 86
+    assert calibration_size(None, None, "cuda:0", 11008).full_samples == 86
     assert calibration_size(None, None, "cpu", 11008) == CalibrationSize(32, 0, 160)
     # A number that the user gives holds.
     assert calibration_size(7, None, "cuda:1", 11008) == CalibrationSize(7, 0, 512)
@@ -73,9 +77,9 @@ def test_the_model_goes_on_until_it_has_said_enough(tmp_path: Path, on_gpu: None
     assert result.samples == len(lines) == len(set(lines))
     written = [json.loads(line)["text"].partition(" things.")[2] for line in lines]
     tokens = sum(map(len, written))  # a letter each, and this decoder puts blanks between
-    assert ENOUGH * 512 <= tokens < ENOUGH * 512 + 2 * 50 * calibrate.BATCH
+    assert TOKENS_PER_INPUT * 512 <= tokens < TOKENS_PER_INPUT * 512 + 2 * 50 * calibrate.BATCH
     assert len(lines) > len(prompts)  # some were answered twice
-    assert told[-1][1] == ENOUGH * 512
+    assert told[-1][1] == TOKENS_PER_INPUT * 512
     assert told[-1][2].endswith("chats")
     # A number that is given is kept to.
     few = calibrate.run(chats(tmp_path, prompts, samples=3, sample_tokens=50), silent)
@@ -122,14 +126,14 @@ def test_of_a_text_as_much_is_taken(tmp_path: Path, on_gpu: None) -> None:
     assert result.samples == 32  # of 512 tokens, which is more than the width asks for
     assert result.length == 512
     tiny_llama(intermediate_size=5120).config.save_pretrained(tmp_path / "model")
-    assert collect.run(job, silent).samples == ENOUGH * 5120 // 512
+    assert collect.run(job, silent).samples == TOKENS_PER_INPUT * 5120 // 512
 
 
 class Small(calibrate._Author):
     """A device that has room for three prompts at once."""
 
     def __init__(self) -> None:
-        self._at_once = 1000
+        self._batch_size = 1000
         self.tried: list[int] = []
         self.room = 3
 

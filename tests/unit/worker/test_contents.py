@@ -11,8 +11,8 @@ import torch
 
 from fakes.tiny_llama import tiny_llama
 from quantchat.worker.decode.cpu import kernels
-from quantchat.worker.memory import Holdings
-from quantchat.worker.model.contents import Contents, beside_the_decoder, label, unpacked
+from quantchat.worker.memory import TensorBytes
+from quantchat.worker.model.contents import Contents, label, tower_linears, unpacked
 
 
 class Packed(torch.nn.Module):  # type: ignore[misc]
@@ -94,8 +94,8 @@ def test_a_wrapped_weight_counts_as_quantized_and_its_parts_as_bytes() -> None:
             for linear in (m for m in part.modules() if isinstance(m, torch.nn.Linear)):
                 linear.weight = wrapped(*linear.weight.shape)
     found = Contents.of(model)
-    assert found.quantized == Holdings.of(model).by_dtype["int8"] > 0
-    assert Holdings.of(model).overhead["scales"] > 0
+    assert found.quantized == TensorBytes.of(model).by_dtype["int8"] > 0
+    assert TensorBytes.of(model).overhead["scales"] > 0
     assert found.kernel == "Linear of Wrapping" and not found.not_quantized()
 
 
@@ -111,19 +111,19 @@ def test_what_sees_is_told_apart_from_what_reads() -> None:
         vision_config={**small, "model_type": "clip_vision_model"},
     )
     model = AutoModelForImageTextToText.from_config(config)
-    names = list(beside_the_decoder(model))
+    names = list(tower_linears(model))
     assert any("vision_tower" in name for name in names)
     assert any("multi_modal_projector" in name for name in names)
     assert not any("language_model" in name or "lm_head" in name for name in names)
     assert Contents.of(model).plain["image and audio parts"] > 0
-    assert not list(beside_the_decoder(tiny_llama()))
+    assert not list(tower_linears(tiny_llama()))
 
 
 def test_what_was_unpacked_is_called_that(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(2_000_000))
     model = tiny_llama()
     kernel, note = unpacked(model, "mxfp4", str(tmp_path))
-    held = Holdings.of(model).by_dtype.total()
+    held = TensorBytes.of(model).by_dtype.total()
     assert kernel == "mxfp4, dequantized to float32"
     assert note == f"dequantized to float32: {held / 1e6:.0f} MB, not 2 MB"
     (tmp_path / "m.gguf").write_bytes(bytes(1_000_000))

@@ -16,10 +16,10 @@ from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.wire.messages import Prefilled, Sampling
 from quantchat.worker.decode import generate_loop
 from quantchat.worker.decode.cpu.llama_step import llama_step
-from quantchat.worker.decode.generate_loop import PIECES_AFTER_A_CACHE, GenerateLoop
+from quantchat.worker.decode.generate_loop import CHUNKS_AFTER_A_CACHE, GenerateLoop
 from quantchat.worker.decode.loop import Loop, Turn, common_prefix
 from quantchat.worker.decode.modes import ignored_settings
-from quantchat.worker.decode.native_loop import AHEAD, CHUNK, NativeLoop, Reader
+from quantchat.worker.decode.native_loop import CHUNK, PREPARED_TOKENS, NativeLoop, Reader
 from quantchat.worker.decode.steps.eager import EagerStep
 
 CPU = torch.device("cpu")
@@ -148,7 +148,7 @@ class InsertsAfter:
     def __init__(self, count: int, tokens: list[int]) -> None:
         self._tokens: list[int | None] = [*[None] * count, *tokens]
 
-    def heard(self, _token: int) -> None:
+    def add(self, _token: int) -> None:
         self._tokens = self._tokens[1:] if self._tokens else []
 
     @property
@@ -208,7 +208,7 @@ def test_generate_takes_a_long_prompt_in_pieces(
         lambda _, inputs: widths.append(inputs[0].shape[1])
     )
     found = []
-    cut = PIECES_AFTER_A_CACHE or not kept
+    cut = CHUNKS_AFTER_A_CACHE or not kept
     for most in (CHUNK, 10**9):
         monkeypatch.setattr(generate_loop, "CHUNK", most)
         loop = GenerateLoop(model, CPU)
@@ -334,10 +334,10 @@ def test_a_step_is_made_ready_before_an_answer_for_all_of_it() -> None:
 
     step = Ready(tiny_llama())
     loop = NativeLoop(step, CPU)
-    for most in (3, AHEAD + 1):
+    for most in (3, PREPARED_TOKENS + 1):
         step.told.clear()
         answer(loop, [1, 2, 3, 4], most, listener=Listener(stop_after=2))
-        assert step.told[0] == (5, 4 + min(most, AHEAD))
+        assert step.told[0] == (5, 4 + min(most, PREPARED_TOKENS))
         assert step.told[1] == 4
         loop.forget()
 

@@ -19,14 +19,14 @@ from fakes.scripted_worker import resolved
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.app.widgets.live_panel import ledger_parts
-from quantchat.common.memory_rules import SHARE
+from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.wire.messages import Load
 from quantchat.worker import memory
 from quantchat.worker.decode.native_loop import NativeLoop
 from quantchat.worker.decode.steps.eager import EagerStep
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import load
-from quantchat.worker.loaders.gptq import _on_one, _place
+from quantchat.worker.loaders.gptq import _only_on, _single_device
 from quantchat.worker.model import devices, loaded
 
 FREE = 1_000_000
@@ -92,7 +92,7 @@ def checkpoint(folder: Path, size: int) -> Path:
     return folder
 
 
-ROOM = int(SHARE * FREE)
+ROOM = int(WEIGHTS_SHARE * FREE)
 
 
 def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
@@ -113,15 +113,15 @@ def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
     for device in ("cuda:0", "cpu"):
         command = Load("gptq", large, {}, device=device)
         assert devices.device_for(command) == device
-        assert devices.rooms(command, device) == {}
+        assert devices.room_by_gpu(command, device) == {}
     assert asked == []
     assert devices.device_for(Load("gptq", small, {})) == "cuda:0"
-    assert devices.rooms(Load("gptq", small, {}), "cuda:0") == {}
+    assert devices.room_by_gpu(Load("gptq", small, {}), "cuda:0") == {}
     assert set(asked) == {0}
     assert devices.device_for(Load("gptq", large, {})) == "cuda:0"
-    assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {0: ROOM, 1: ROOM, 2: 0}
+    assert devices.room_by_gpu(Load("gptq", large, {}), "cuda:0") == {0: ROOM, 1: ROOM, 2: 0}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert devices.rooms(Load("gptq", large, {}), "cuda:0") == {}
+    assert devices.room_by_gpu(Load("gptq", large, {}), "cuda:0") == {}
 
 
 def test_auto_takes_the_first_gpu_that_has_room_for_all(
@@ -133,7 +133,7 @@ def test_auto_takes_the_first_gpu_that_has_room_for_all(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index], FREE))
     command = Load("transformers", str(checkpoint(tmp_path / "model", ROOM)), {})
     assert devices.device_for(command) == "cuda:1"
-    assert devices.rooms(command, "cuda:1") == {}
+    assert devices.room_by_gpu(command, "cuda:1") == {}
     assert gpus == [1]
     assert devices.device_for(replace(command, device="cuda")) == "cuda:0"
 
@@ -182,7 +182,7 @@ def test_transformers_is_told_where(
 def test_transformers_goes_on_to_the_next_gpu(
     first: float, second: float, used: set[int | str]
 ) -> None:
-    """`rooms` relies on it: the first GPU alone where that is enough, and never main memory."""
+    """`room_by_gpu` relies on it: the first GPU alone if that is enough, and never main memory."""
     from transformers.integrations.accelerate import _get_device_map
 
     with init_empty_weights():
@@ -199,9 +199,9 @@ def test_transformers_goes_on_to_the_next_gpu(
 
 
 def test_bitsandbytes_refusal_is_told_in_our_words() -> None:
-    with pytest.raises(Refused, match="do not fit"), loaded._on_gpus_alone():
+    with pytest.raises(Refused, match="do not fit"), loaded._offloading_refused():
         raise ValueError("Some modules are dispatched on the CPU or the disk. Make sure you …")
-    with pytest.raises(ValueError, match="another"), loaded._on_gpus_alone():
+    with pytest.raises(ValueError, match="another"), loaded._offloading_refused():
         raise ValueError("another")
 
 
@@ -214,10 +214,10 @@ def test_gptqmodel_is_told_where(tmp_path: Path, size: int, place: str | None) -
     command = Load("gptq", model, {})
     if place == "refused":
         with pytest.raises(Refused, match="do not fit"):
-            _place(command, "cuda:0")
+            _single_device(command, "cuda:0")
     else:
-        assert _place(command, "cuda:0") == place
-    assert _place(Load("gptq", model, {}, device="cuda:1"), "cuda:1") == "cuda:1"
+        assert _single_device(command, "cuda:0") == place
+    assert _single_device(Load("gptq", model, {}, device="cuda:1"), "cuda:1") == "cuda:1"
 
 
 @pytest.mark.usefixtures("gpus")
@@ -230,11 +230,11 @@ def test_gptqmodel_keeps_to_one_gpu_where_it_is_told_one() -> None:
         return loader._layerwise_device_strings(wanted, loader._layerwise_device_count(wanted))
 
     assert dealt() == ["cuda:0", "cuda:1"]
-    with _on_one("cuda:1"):
+    with _only_on("cuda:1"):
         assert dealt() == ["cuda:1"]
     assert dealt() == ["cuda:0", "cuda:1"]
     taken = inspect.getsource(loader).split("num_gpus = _layerwise_device_count(device)")
-    assert len(taken) == 3, "GPTQModel places layers in another way now: look at _on_one"
+    assert len(taken) == 3, "GPTQModel places layers in another way now: look at _only_on"
 
 
 def test_the_loop_runs_through_the_hooks_of_a_spread_model(tmp_path: Path) -> None:
@@ -260,10 +260,10 @@ def test_the_loop_runs_through_the_hooks_of_a_spread_model(tmp_path: Path) -> No
 
 
 def test_the_ledger_adds_the_gpus_up_and_tells_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = memory.Holdings(
+    held = memory.TensorBytes(
         by_dtype=Counter(int32=70), by_device=Counter({"cuda:1": 30, "cuda:0": 40})
     )
-    monkeypatch.setattr(memory.Holdings, "of", lambda model: held)
+    monkeypatch.setattr(memory.TensorBytes, "of", lambda model: held)
     figures = {
         "memory_allocated": {"cuda:0": 50, "cuda:1": 45},
         "memory_reserved": {"cuda:0": 64, "cuda:1": 60},

@@ -19,7 +19,7 @@ from quantchat.worker.decode.draft import Draft
 from quantchat.worker.decode.generate_loop import GenerateLoop
 from quantchat.worker.decode.loop import Turn
 from quantchat.worker.failures import Refused
-from quantchat.worker.memory import Holdings
+from quantchat.worker.memory import TensorBytes
 
 CPU = torch.device("cpu")
 
@@ -198,7 +198,7 @@ def test_the_draft_is_named_and_counted_in_the_ledger(tmp_path: Path) -> None:
     assert (ran.decode, ran.draft, ran.decoding) == (
         "generate", str(small), "generate, draft small",
     )  # fmt: skip
-    weights = Holdings.of(tiny_llama(num_hidden_layers=1)).by_dtype.total()
+    weights = TensorBytes.of(tiny_llama(num_hidden_layers=1)).by_dtype.total()
     assert ledger.draft == weights < ledger.weights
     assert "from its start" in decoder.note
     looked_up = opened(folder, PROMPT_LOOKUP)
@@ -252,4 +252,4 @@ def test_other_modes_and_caches_that_cannot_go_back_are_refused() -> None:
     with pytest.raises(Refused, match='decode = "eager"'):
         modes.choose(loaded(TARGET), "eager", lambda stage: None, DRAFTS["lookup"])
     with pytest.raises(Refused, match="cannot go back"):
-        GenerateLoop(TARGET, CPU, CacheRules(switch=64), draft=DRAFTS["lookup"])
+        GenerateLoop(TARGET, CPU, CacheRules(longrope_limit=64), draft=DRAFTS["lookup"])

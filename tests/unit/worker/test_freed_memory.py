@@ -10,14 +10,14 @@ import pytest
 
 SCRIPT = """
 import re, sys
-from quantchat.worker.jobs.job_env import give_freed_memory_back
+from quantchat.worker.jobs.job_env import return_freed_memory
 
 def own_mib():
     with open("/proc/self/status") as status:
         return int(re.search(r"RssAnon:\\s+(\\d+)", status.read())[1]) / 1024
 
 if sys.argv[1] == "back":
-    give_freed_memory_back()
+    return_freed_memory()
 before = own_mib()
 largest = bytearray(30 * 2**20)
 del largest  # glibc's limit is as large from here on

@@ -18,8 +18,8 @@ from quantchat.common import cuda_toolkit
 from quantchat.wire.messages import Load, Progress
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.loaders import gptq_kernels, kernel_build
-from quantchat.worker.loaders.gptq import _whole_rows, kind_named, part_for_text
-from quantchat.worker.loaders.gptq_kernels import Chosen, choose, quantization, unfit
+from quantchat.worker.loaders.gptq import _whole_rows, name_model_kind, text_model
+from quantchat.worker.loaders.gptq_kernels import Chosen, choose, quantization, unsupported_reason
 from quantchat.worker.loaders.kernel_build import built, progress_of
 
 PLAIN_TORCH = {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
@@ -45,10 +45,10 @@ class Machine:
         self.stages: list[str] = []
         monkeypatch.setattr(extension, "is_available", self._build)
         monkeypatch.setattr(extension, "error", lambda name: f"{name}: no nvcc\nwas found")
-        monkeypatch.setattr(gptq_kernels, "unfit", self._unfit)
+        monkeypatch.setattr(gptq_kernels, "unsupported_reason", self._unfit)
         self.no_triton = ""
         for module in (gptq_kernels, kernel_build):
-            monkeypatch.setattr(module, "lacking", lambda: self.no_triton)
+            monkeypatch.setattr(module, "triton_problem", lambda: self.no_triton)
         monkeypatch.setattr(kernel_build, "compiled_before", lambda extension: False)
         self.progress: list[Progress] = []
         self.capability = (9, 0)
@@ -65,7 +65,7 @@ class Machine:
         # Marlin asks CUDA for the GPU's generation: here it says what it says of other bits there.
         if name == "marlin":
             return "" if settings["bits"] in (4, 8) else "MarlinLinear only supports [4, 8] bits"
-        return unfit(name, settings, dtype, family)
+        return unsupported_reason(name, settings, dtype, family)
 
     def choose(self, model: str, **more: Any) -> Chosen:
         command = Load("gptq", model, more.pop("options", {}), **more)
@@ -170,7 +170,7 @@ def test_without_a_compiler_nothing_is_begun_and_the_cure_is_named(
 ) -> None:
     machine = Machine(monkeypatch)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(cuda_toolkit, "lacking", lambda cuda: f"there is no nvcc for {cuda}")
+    monkeypatch.setattr(cuda_toolkit, "build_problem", lambda cuda: f"there is no nvcc for {cuda}")
     chosen = machine.choose(checkpoint(tmp_path))
     assert chosen.name == "triton"
     assert chosen.note.startswith("not marlin: there is no nvcc for 13.0 to compile it with")
@@ -201,7 +201,7 @@ def test_how_far_a_build_is(tmp_path: Path) -> None:
 def test_a_long_build_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     heard = threading.Event()
-    monkeypatch.setattr(kernel_build, "LOOK_S", 0.01)
+    monkeypatch.setattr(kernel_build, "POLL_S", 0.01)
     monkeypatch.setattr(kernel_build, "progress_of", lambda root: (2, 6))
 
     def build(name: str) -> bool:
@@ -244,7 +244,7 @@ def test_marlins_sources_are_copied_where_they_cannot_be_generated(
         (root / name).write_text(name)
     monkeypatch.setattr(marlin, "_marlin_root", lambda: root)
     monkeypatch.setenv("GPTQMODEL_MARLIN_BF16_BUILD_ROOT", str(tmp_path / "build" / "bf16"))
-    kernel_build._let_sources_be_generated()
+    kernel_build._make_sources_writable()
     assert marlin._marlin_root() == root
     assert sorted(one.name for one in root.iterdir()) == ["a.cu", "core"]
 
@@ -253,7 +253,7 @@ def test_marlins_sources_are_copied_where_they_cannot_be_generated(
 
     monkeypatch.setattr(Path, "touch", refuse)  # as root, who runs the tests, may write anywhere
     for _ in range(2):
-        kernel_build._let_sources_be_generated()
+        kernel_build._make_sources_writable()
         copy = marlin._marlin_root()
         assert copy == tmp_path / "build" / "marlin_sources"
         assert (copy / "core" / "b.h").read_text() == "core/b.h"
@@ -296,7 +296,7 @@ def test_what_gptqmodel_raises_for_a_kind_of_model_names_the_kind(
 ) -> None:
     config = {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Exception) as raised, kind_named(str(tmp_path), "load"):
+    with pytest.raises(Exception) as raised, name_model_kind(str(tmp_path), "load"):
         raise error
     failure = describe(raised.value)
     assert failure.kind == kind and says in failure.reason and "\n" not in failure.reason
@@ -312,9 +312,9 @@ def test_of_llama_4_the_language_model_answers() -> None:
     vision = {**sizes, **layers, **dict.fromkeys(outputs, 64)}
     text = tiny_config("llama4_text", num_hidden_layers=2, layer_types=None, no_rope_layers=None)
     config = Llama4Config(text_config=text.to_dict(), vision_config=vision)
-    part = part_for_text(Llama4ForConditionalGeneration(config).eval())
+    part = text_model(Llama4ForConditionalGeneration(config).eval())
     assert Probe(part, "auto").first() < ROUNDING
-    assert part_for_text(part) is part
+    assert text_model(part) is part
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gptqmodel.looper.module_looper import ModuleLooper
 from gptqmodel.utils import looper_helpers
 
 from fakes.hub_folder import as_in_hub_cache
-from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
+from quantchat.worker.jobs.gptqmodel_workarounds import add_file_digest, follow_links, only_on
 
 
 def model_in(folder: Path) -> SimpleNamespace:
@@ -26,11 +26,11 @@ def model_in(folder: Path) -> SimpleNamespace:
 
 def test_a_model_of_the_hubs_cache_is_known_by_what_its_links_lead_to(tmp_path: Path) -> None:
     own = gptq_checkpoint._source_identity
-    with file_digest_there():
+    with add_file_digest():
         plain = own(model_in(tmp_path / "plain"))
     linked = model_in(tmp_path / "snapshots" / "abc")
     as_in_hub_cache(tmp_path / "snapshots" / "abc")
-    with links_followed(), file_digest_there():
+    with follow_links(), add_file_digest():
         assert gptq_checkpoint._source_identity(linked) == plain
         (tmp_path / "blobs" / f"{1:040x}").write_bytes(b"others")
         changed = gptq_checkpoint._source_identity(linked)["model.safetensors"]
@@ -43,7 +43,7 @@ def test_what_is_kept_can_be_compared_on_python_3_10(
 ) -> None:
     monkeypatch.delattr(hashlib, "file_digest", raising=False)
     layer = b"a layer" * 2**18  # more than is read at once
-    with file_digest_there(), CheckpointStore(CheckpointConfig(tmp_path)) as store:
+    with add_file_digest(), CheckpointStore(CheckpointConfig(tmp_path)) as store:
         kept = store.put(layer)
         assert store.object_path(kept).read_bytes() == layer
         (tmp_path / "objects" / kept).write_bytes(b"damaged")
@@ -68,6 +68,6 @@ def test_of_several_gpus_only_the_chosen_one_works(
         return {name for pool in looper.execution_device_pools().values() for name in pool}
 
     assert working() == {"cuda:0", "cuda:1", "cuda:2"}
-    with on_one(chosen):
+    with only_on(chosen):
         assert working() == {chosen}
     assert gpus == looper_helpers.ALL_DEVICES

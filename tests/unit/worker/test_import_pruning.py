@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import quantchat
-from quantchat.worker.import_pruning import compiled_when_called, show_needed
+from quantchat.worker.import_pruning import compiled_when_called, unhide
 
 PROGRAM = """
 import importlib.util, sys
@@ -74,7 +74,7 @@ def test_a_decorator_alone_needs_no_compiler() -> None:
 
 PROGRAM_THAT_IMPORTS = """
 import sys
-from quantchat.worker.import_pruning import compiled_when_called, show_needed
+from quantchat.worker.import_pruning import compiled_when_called, unhide
 from quantchat.worker.loaders import hide_unused
 from quantchat.wire.messages import Load
 hide_unused(Load("bitsandbytes", "", {}))
@@ -100,7 +100,7 @@ def test_what_a_checkpoints_library_imports_is_not_hidden(monkeypatch: pytest.Mo
     modules: dict[str, Any] = sys.modules
     for name in ("pandas", "sklearn"):
         monkeypatch.setitem(modules, name, None)
-    show_needed("gptq")
+    unhide("gptq")
     assert modules["pandas"] is None
-    show_needed("auto-round")
+    unhide("auto-round")
     assert "pandas" not in modules and modules["sklearn"] is None

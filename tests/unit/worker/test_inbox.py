@@ -79,12 +79,12 @@ def test_whatever_comes_after_a_command_overtakes_it(
     inbox, send = pipe
     send(FORCE)
     assert inbox.next() == FORCE
-    assert not inbox.overtaken()
+    assert not inbox.cancelled()
     send(StopScoring())
-    wait_for(inbox.overtaken)
+    wait_for(inbox.cancelled)
     send(FORCE)
     assert inbox.next() == FORCE
-    wait_for(lambda: not inbox.overtaken())
+    wait_for(lambda: not inbox.cancelled())
 
 
 def test_a_command_that_waits_behind_another_overtakes_it(
@@ -93,6 +93,6 @@ def test_a_command_that_waits_behind_another_overtakes_it(
     inbox, send = pipe
     send(FORCE)
     send(FORCE)
-    wait_for(lambda: inbox._came == 2)
+    wait_for(lambda: inbox._received == 2)
     inbox.next()
-    assert inbox.overtaken()
+    assert inbox.cancelled()

@@ -27,10 +27,10 @@ from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import dispatch
 from quantchat.worker.jobs.calibrate import _batches
-from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import with_local_files
 from quantchat.worker.jobs.layer_widths import check_awq, check_groups, widest
-from quantchat.worker.jobs.quantize_gptq import _Watch
+from quantchat.worker.jobs.quantize_gptq import _Progress
 from quantchat.worker.model import hub
 from quantchat.worker.model.files_check import refuse_quantized
 
@@ -62,7 +62,7 @@ def test_batches_are_enough_and_end(count: int, samples: int) -> None:
 
 def written(folder: Path, name: str, body: dict[str, Any]) -> dict[str, Any]:
     (folder / name).write_text(json.dumps(body))
-    write_both(folder)
+    add_version_4_keys(folder)
     after: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     assert {key: after[key] for key in body if key != "tokenizer_class"} == {
         key: body[key] for key in body if key != "tokenizer_class"
@@ -104,7 +104,7 @@ def test_the_tokenizers_class_has_a_name_both_know(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_configs_stays_empty(tmp_path: Path) -> None:
-    write_both(tmp_path)
+    add_version_4_keys(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,7 +168,7 @@ def test_a_hub_that_does_not_give_the_model(
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    monkeypatch.setattr(hub, "check_room", lambda *asked: None)  # which asks the hub first
+    monkeypatch.setattr(hub, "check_disk_space", lambda *asked: None)  # which asks the hub first
     with pytest.raises(Refused) as caught:
         with_local_files(Load("transformers", "org/name", {}, "v1"), silent)
     assert set(asked) == {("org/name", "v1")}  # of the hub, then of its cache
@@ -239,12 +239,12 @@ def test_progress_names_layers_losses_and_the_time_left(monkeypatch: pytest.Monk
     told: list[tuple[int, int, str]] = []
     clock = iter(range(100, 1000, 10))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    watch = _Watch(4, lambda done, total, detail: told.append((done, total, detail)))
+    progress = _Progress(4, lambda done, total, detail: told.append((done, total, detail)))
     processor = Processor()
     names = ["self_attn.q_proj", "self_attn.k_proj"]
 
     def heard(stage: str, layer: int, subset: int) -> None:
-        watch(
+        progress(
             stage=stage,
             layer_idx=layer,
             subset_index=subset,
@@ -256,7 +256,7 @@ def test_progress_names_layers_losses_and_the_time_left(monkeypatch: pytest.Monk
 
     heard("forward_start", 2, 0)  # gone on with at the third layer
     assert told == [(3, 4, "q_proj, k_proj")]
-    assert watch.first == 2
+    assert progress.first == 2
     processor.log += [
         {"layer": 1, "module": names[0], "loss": "9.0"},
         {"layer": 2, "module": names[0], "loss": "0.00123"},
@@ -272,7 +272,6 @@ def test_progress_names_layers_losses_and_the_time_left(monkeypatch: pytest.Monk
     processor.log.clear()
     heard("quant_complete", 3, 0)
     assert told[-1] == (4, 4, "10 s left")
-    watch_long = _Watch(1000, lambda done, total, detail: told.append((done, total, detail)))
-    watch = watch_long
+    progress = _Progress(1000, lambda done, total, detail: told.append((done, total, detail)))
     heard("quant_complete", 0, 0)
     assert told[-1][2].startswith("333 min left")

@@ -93,9 +93,9 @@ def tiny(
 
 NEWER = 'stop    "<|im_end|>"\ntop_k     20\nmin_p   0\npresence_penalty   1.5'
 OWN = [
-    (tiny(), "samples by top_k 40 of its own, and silently drops"),
-    (tiny(parameters=NEWER), "samples by top_k 20 of its own, and"),
-    (tiny(version="0.32.9"), "samples by top_k 40, repeat_penalty 1.1 of its own"),
+    (tiny(), "samples with its own top_k 40, and silently drops"),
+    (tiny(parameters=NEWER), "samples with its own top_k 20, and"),
+    (tiny(version="0.32.9"), "samples with its own top_k 40, repeat_penalty 1.1"),
     (
         tiny(version="0.12.3", parameters="top_k  0\nrepeat_penalty  1"),
         "asked not to, and silently drops",

@@ -20,7 +20,7 @@ from quantchat.worker.decode.teacher_forcing import score_tokens
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import loader_of
 from quantchat.worker.memory import kv_cache_bytes
-from quantchat.worker.scoring.logits import PIECE, Forecast
+from quantchat.worker.scoring.logits import CHUNK, Forecast
 
 HEADS, HEAD, LAYERS = 2, 64, 3
 PROMPT = [(31 + 7 * n * n) % VOCABULARY for n in range(200)]
@@ -98,8 +98,8 @@ def through(model: Any, kind: str) -> Any:
     cache = made()
     with torch.inference_mode():
         pieces = [
-            model(torch.tensor([PROMPT[n : n + PIECE]]), past_key_values=cache).logits[0]
-            for n in range(0, len(PROMPT), PIECE)
+            model(torch.tensor([PROMPT[n : n + CHUNK]]), past_key_values=cache).logits[0]
+            for n in range(0, len(PROMPT), CHUNK)
         ]
     return torch.cat(pieces)
 
@@ -110,8 +110,8 @@ def test_a_score_reads_through_that_cache(model: Any, kind: str) -> None:
     exact = torch.cat(list(Forecast(loaded(model), PROMPT).logits(PROMPT, 0)))
     torch.testing.assert_close(found, through(model, kind))
     error = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
-    assert float(error[:PIECE].max()) < 1e-5  # nothing was read from the cache
-    assert 1e-4 < float(error[PIECE:].mean()) < 0.2
+    assert float(error[:CHUNK].max()) < 1e-5  # nothing was read from the cache
+    assert 1e-4 < float(error[CHUNK:].mean()) < 0.2
 
 
 @each_format

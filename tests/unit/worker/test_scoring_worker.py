@@ -161,7 +161,7 @@ def in_worker(model: Any) -> Any:
 
 @pytest.mark.parametrize("model", [tiny_llama, Capped])
 def test_logits_in_blocks_are_the_models_own(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecasting, "NUMBERS", 7 * VOCABULARY)
+    monkeypatch.setattr(forecasting, "BLOCK_LOGITS", 7 * VOCABULARY)
     ids = [n * 31 % VOCABULARY for n in range(50)]
     one = model()
     with torch.no_grad():

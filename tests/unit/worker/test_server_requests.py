@@ -357,7 +357,7 @@ def test_an_answer_that_goes_on_and_on_is_cut_off(monkeypatch: pytest.MonkeyPatc
     with raw_server(after_warm_up(endless)) as server:
         made = decoder(server)
         made.connect()
-        assert "goes on after 2 tokens" in refused(lambda: ask(made, most=2))[1]
+        assert "does not stop after 2 tokens" in refused(lambda: ask(made, most=2))[1]
 
 
 def test_a_text_that_no_message_can_hold_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

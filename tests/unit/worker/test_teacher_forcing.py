@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.wire.messages import END, Load, ScoreTokens, TokenScores
 from quantchat.worker.decode import teacher_forcing as module
-from quantchat.worker.decode.loop_decoder import LEAST
+from quantchat.worker.decode.loop_decoder import MIN_LOGPROB
 from quantchat.worker.decode.teacher_forcing import score_tokens
 from quantchat.worker.failures import Refused
 
@@ -90,12 +90,12 @@ def test_cross_entropy_is_transformers_own() -> None:
 def test_it_gives_way_between_two_chunks() -> None:
     asked: list[int] = []
 
-    def overtaken() -> bool:
+    def cancelled() -> bool:
         asked.append(1)
         return len(asked) > 2
 
     with pytest.raises(Refused, match="cancelled"):
-        score_tokens(loaded(), [1] * 300, ScoreTokens(1, [], [2]), overtaken)
+        score_tokens(loaded(), [1] * 300, ScoreTokens(1, [], [2]), cancelled)
     assert len(asked) == 3
 
 
@@ -105,8 +105,8 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_an_impossible_token_has_a_finite_logarithm(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = module._Rows(loaded(), ScoreTokens(1, [], [0, 1]))
+    rows = module._Scores(loaded(), ScoreTokens(1, [], [0, 1]))
     rows.take(torch.tensor([[0.0, -math.inf], [0.0, -math.inf]]))
-    assert rows.scores().logprobs == [0.0, LEAST]
+    assert rows.scores().logprobs == [0.0, MIN_LOGPROB]
     with pytest.raises(Refused, match="NaN"):
-        module._Rows(loaded(), ScoreTokens(1, [], [0])).take(torch.tensor([[math.nan, 0.0]]))
+        module._Scores(loaded(), ScoreTokens(1, [], [0])).take(torch.tensor([[math.nan, 0.0]]))

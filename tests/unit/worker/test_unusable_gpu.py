@@ -52,7 +52,9 @@ def test_a_driver_that_is_too_old_is_no_reason_to_run_on_the_cpu(
         devices.choose_device(wish)
     failure = refused.value.failure
     assert failure.kind == "gpu_unusable"
-    assert failure.reason == "the NVIDIA driver takes CUDA 12.4, and torch is built for CUDA 13.0"
+    assert (
+        failure.reason == "the NVIDIA driver supports CUDA 12.4, and torch is built for CUDA 13.0"
+    )
     assert "update the driver to 580 or newer" in failure.hint
     assert "cu126 or cu128" in failure.hint
     assert devices.choose_device("cpu") == "cpu"
@@ -90,13 +92,13 @@ def test_gpus_that_are_hidden_or_not_there_leave_the_cpu(
 def test_a_torch_without_cuda_is_told(
     unusable: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert devices.passed_over("auto") == ""
+    assert devices.ignored_gpu_note("auto") == ""
     monkeypatch.setattr(torch.version, "cuda", None)
     assert devices.choose_device("auto") == "cpu"
-    assert devices.passed_over("auto").endswith("is built without CUDA")
-    assert devices.passed_over("cpu") == ""
+    assert devices.ignored_gpu_note("auto").endswith("is built without CUDA")
+    assert devices.ignored_gpu_note("cpu") == ""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # the user's own wish
-    assert devices.passed_over("auto") == ""
+    assert devices.ignored_gpu_note("auto") == ""
 
 
 @pytest.mark.parametrize(
@@ -141,17 +143,17 @@ def test_a_gpu_without_bfloat16_is_told(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], told: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    note = devices.emulated(torch.bfloat16, "cuda:0")
+    note = devices.bfloat16_note(torch.bfloat16, "cuda:0")
     assert note.startswith("this GPU (compute capability 7.5) only emulates") is told
     assert bool(note) is told
-    assert devices.emulated(torch.float16, "cuda:0").startswith("computes in float16") is told
-    assert devices.emulated(torch.float32, "cuda:0") == ""
+    assert devices.bfloat16_note(torch.float16, "cuda:0").startswith("computes in float16") is told
+    assert devices.bfloat16_note(torch.float32, "cuda:0") == ""
     assert devices.fast_dtype(torch.bfloat16, "cuda:0") == (
         torch.float16 if told else torch.bfloat16
     )
     assert devices.fast_dtype(torch.float32, "cuda:0") == torch.float32
     assert devices.fast_dtype(torch.bfloat16, "cpu") == torch.bfloat16
-    assert devices.emulated(torch.bfloat16, "cpu") == ""
+    assert devices.bfloat16_note(torch.bfloat16, "cpu") == ""
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def written(made: Tokenizer, model_says: str, most: int, prompt: str = "") -> st
     while ids:
         inserted = limit.next_token
         wrote.append(ids.pop(0) if inserted is None else inserted)
-        limit.heard(wrote[-1])
+        limit.add(wrote[-1])
     return str(made.decode(wrote, skip_special_tokens=False))
 
 
@@ -165,6 +165,6 @@ def test_a_closing_mark_of_several_tokens_is_inserted_whole() -> None:
     for letter in "abcdefgh":
         inserted = limit.next_token
         token = made.encode(letter).ids[0] if inserted is None else inserted
-        limit.heard(token)
+        limit.add(token)
         wrote += made.decode([token])
     assert wrote == "abc(so)h"

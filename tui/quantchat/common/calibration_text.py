@@ -1,7 +1,7 @@
 """Reads calibration text from a file: plain text, or JSONL with texts or chats.
 
-A record is `{"messages": [{"role", "content"}, ...]}` or `{"text": ...}`, as the jobs that read
-calibration have it.
+A record is `{"messages": [{"role", "content"}, ...]}` or `{"text": ...}`, which is also the form in
+the files that calibration jobs read and write.
 """
 
 from __future__ import annotations

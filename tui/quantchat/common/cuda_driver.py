@@ -2,7 +2,7 @@
 
 A driver runs programs of its own CUDA major version and of older ones ("CUDA minor version
 compatibility" in NVIDIA's compatibility guide). With an older driver torch only warns, and says
-that there is no GPU. Standard library only: both sides import it.
+that there is no GPU.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 _LEAST_DRIVER = {12: 525, 13: 580}
 """The first driver branch of each CUDA major version (NVIDIA's compatibility guide)."""
 
-OTHER_BUILD = (
-    "install a build of torch and the libraries that knows this GPU: one of before compute "
-    "capability 7.5 (V100, P100) needs torch for CUDA 12.6 (cu126: see "
-    "https://pytorch.org/get-started/locally), a newer one than the libraries needs newer ones"
+OTHER_BUILD_HINT = (
+    "install builds of torch and the libraries for this GPU: for a compute capability below 7.5 "
+    "(V100, P100) torch for CUDA 12.6 (cu126: see https://pytorch.org/get-started/locally), for a "
+    "GPU newer than the libraries newer releases of them"
 )
 """Hint for a library without code for a GPU. CUDA 13 dropped GPUs older than Turing."""
 
@@ -49,12 +49,14 @@ def too_old(driver_cuda: str | None, torch_cuda: str) -> bool:
     return bool(driver and torch) and driver < torch
 
 
-def complaint(driver_cuda: str, torch_cuda: str) -> str:
+def problem(driver_cuda: str, torch_cuda: str) -> str:
     """Return the message about a driver that is too old."""
-    return f"the NVIDIA driver takes CUDA {driver_cuda}, and torch is built for CUDA {torch_cuda}"
+    return (
+        f"the NVIDIA driver supports CUDA {driver_cuda}, and torch is built for CUDA {torch_cuda}"
+    )
 
 
-def cure(torch_cuda: str) -> str:
+def hint(torch_cuda: str) -> str:
     """Return what to do about a driver that is too old."""
     least = _LEAST_DRIVER.get(_major(torch_cuda))
     driver = f"update the driver to {least} or newer" if least else "update the driver"

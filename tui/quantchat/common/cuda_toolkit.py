@@ -1,11 +1,10 @@
-"""Finds the CUDA toolkit that can compile kernels: an nvcc of torch's CUDA version, with headers.
+"""Finds a CUDA toolkit that can compile kernels: nvcc of torch's CUDA major version, with headers.
 
 GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That module
 takes the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a
 wrapper in /usr/local/bin the compile fails because the headers are missing, and torch refuses a
-toolkit of another major version. It also does not look into site-packages, where
-`pip install 'quantchat[cuda-build]'` puts NVIDIA's compiler. So this module chooses the toolkit.
-Standard library only.
+toolkit of another major version. torch also does not look into site-packages, where `pip install
+'quantchat[cuda-build]'` puts NVIDIA's compiler. So this module chooses the toolkit.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _HERE = re.compile(r"^#\$ _HERE_=(.+)$", re.M)
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A CUDA toolkit: `home` holds bin/nvcc and the headers; `release` is nvcc's, like `13.0`."""
+    """A CUDA toolkit: `home` holds bin/nvcc and the headers; `release` is nvcc's, e.g. `13.0`."""
 
     home: Path
     release: str
@@ -48,7 +47,7 @@ class Toolkit:
 
 
 def toolkits() -> Iterator[Toolkit]:
-    """Yield each installed toolkit, in the order of preference.
+    """Yield each installed toolkit, the preferred one first.
 
     If the user sets CUDA_HOME or CUDA_PATH, only that toolkit.
     """
@@ -68,14 +67,14 @@ def choose(torch_cuda: str) -> Toolkit | None:
     return next((one for one in toolkits() if one.fits(torch_cuda)), None)
 
 
-def lacking(torch_cuda: str) -> str:
+def build_problem(torch_cuda: str) -> str:
     """Return why no kernel can be compiled for a torch of CUDA `torch_cuda`; empty if one can."""
     if choose(torch_cuda) is None:
         others = [f"nvcc {one.release} in {one.home}" for one in toolkits()]
         if others:
             return f"torch is built for CUDA {torch_cuda}, and there is only {', '.join(others)}"
         if path := shutil.which("nvcc"):
-            return f"{path} is no part of a CUDA toolkit with headers"
+            return f"{path} is not part of a CUDA toolkit with headers"
         return "there is no nvcc"
     missing = [
         name
@@ -134,8 +133,9 @@ def _output(*command: str) -> str:
 def _link_runtime(home: Path) -> None:
     """Make the linker find `-lcudart`, which torch adds: the wheel has no `libcudart.so`.
 
-    The linker needs that name; the wheel has only the versioned name that the loader needs. So put
-    a folder with a link of the linker's name into LIBRARY_PATH (gcc's own variable).
+    The linker needs that name; the wheel has only the versioned name that the loader needs. So this
+    function creates a link with the linker's name, and adds its folder to LIBRARY_PATH, which gcc
+    reads.
     """
     libraries = [home / name for name in ("lib64", "lib")]
     if any((folder / "libcudart.so").exists() for folder in libraries):

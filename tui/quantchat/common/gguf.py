@@ -92,7 +92,7 @@ _MOST_DIMENSIONS, _MOST_TENSORS = 4, 2**20
 
 
 class BadGguf(ValueError):
-    """A GGUF file is not there, damaged, or of an unsupported version; the message says which.
+    """A GGUF file is missing, damaged, or of an unsupported version; the message says which.
 
     `hint` is what to do about it.
     """
@@ -160,7 +160,7 @@ def parts(file: Path) -> list[Path]:
 
 
 def chosen(names: Iterable[str], wanted: str) -> str:
-    """Return the one GGUF file among `names` that `wanted` means; of a split model its first part.
+    """Return the only GGUF file of `names` that matches `wanted`; the first part of a split model.
 
     `wanted` is a file's name, a quantization's name such as `Q4_K_M`, or `ANY`. Files that only
     have a vision tower (`mmproj`) do not count. Raises BadGguf.
@@ -208,7 +208,7 @@ def _header(stream: BinaryIO) -> GgufHeader:
         raise BadGguf("is no GGUF file")
     version = _number(stream, _UINT32)
     if version not in _VERSIONS:
-        raise BadGguf(f"is GGUF of a version that is not read: {version}")
+        raise BadGguf(f"has GGUF version {version}; quantchat reads versions 2 and 3")
     count, keys = _number(stream, _UINT64), _number(stream, _UINT64)
     if count > _MOST_TENSORS or keys > _LONGEST:
         raise BadGguf("has a damaged header")
@@ -228,9 +228,9 @@ def _tensor(stream: BinaryIO) -> tuple[str, GgufTensor]:
     if any(size >= 2**48 for size in shape):
         raise BadGguf("has a damaged header")
     kind = _number(stream, _UINT32)
-    _number(stream, _UINT64)  # its offset
+    _number(stream, _UINT64)  # the offset, which is not needed
     if kind not in TYPES:
-        raise BadGguf(f"has a tensor of a type that is not known here: {name} ({kind})")
+        raise BadGguf(f"has a tensor of an unknown type: {name} (type {kind})")
     return name, GgufTensor(TYPES[kind], tuple(reversed(shape)))
 
 
@@ -270,5 +270,5 @@ def _number(stream: BinaryIO, kind: int) -> Any:
 
 def _format(kind: int) -> str:
     if kind not in _FORMATS:
-        raise BadGguf(f"holds a value of a type that is not read: {kind}")
+        raise BadGguf(f"has a value of an unknown type: {kind}")
     return _FORMATS[kind]

@@ -1,4 +1,4 @@
-"""Facts about GPTQModel's kernels that need no import of it: their order, and which are slow."""
+"""Facts about GPTQModel's kernels, known without importing it: their order, and which are slow."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ EXTENSIONS = {
     "exllama_v2": "exllamav2",
     "swordfish": "swordfish",
 }
-"""Kernels that are compiled on first use, with their extension; Marlin has a second one for
-float16, `marlin_fp16`."""
+"""The kernels that are compiled on first use, and the name of each one's C++ extension. Marlin has
+a second extension for float16, `marlin_fp16`."""
 
-AUTO_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
+GPTQ_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
 AWQ_ON_GPU = ("marlin", "exllama_v2", "gemm_triton", "torch")
-"""Kernels that `auto` tries on a GPU for GPTQ (`AUTO_ON_GPU`) and AWQ, the fastest first.
+"""Kernels that `kernel = "auto"` tries on a GPU, the fastest first; for GPTQ and for AWQ.
 
 Machete is left out, because it is downloaded, and the network must not decide which kernel runs.
 """
 
-ROW_BY_ROW = (
+SLOW_KERNEL_NOTE = (
     "{} unpacks each weight anew for each token, so it decodes slower than 16-bit weights: "
-    "speeds here compare this kernel, and not GPTQ"
+    "measured speeds are those of this kernel, and not of GPTQ"
 )
-"""Note on a slow kernel."""
+"""Note on a slow kernel, with a place for its name."""
 
 
-def slow(kernel: str, cure: str) -> str:
-    """Return a note on the kernel `kernel` and how to get a faster one; empty if it is fast."""
+def slow_kernel_note(kernel: str, hint: str) -> str:
+    """Return a note that `kernel` is slow, followed by `hint`; empty if the kernel is fast."""
     if kernel in EXTENSIONS:
         return ""
-    return f"{ROW_BY_ROW.format(f'the kernel {kernel}')} ({cure})"
+    return f"{SLOW_KERNEL_NOTE.format(f'the kernel {kernel}')} ({hint})"

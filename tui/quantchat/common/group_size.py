@@ -1,11 +1,11 @@
-"""Choose how many weights share a scale, if the profile does not say it."""
+"""Choose how many weights share a scale, if the profile does not name a group size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 GROUP_SIZES = (128, 64, 32)
-"""The usual ones, the smallest checkpoint first."""
+"""The usual group sizes. A larger size gives a smaller checkpoint, and is preferred."""
 
 
 def fitting_group(widths: Iterable[int]) -> int:

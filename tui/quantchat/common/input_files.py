@@ -81,12 +81,12 @@ def _up_to(file: BinaryIO, most: int, path: Path) -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """Decode `data` as UTF-8. Raises Unreadable."""
+    """Decode `data` as UTF-8. Raises Unreadable, with the real encoding if a mark shows it."""
     try:
         return data.decode(ENCODING)
     except UnicodeDecodeError as error:
-        told = (name for name, marks in _MARKS.items() if data.startswith(marks))
-        also = f", but {name}" if (name := next(told, "")) else ""
+        encodings = (name for name, marks in _MARKS.items() if data.startswith(marks))
+        also = f", but {name}" if (name := next(encodings, "")) else ""
         line = data.count(b"\n", 0, error.start) + 1
         raise Unreadable(f"is not UTF-8{also}", line) from error
 
@@ -106,15 +106,17 @@ def json_lines(text: str) -> Iterator[tuple[int, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise Unreadable("is not JSON", number) from error
-        # Only an escape can be a lone surrogate: the text itself is UTF-8.
-        if "\\u" in line and half_characters(json.dumps(value, ensure_ascii=False)):
-            raise Unreadable(HALF, number)
+        # The text is UTF-8, which has no lone surrogates; only an escape such as \ud83d can be one.
+        if "\\u" in line and has_lone_surrogate(json.dumps(value, ensure_ascii=False)):
+            raise Unreadable(LONE_SURROGATE, number)
         yield number, value
 
 
-HALF = "holds half a character (a lone surrogate, as of a cut emoji), which no model can read"
+LONE_SURROGATE = (
+    "holds half a character (a lone surrogate, for example of a cut emoji), which no model can read"
+)
 
 
-def half_characters(text: str) -> bool:
+def has_lone_surrogate(text: str) -> bool:
     """Return whether `text` has a lone surrogate, which no tokenizer can encode."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)

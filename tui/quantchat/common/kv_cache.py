@@ -1,9 +1,9 @@
 """KV caches that store keys and values in fewer bits: the formats of a variant's `kv_cache`.
 
-transformers' `QuantizedCache` holds them (`quantchat.worker.decode.caches`). `fp8` stores each
-token when it comes, with one scale for a layer. The integer formats are HQQ's, with a scale and a
-zero for each `GROUP` elements of a head; the latest tokens stay unquantized until they are
-`RECENT`, and then all tokens are quantized anew.
+They are transformers' `QuantizedCache` (see `quantchat.worker.decode.caches`). `fp8` quantizes each
+token at once, with one scale for a layer. The integer formats are HQQ's, with a scale and a zero
+for each `GROUP` elements of a head. They leave new tokens unquantized; when there are `RECENT` of
+them, all cached tokens are quantized anew.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from quantchat.wire.library import Library
 
 GROUP = 64
-"""Elements that share a scale and a zero; fewer where the size of a head is no multiple of it."""
+"""Elements that share a scale and a zero; fewer if the head size is not a multiple of this."""
 
 RECENT = 128
-"""Tokens at the end that an integer cache holds unquantized, at most: transformers' default."""
+"""Most tokens at the end that an integer cache leaves unquantized: transformers' default."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,18 @@ class KvCacheFormat:
     """How a cache stores keys and values."""
 
     backend: str
-    """transformers' name of it."""
+    """transformers' name of the format's implementation."""
     bits: int
     recent: int = 0
-    """Tokens at the end that are not quantized, at most."""
+    """Most tokens at the end that are not quantized."""
     library: Library | None = None
-    """What it needs beside transformers."""
+    """The library that it needs in addition to transformers; None if there is none."""
 
     def element(self, size: int) -> float:
-        """Return the bytes of an element with its scales; `size` is that of an unquantized one."""
+        """Return the bytes of an element, its share of the scales included.
+
+        `size` is the bytes of an unquantized element.
+        """
         return self.bits / 8 + (2 * size / GROUP if self.recent else 0)
 
 
@@ -43,4 +46,4 @@ KV_CACHES = {
     "int8": KvCacheFormat("hqq", 8, RECENT, _HQQ),
     "int4": KvCacheFormat("hqq", 4, RECENT, _HQQ),
 }
-"""By the value of `kv_cache`."""
+"""The formats, by the value of `kv_cache` in a profile."""

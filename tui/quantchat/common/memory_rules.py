@@ -1,13 +1,13 @@
-"""Memory rules shared by plan and worker: KV-cache lengths, usable share of a GPU."""
+"""Memory rules that `plan` and the worker share: KV cache lengths, usable share of a GPU."""
 
 from __future__ import annotations
 
-SMALL, LARGE = 256, 1024
-"""Tokens per allocation step: small steps up to `FINE` tokens, large ones above."""
+_SMALL_STEP, _LARGE_STEP = 256, 1024
+_SMALL_STEPS_UP_TO = 2048
+"""A KV cache grows in steps of this many tokens: small steps up to `_SMALL_STEPS_UP_TO` tokens,
+large steps beyond."""
 
-FINE = 2048
-
-SHARE = 0.85
+WEIGHTS_SHARE = 0.85
 """Largest share of a GPU's free memory for weights that may be split over several GPUs; KV cache,
 activations and allocator slack need the remainder."""
 
@@ -15,16 +15,16 @@ activations and allocator slack need the remainder."""
 def bucket(tokens: int) -> int:
     """Return how many tokens are allocated for a KV cache of `tokens`; 0 for none.
 
-    Steps rather than the exact length, so that a token seldom moves the cache and a compiled or
-    captured decode step serves many lengths; steps rather than the whole context, so that a short
-    answer never pays for a long context.
+    The length is rounded up to a step, so that a token seldom moves the cache, and one compiled or
+    captured decode step serves many lengths. The whole context is not allocated at once, because a
+    short answer does not need it.
     """
-    step = SMALL if tokens <= FINE else LARGE
+    step = _SMALL_STEP if tokens <= _SMALL_STEPS_UP_TO else _LARGE_STEP
     return -(-tokens // step) * step
 
 
 def buckets(first: int, last: int) -> list[int]:
-    """Return each length that is allocated for `first` to `last` tokens, the smallest first."""
+    """Return the lengths that `bucket` gives for `first` to `last` tokens, the smallest first."""
     found = [bucket(first)]
     while found[-1] < last:
         found.append(bucket(found[-1] + 1))

@@ -1,8 +1,8 @@
 """Describes a model from its small files, before weights are fetched or a library opens them.
 
-`quantchat plan` and the worker read the same description. If several files hold a quantization
-config, it takes the one that the loading library would take. This module also finds models that a
-library cannot load, or would load wrongly without a warning, and gives the reason in one line.
+`quantchat plan` and the worker use the same description. If several files hold a quantization
+config, the description has the config that the loading library would use. This module also finds
+models that a library cannot load, or would load wrongly without a warning, and says why.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PACKAGES = {
 }
 """What transformers needs to load each quantization: the module that it imports, and the package
 that pip installs. Source: transformers' `quantizers/`. The keys are values of `quant_method` in the
-file format, and no names of engines."""
+file format, not names of engines."""
 
 _FOREIGN = {
     "exl2": "TabbyAPI or ExLlamaV2",
@@ -117,14 +117,15 @@ class ModelFolder:
     def problems(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
         """Yield why an engine that reads the folder as `reader` should not load this model.
 
-        `gguf`: the weights and the quantization come from a GGUF file.
+        `gguf` says that the weights and the quantization come from a GGUF file.
         """
         if _ADAPTER in self.names:
             yield Problem(
                 "bad_checkpoint",
-                f"the folder also holds an adapter ({_ADAPTER}), which transformers would put on"
-                " the weights in silence: twice, if they were merged",
-                "move its files away; to use it, name a folder that holds it alone as `adapter`",
+                f"the folder also holds an adapter ({_ADAPTER}), which transformers would apply"
+                " without a word: a second time, if it is merged into the weights",
+                "move the adapter's files to a folder of their own; to use the adapter, give that"
+                " folder as `adapter`",
             )
         yield from _no_decoder(self.config)
         if not gguf:
@@ -151,7 +152,7 @@ class ModelFolder:
                 module = "google.protobuf" if package == "protobuf" else package
                 wanted.append(("its tokenizer (tokenizer.model alone)", module, package))
         for what, module, package in wanted:
-            if not _is_there(module):
+            if not _is_installed(module):
                 yield Problem(
                     "missing_library",
                     f"{what} needs the package {package}, which this interpreter lacks",
@@ -169,19 +170,20 @@ class ModelFolder:
                 key, one, two = found
                 yield Problem(
                     "bad_checkpoint",
-                    f"{name} says {key} {one}, {CONFIG} says {two}: the libraries read one or the"
-                    " other, and the wrong one makes rubbish of the weights",
-                    "ask who quantized it, and correct the file that is wrong; or fetch it again",
+                    f"{name} says {key} {one}, {CONFIG} says {two}: some libraries read one file,"
+                    " some the other, and the wrong file makes the weights garbage",
+                    "ask the model's author which file is right, and correct the other; or fetch"
+                    " the model again",
                 )
         if configured is None and others and not reader.reads_quantize_config:
             yield Problem(
                 "unsupported",
-                f"only {others[0][0]} tells that it is quantized, which transformers does not read",
+                f"only {others[0][0]} says that it is quantized; transformers ignores that file",
                 f'set engine = "{_method_named(others[0][1])}"',
             )
         method = str((configured or {}).get("quant_method", "")).lower()
         if not method and isinstance(self.config.get("quantization"), Mapping):
-            method = "mlx"  # MLX names no method, and writes its settings under two keys
+            method = "mlx"  # MLX writes its settings under this key too, and names no method
         if method in _FOREIGN:
             yield Problem(
                 "unsupported",
@@ -207,7 +209,7 @@ def _method_named(body: Mapping[str, Any]) -> str:
 
 
 def _disagreement(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first setting in which the two differ, and both values; None if they agree."""
+    """Return the first setting in which two quantization configs differ, with both values."""
     first, second = _settings(one), _settings(two)
     for key in _COMPARED:
         if key in first and key in second and first[key] != second[key]:
@@ -233,7 +235,7 @@ def quantization_package(method: str) -> str:
 
 
 def _no_decoder(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield why the model is no decoder: it is an encoder-decoder, or it writes no text."""
+    """Yield why the model is no decoder: it is an encoder-decoder, or does not generate text."""
     named = config.get("architectures")
     classes = [str(name) for name in named] if isinstance(named, list) else []
     kind = ", ".join(classes) or str(config.get("model_type", ""))
@@ -246,7 +248,7 @@ def _no_decoder(config: Mapping[str, Any]) -> Iterator[Problem]:
     elif classes and all(name.endswith(_NO_DECODERS) for name in classes):
         yield Problem(
             "unsupported",
-            f"it writes no text ({kind}): it classifies it, or fills gaps",
+            f"it does not generate text ({kind}): it classifies text, or fills gaps",
             "name a causal language model",
         )
 
@@ -257,7 +259,7 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from (part for part in config.values() if isinstance(part, Mapping))
 
 
-def _is_there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # its parent package is missing, or only half imported

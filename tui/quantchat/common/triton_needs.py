@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
-def lacking() -> str:
+def triton_problem() -> str:
     """Return why Triton cannot launch kernels here; empty if no reason is known.
 
     Triton's own rules (`triton/runtime/build.py`): it uses the compiler named by the variable CC,
@@ -17,10 +17,10 @@ def lacking() -> str:
     """
     if find_spec("triton") is None:
         return "Triton is not installed"
-    return lacking_to_build()
+    return compiler_problem()
 
 
-def lacking_to_build() -> str:
+def compiler_problem() -> str:
     """Return what is missing of a C compiler and Python's headers; empty if both are installed."""
     named = os.environ.get("CC")
     if not any(map(shutil.which, [named] if named else ["gcc", "clang"])):

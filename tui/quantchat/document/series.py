@@ -11,7 +11,7 @@ from quantchat.snapshot.compared_sides import measured_turns
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 from quantchat.statistics.latency import itl_ms
 from quantchat.text import one_line
-from quantchat.wire.variant import loops_differ
+from quantchat.wire.variant import decode_modes_differ
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def how_compared(snapshot: Snapshot) -> str:
     order = ORDERS[snapshot.measurement.order]
     ran = {variant.label: variant.resolved for variant in snapshot.variants}
     first, last = (ran.get(label) for label in (snapshot.shown[0], snapshot.shown[-1]))
-    return f"{order}, by different decode loops" if loops_differ(first, last) else order
+    return f"{order}, by different decode loops" if decode_modes_differ(first, last) else order
 
 
 def places(snapshot: Snapshot) -> dict[str, int]:

@@ -55,17 +55,17 @@ ENGINE = _Engine()
 def _slow_kernel(spec: Gptq) -> list[str]:
     """Return a warning if the variant's kernel on a GPU will be slow or must be compiled first."""
     from quantchat.common import cuda_driver, cuda_toolkit  # needed only for a plan
-    from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS, slow
+    from quantchat.common.gptq_kernels import EXTENSIONS, GPTQ_ON_GPU, slow_kernel_note
 
     named = spec.kernel.removeprefix("gptq_")
     if named not in ("auto", *EXTENSIONS):
         cure = 'use kernel = "auto"'
-        return [f"SLOW KERNEL: {slow(named, cure)}"]
+        return [f"SLOW KERNEL: {slow_kernel_note(named, cure)}"]
     built_for = "" if spec.python or spec.env else cuda_driver.cuda_of_torch()
-    problem = cuda_toolkit.lacking(built_for) if built_for else ""
+    problem = cuda_toolkit.build_problem(built_for) if built_for else ""
     if not problem:
         return []
     if named != "auto":
         return [f"{named} must be compiled, and {problem} ({cuda_toolkit.INSTALL})"]
-    warning = slow(AUTO_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
+    warning = slow_kernel_note(GPTQ_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
     return [f"SLOW KERNEL, unless a faster one was compiled before: {warning}"]

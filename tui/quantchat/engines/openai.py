@@ -15,7 +15,7 @@ from quantchat.engines.engine import Engine
 from quantchat.engines.table import Line, Table
 from quantchat.engines.variant import EnvironmentName, VariantBase
 from quantchat.wire.library import Library
-from quantchat.wire.redaction import also_secret, names_secret
+from quantchat.wire.redaction import declare_secret, names_secret
 
 if TYPE_CHECKING:
     from quantchat.wire.messages import Sampling
@@ -139,7 +139,7 @@ class _Engine(Engine[OpenAI]):
         """
         options = spec.options
         if spec.key_env:
-            also_secret(spec.key_env)
+            declare_secret(spec.key_env)
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quantchat.common.memory_rules import SHARE
+from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.engines.registry import engine_of
 from quantchat.measuring.memory_plan import Room, VariantPlan, make_plan
 from quantchat.profile.model import Profile
@@ -34,7 +34,7 @@ def loadable_count(
             free.setdefault(room.name, room.free)
             free[room.name] += _used(loaded, plans[index])
     for name in free:
-        free[name] *= SHARE
+        free[name] *= WEIGHTS_SHARE
     for count, index in enumerate(order):
         plan, ledger = plans[index], ledgers.get(index)
         if ledger is None and count >= SHOWN:
@@ -47,7 +47,7 @@ def loadable_count(
         needed = _used(ledger, plan) if ledger else plan.estimate.peak if plan.estimate else None
         if needed is None:
             return max(count, SHOWN)
-        free[name] = free.get(name, SHARE * plan.room.free) - needed
+        free[name] = free.get(name, WEIGHTS_SHARE * plan.room.free) - needed
         if free[name] < 0:
             return max(count, SHOWN)
     return len(order)

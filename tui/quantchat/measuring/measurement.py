@@ -18,7 +18,7 @@ from quantchat.system.energy import Energy
 from quantchat.system.gpus import GpuSample
 from quantchat.system.sampler import DeviceSample, DeviceSampler
 from quantchat.system.visible_gpus import cuda_name, shown_gpus
-from quantchat.wire.variant import STARTED_SERVER, loops_differ
+from quantchat.wire.variant import STARTED_SERVER, decode_modes_differ
 
 MOST_CLOCK_CHANGE = 0.05
 """If the SM clock changes by more than this share, a warning says so."""
@@ -197,7 +197,7 @@ def _different_templates(sides: Sequence[LiveVariant]) -> list[str]:
 def _different_loops(sides: Sequence[LiveVariant]) -> list[str]:
     """Return a warning if the sides used different decode loops or steps."""
     a, b = sides[0], sides[-1]
-    if not loops_differ(a.resolved, b.resolved):
+    if not decode_modes_differ(a.resolved, b.resolved):
         return []
     assert a.resolved is not None and b.resolved is not None  # noqa: S101 - they differ
     return [

@@ -21,7 +21,7 @@ from quantchat.checkpoints.variant_files import (
     is_of_hub,
 )
 from quantchat.common import cuda_driver
-from quantchat.common.memory_rules import SHARE
+from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.engines.memory import notes
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
@@ -301,11 +301,11 @@ def _larger_room(
         return None
     # An engine that loads only quantized checkpoints loads the model at its quantized size.
     checkpoint = needed.weights if engine_of(spec).only_quantized else files.bytes
-    free = [(gpu, SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
+    free = [(gpu, WEIGHTS_SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
     fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
     if fitting is not None:
         return _room_of(fitting)
-    if not engine_of(spec).spreads or needed.weights <= SHARE * gpus[0].memory_free:
+    if not engine_of(spec).spreads or needed.weights <= WEIGHTS_SHARE * gpus[0].memory_free:
         return None
     return Room(
         f"GPUs {', '.join(str(gpu.index) for gpu in gpus)} together",
@@ -334,7 +334,7 @@ def _unusable(driver_cuda: str | None) -> str:
     built_for = cuda_driver.cuda_of_torch()
     if driver_cuda is None or not cuda_driver.too_old(driver_cuda, built_for):
         return ""
-    return f"{cuda_driver.complaint(driver_cuda, built_for)} ({cuda_driver.cure(built_for)})"
+    return f"{cuda_driver.problem(driver_cuda, built_for)} ({cuda_driver.hint(built_for)})"
 
 
 def _torch_without_cuda() -> bool:

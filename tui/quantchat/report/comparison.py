@@ -25,7 +25,7 @@ from quantchat.snapshot.compare import PairCompared, RunsCompared
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure
 from quantchat.snapshot.verdicts import Verdict
-from quantchat.wire.variant import loops_differ
+from quantchat.wire.variant import decode_modes_differ
 
 MOST_WARNINGS = 5
 """How many warnings on a run are shown one by one."""
@@ -103,7 +103,7 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
             for one in pair.figures:
                 rows.append(cells((name, one.figure, *ratio_texts(one.ratio))))
                 name = ""
-            if pair.figures and loops_differ(pair.a.resolved, pair.b.resolved):
+            if pair.figures and decode_modes_differ(pair.a.resolved, pair.b.resolved):
                 note = Cell("different decode loops", role="warning")
                 rows.append(cells(("", note, "", "")))
         title = f"Ratios {kind}, paired by prompt and round"

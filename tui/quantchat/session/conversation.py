@@ -25,7 +25,7 @@ from quantchat.wire.messages import (
     Tokens,
 )
 from quantchat.wire.protocol import Event
-from quantchat.wire.variant import Ledger, same_tokens
+from quantchat.wire.variant import Ledger, same_vocabulary
 
 Order = Literal["together", "in-turn"]
 History = Literal["own", "left", "right"]
@@ -331,7 +331,7 @@ def same_tokenizer(first: Answer, second: Answer) -> bool:
     """Return whether the token ids of two answers are comparable; False if one is unknown."""
     if first.ready is None or second.ready is None:
         return False
-    return same_tokens(first.ready.resolved, second.ready.resolved)
+    return same_vocabulary(first.ready.resolved, second.ready.resolved)
 
 
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:

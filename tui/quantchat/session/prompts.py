@@ -9,7 +9,7 @@ from typing import Any
 from quantchat.common.input_files import (
     Unreadable,
     decoded,
-    half_characters,
+    has_lone_surrogate,
     is_json_lines,
     json_lines,
     read_any,
@@ -45,7 +45,7 @@ def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
     """
     texts = (*given, *(read(file) if file else ())) or of(run)
     for text in texts:
-        if half_characters(text):  # an argument that is not UTF-8
+        if has_lone_surrogate(text):  # an argument that is not UTF-8
             raise UserError("is not UTF-8", where="--prompt", hint="use a UTF-8 locale")
     return texts
 

@@ -12,7 +12,7 @@ from quantchat.session.requests import threads_for
 from quantchat.statistics.divergence import Continuation, DivergenceScore
 from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.wire.messages import END, ScoreTokens
-from quantchat.wire.variant import SERVERS, same_tokens
+from quantchat.wire.variant import SERVERS, same_vocabulary
 
 _numbers = itertools.count(1)
 
@@ -69,7 +69,7 @@ async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerple
         return CrossPerplexity(variant.label, problem="the variant is not loaded")
     if answer.from_server or ready.resolved.device in SERVERS:
         return CrossPerplexity(variant.label, problem="servers report no token ids")
-    if not same_tokens(ready.resolved, answer.ready.resolved):
+    if not same_vocabulary(ready.resolved, answer.ready.resolved):
         return CrossPerplexity(variant.label, problem="the variant's tokenizer differs")
     tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
     scored = await variant.score_tokens(score_tokens_request(answer, tokens))

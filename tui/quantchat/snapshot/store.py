@@ -22,7 +22,7 @@ from quantchat.errors import UserError
 from quantchat.files import is_folder, write_new, write_whole
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
 from quantchat.text import one_line
-from quantchat.wire.codec import MOST
+from quantchat.wire.codec import LARGEST_INTEGER
 from quantchat.wire.redaction import redactor
 
 LIST_BYTES = 32 * 2**20
@@ -131,7 +131,7 @@ _FORMAT_WORDS = frozenset(
 def _writable(value: Any, redact: Callable[[str], str]) -> Any:
     """Return a copy of parsed JSON without secrets in its strings, and with bounded numbers."""
     if type(value) is int:
-        return max(-MOST, min(value, MOST))
+        return max(-LARGEST_INTEGER, min(value, LARGEST_INTEGER))
     if isinstance(value, str):
         return value if value in _FORMAT_WORDS else redact(value)
     if isinstance(value, dict):
@@ -343,7 +343,7 @@ def _finite(digits: str) -> float:
 
 def _sized(digits: str) -> int:
     value = int(digits[:21])  # reading all digits could take long
-    if abs(value) > MOST:
+    if abs(value) > LARGEST_INTEGER:
         raise ValueError(f"{digits[:40]} is too large a number")
     return value
 

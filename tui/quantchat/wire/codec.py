@@ -1,4 +1,4 @@
-"""Build dataclasses from parsed JSON, strictly: each field of its type, and no unknown field."""
+"""Build dataclasses from parsed JSON strictly: refuse wrong types and unknown fields."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _T = TypeVar("_T")
 FORMERLY = "formerly"
 """Key of a field's metadata for its old name, which saved snapshots still use."""
 
-MOST = 2**63 - 1
-"""The largest whole number of a field; a larger number becomes this one. A server or a config may
-give any number, but every JSON library must be able to read the snapshot."""
+LARGEST_INTEGER = 2**63 - 1
+"""Largest whole number of a field; a larger number is replaced by it. A server or a config may give
+any number, but every JSON library must be able to read the snapshot."""
 
 
 def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
@@ -68,9 +68,10 @@ def _hints(cls: type[Any]) -> dict[str, object]:
 
 
 def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
-    """Check `value` against the few forms of type the messages use; convert nested dataclasses.
+    """Check `value` against the type `hint`, and build nested dataclasses.
 
-    `Any` and `object` stand for any JSON value, which is taken as it is.
+    Only the kinds of types that the messages use are known. For `Any` and `object` any JSON value
+    is returned unchanged.
     """
     if hint is Any or hint is object:
         return value
@@ -94,9 +95,9 @@ def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value, saved=saved)
     if hint is int and type(value) is int:
-        return max(-MOST, min(value, MOST))
+        return max(-LARGEST_INTEGER, min(value, LARGEST_INTEGER))
     if hint is float and type(value) is int:
-        return float(max(-MOST, min(value, MOST)))
+        return float(max(-LARGEST_INTEGER, min(value, LARGEST_INTEGER)))
     if isinstance(hint, type) and type(value) is hint:
         return value
     if origin is typing.Literal:

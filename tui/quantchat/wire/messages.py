@@ -16,7 +16,7 @@ from quantchat.wire.variant import Ledger, Resolved
 VERSION = 2
 
 NO_ID = -1
-"""Stands for a missing token id in a server's stream, in which an entry is a chunk of text."""
+"""The token id of a chunk of text from a server, which reports no ids."""
 
 
 # ---------------------------------------------------------------- what is generated
@@ -37,7 +37,8 @@ class Sampling:
     seed: int = 0
     """Seed of the sampling."""
     min_p: float = 0.0
-    """Sample from tokens at least this times as likely as the likeliest one; 0 is off."""
+    """Sample from tokens with at least this fraction of the likeliest token's probability; 0 is
+    off."""
     presence_penalty: float = 0.0
     """Subtract this from the logit of each token that is already in the answer; 0 is off."""
     frequency_penalty: float = 0.0
@@ -47,7 +48,7 @@ class Sampling:
     stop: list[str] = field(default_factory=list)
     """Texts that end the answer; the answer does not contain the text that ended it."""
     max_thinking_tokens: int = 0
-    """Most tokens of thoughts; then the mark that ends them is inserted. 0: no such limit."""
+    """Most tokens of thoughts; after them the mark that ends thoughts is inserted. 0: no limit."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Load:
     device: str = "auto"
     attention: str = "auto"
     decode: str = "auto"
-    """Decode mode; `quantchat.worker.decode.modes` knows them."""
+    """Decode mode (see `quantchat.worker.decode.modes.choose`)."""
     trust_remote_code: bool = False
     threads: int = 0
     """CPU threads while loading; 0 leaves torch's own choice."""
@@ -109,7 +110,7 @@ class Generate:
 
 
 END = -1
-"""Stands in place of a token id: the answer ends here, with any of the model's end tokens."""
+"""Used in place of a token id for the end of the answer: any of the model's end tokens."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +121,22 @@ class ScoreTokens:
     """
 
     number: int
+    """Number of the request, which its `TokenScores` repeats."""
     messages: list[Message]
     """The chat that `ids` answer."""
     ids: list[int]
-    """`END` may stand for the last one."""
+    """Token ids; the last one may be `END`."""
     first: int = 0
     """Index of the first token to report; the tokens before it are only context."""
     also: list[int] = field(default_factory=list)
-    """Other tokens to report at the position of the last one."""
+    """Other tokens whose log-probabilities are reported at the position of the last of `ids`."""
     prompt_tokens: int = 0
-    """The value in the `Generate` that was answered."""
+    """`prompt_tokens` of the `Generate` that was answered."""
     batch: int = 1
-    """Number of identical rows to compute at once; of requests at once to a server."""
+    """Number of identical rows to compute at once; for a server, the number of equal requests sent
+    at once."""
     text: str = ""
-    """The whole answer, in place of `ids`: a server tokenizes it again."""
+    """For a server: the whole answer, which it tokenizes again; used in place of `ids`."""
     threads: int = 0
 
 
@@ -172,7 +175,8 @@ class Alive:
 
 
 LoadStage = Literal["fetching the model", "importing libraries", "loading weights", "warming up"]
-"""Stages of loading a variant that the load time is split into, in order. Engines have more."""
+"""Stages of loading a variant whose times are reported in `Ready`, in order. Engines report
+progress of further stages."""
 
 FETCHING: LoadStage = "fetching the model"
 IMPORTING: LoadStage = "importing libraries"
@@ -182,7 +186,7 @@ WARMING_UP: LoadStage = "warming up"
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a stage: `done` of `total`, which is 0 if it cannot be counted."""
+    """Progress of a stage: `done` of `total`; `total` is 0 if the stage cannot be counted."""
 
     stage: str
     done: int = 0
@@ -321,11 +325,11 @@ class TokenScores:
     """Number of tokens that were likelier: 0 for the token that greedy decoding takes."""
     also: list[float] = field(default_factory=list)
     problem: str = ""
-    """Why there are no figures; empty if there are figures."""
+    """Why there are no log-probabilities; empty if there are."""
 
 
 FailureKind = Literal[
-    # of the machine and the libraries
+    # failures of the machine and the libraries
     "out_of_memory",
     "device_busy",
     "device_failed",
@@ -334,7 +338,7 @@ FailureKind = Literal[
     "missing_library",
     "no_space",
     "environment",
-    # of what was asked for
+    # requests that cannot be carried out
     "context_full",
     "bad_checkpoint",
     "bad_calibration",
@@ -342,7 +346,7 @@ FailureKind = Literal[
     "unsupported",
     "stopped",
     "fetch_failed",
-    # of a server
+    # failures of a server
     "server_unreachable",
     "server_silent",
     "server_denied",

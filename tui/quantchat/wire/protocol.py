@@ -39,8 +39,7 @@ from quantchat.wire.messages import (
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, JobResult
 
-# The types are given as strings, because a chat needs no types of jobs: these are imported when
-# needed.
+# The types of jobs are given as strings and imported when needed, because a chat needs none.
 Command = Union[Load, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
 Event = Union[
     Hello,

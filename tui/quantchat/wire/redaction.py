@@ -45,16 +45,16 @@ def names_secret(name: str) -> bool:
 _named: set[str] = set()
 
 
-def also_secret(name: str) -> None:
-    """Redact the value of the environment variable `name` too.
+def declare_secret(name: str) -> None:
+    """Also redact the value of the environment variable `name`, whatever its name.
 
-    If streams are guarded already, call `guard_streams` again.
+    If `guard_streams` was called before, call it again.
     """
     _named.add(name)
 
 
 def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return each secret's value, and the name of the variable to put in its place."""
+    """Return the name of the variable that holds it by each secret's value."""
     found = {}
     for name, value in environment.items():
         if (names_secret(name) or name in _named) and _is_secret(value.strip()):

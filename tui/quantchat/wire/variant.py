@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SERVER = "server"
-"""The `device` of a variant on a server of another program, whose memory is not known."""
+"""The `device` of a variant on a server that was already running. Its memory is not known."""
 STARTED_SERVER = "server started here"
 """The `device` of a variant on a server that the worker started; its memory is that of the process
 tree."""
@@ -25,13 +25,14 @@ class Resolved:
     kernel: str
     """Class (and format) of the quantized linear layers, e.g. `Linear4bit nf4, double quant`."""
     dtype: str
-    """Dtype of the computation, e.g. `bfloat16`; for a server `not told`, or its quantization."""
+    """Dtype of the computation, e.g. `bfloat16`; for a server `not reported`, or its
+    quantization."""
     device: str
     """`cpu`, `cuda:0` and so on; for a server `server` or `server started here`."""
     device_name: str
     """Name of the GPU or the CPU; for a server its host and port."""
     attention: str
-    """Attention implementation, e.g. `sdpa`; `not told` for a server."""
+    """Attention implementation, e.g. `sdpa`; `not reported` for a server."""
     decode: str
     """Decode mode; for a server, whether it was asked for chats or for completions."""
     context_length: int
@@ -103,15 +104,15 @@ class Resolved:
         return "+".join([self.device, *others])
 
 
-def same_tokens(a: Resolved, b: Resolved) -> bool:
-    """Return whether the token ids of both mean the same; False if one is unknown."""
+def same_vocabulary(a: Resolved, b: Resolved) -> bool:
+    """Return whether a token id means the same for both; False if a vocabulary is not known."""
     if a.vocabulary_hash and b.vocabulary_hash:
         return a.vocabulary_hash == b.vocabulary_hash
     return a.tokenizer_hash == b.tokenizer_hash != ""
 
 
-def loops_differ(a: Resolved | None, b: Resolved | None) -> bool:
-    """Return whether quantchat decoded both, in different modes.
+def decode_modes_differ(a: Resolved | None, b: Resolved | None) -> bool:
+    """Return whether quantchat decoded both variants (no server did), in different modes.
 
     A ratio of their speeds then compares the decode modes too, not only the quantization.
     """

@@ -1,8 +1,8 @@
 """Recognize faults of the environment, as opposed to faults of a model's files.
 
-While a model is loaded, a folder that cannot be written, a full disk, a proxy or an encoding raise
-many kinds of exceptions. Each is reported with its path and the environment variable that names
-another folder.
+While a model is loaded, a read-only folder, a full disk, a proxy or an encoding can raise many
+kinds of exceptions. Each fault is reported with the path, and with the environment variable that
+sets another folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _FOLDERS = {
     "XDG_CACHE_HOME": ("the cache folder", "set XDG_CACHE_HOME"),
     "HOME": ("the home directory", "set HOME"),
 }
-"""The purpose of the folder that each environment variable names, and how to name another one."""
+"""By environment variable: the purpose of the folder that it names, and how to use another
+folder."""
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -38,9 +39,9 @@ _BROKEN = (errno.EIO, errno.ESTALE, errno.ENXIO)
 _GRAVE = (*_FORBIDDEN, *_FULL, *_TOO_MANY, *_BROKEN)
 
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
-"""Packages whose exceptions are faults of the network, unless they name a path."""
+"""Packages whose exceptions are faults of the network."""
 _ANSWERED = ("HTTPStatusError", "HTTPError", "HfHubHTTPError")
-"""Exceptions for the answer of a server: the network worked."""
+"""Exceptions that report an answer of the server, which means that the network worked."""
 
 
 def environment_failure(error: BaseException, loading: str = "") -> Failed | None:
@@ -48,17 +49,18 @@ def environment_failure(error: BaseException, loading: str = "") -> Failed | Non
 
     `loading` is the folder or id of the model that is being loaded: it begins the reason.
     """
-    for one in _chain(error):
-        if (found := _of(one, loading)) is not None:
+    for one in _causes(error):
+        if (found := _classify(one, loading)) is not None:
             kind, reason, hint = found
             return Failed(kind, f"cannot load {loading}: {reason}" if loading else reason, hint)
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and its causes; of exceptions that were handled before, only grave ones.
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and its causes; of exceptions that were already handled, only grave ones.
 
-    A library often tries a file, handles the error that it is missing, and fails at another file.
+    A library often tries a file, handles the error that it is missing, and then fails at another
+    file: the missing file is not the cause.
     """
     seen: list[BaseException] = []
     one: BaseException | None = error
@@ -71,7 +73,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     yield from seen
 
 
-def _of(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | None:
+def _classify(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | None:
     """Return kind, reason and hint for one exception, or None."""
     text = " ".join(str(error).split())
     if "No usable temporary directory" in text:
@@ -82,7 +84,7 @@ def _of(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | No
             f"this user ({os.getuid()}) has no home directory and no passwd entry",
             "set HOME and USER",
         )
-    if isinstance(error, UnicodeError) and _by_locale(error):
+    if isinstance(error, UnicodeError) and _encoding_of_locale(error):
         return (
             KIND,
             f"text cannot be read or written in this locale's encoding: {text[:150]}",
@@ -93,13 +95,13 @@ def _of(error: BaseException, loading: str) -> tuple[FailureKind, str, str] | No
         name = program if isinstance(program, str) else " ".join(map(str, program))[:100]
         return KIND, f"a program failed: {name or text[:100]}", "look at the worker's log"
     if isinstance(error, OSError) and error.errno is not None and not _of_network(error):
-        return _of_file(error, loading)
+        return _file_failure(error, loading)
     if _of_network(error) or (loading and re.search(r"\bproxy\b", text, re.IGNORECASE)):
-        return _network(error, text)  # an invalid proxy address is a ValueError
+        return _network_failure(error, text)  # an invalid proxy address raises ValueError
     return None
 
 
-def _by_locale(error: UnicodeError) -> bool:
+def _encoding_of_locale(error: UnicodeError) -> bool:
     """Return whether the locale chose the encoding: files of models are in UTF-8."""
     encoding = str(getattr(error, "encoding", "")).lower()
     return bool(encoding) and not encoding.startswith("utf")
@@ -113,54 +115,57 @@ def _of_network(error: BaseException) -> bool:
     return of_library or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _network(error: BaseException, text: str) -> tuple[FailureKind, str, str]:
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if "proxy" in said.lower():
-        hint = f"check {_set('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
-    elif "ssl" in said.lower() or "certificate" in said.lower():
+def _network_failure(error: BaseException, text: str) -> tuple[FailureKind, str, str]:
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if "proxy" in message.lower():
+        hint = f"check {_set_variables('HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY')}"
+    elif "ssl" in message.lower() or "certificate" in message.lower():
         hint = "set SSL_CERT_FILE to the certificates of your network"
     else:
         hint = "check the network and HF_ENDPOINT, or name a folder that holds the model"
-    return "fetch_failed", f"the network failed: {said[:200]}", hint
+    return "fetch_failed", f"the network failed: {message[:200]}", hint
 
 
-def _set(*names: str) -> str:
+def _set_variables(*names: str) -> str:
     """Return the variables that are set, in upper or lower case; all of them if none is set."""
     there = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
     return ", ".join(there or names)
 
 
-def _of_file(error: OSError, loading: str) -> tuple[FailureKind, str, str] | None:
+def _file_failure(error: OSError, loading: str) -> tuple[FailureKind, str, str] | None:
     named = error.filename if error.filename is not None else error.filename2
     path = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else ""
     why = f"{path}: {error.strerror}" if path else str(error.strerror)
-    label, cure = variable_for(path)
+    label, hint = variable_for(path)
     if error.errno in _FULL:
-        cure = (
-            f"free some space, or {cure} to a folder on another disk"
-            if cure
+        hint = (
+            f"free some space, or {hint} to a folder on another disk"
+            if hint
             else "free some space there"
         )
-        return "no_space", f"the disk is full: {why}", cure
+        return "no_space", f"the disk is full: {why}", hint
     if error.errno in _TOO_MANY:
         return KIND, f"too many open files: {why}", "raise the limit: ulimit -n 4096"
     if error.errno in _BROKEN:
         return KIND, f"the disk or its network failed: {why}", "look at `dmesg`, then retry"
     own = loading.startswith("/") and _below(path, loading)
     if error.errno in _FORBIDDEN:
-        if own or not cure:
+        if own or not hint:
             return KIND, why, "give this user read access, or name a copy that this user can read"
-        return KIND, f"{label} cannot be used: {why}", f"{cure} to a writable folder"
+        return KIND, f"{label} cannot be used: {why}", f"{hint} to a writable folder"
     if error.errno == errno.ENOENT and path and "/" not in path:
         return KIND, f"the program {path} is not installed", f"install {path}"
     return None  # a file of the model
 
 
 def variable_for(path: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """Return the purpose of the folder around `path` and how to name another; empty if unknown."""
+    """Return the purpose of the known folder that contains `path`, and how to use another folder.
+
+    Both are empty if no variable names such a folder; of several the innermost counts.
+    """
     named = {"TMPDIR": "/tmp", **environ}  # noqa: S108 - where TMPDIR is not set
-    around = [(name, folder) for name in _FOLDERS if (folder := named.get(name))]
-    inner = [(len(folder), name) for name, folder in around if _below(path, folder)]
+    candidates = [(name, folder) for name in _FOLDERS if (folder := named.get(name))]
+    inner = [(len(folder), name) for name, folder in candidates if _below(path, folder)]
     return _FOLDERS[max(inner)[1]] if inner else ("", "")
 
 

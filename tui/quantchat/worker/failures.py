@@ -7,7 +7,7 @@ import re
 import traceback
 from dataclasses import replace
 
-from quantchat.common.cuda_driver import OTHER_BUILD
+from quantchat.common.cuda_driver import OTHER_BUILD_HINT
 from quantchat.wire.messages import Failed, FailureKind
 from quantchat.wire.redaction import redacted
 from quantchat.worker.environment_failures import environment_failure
@@ -17,7 +17,7 @@ DEVICE_FAILED: FailureKind = "device_failed"
 
 
 class Refused(Exception):
-    """Raised in the worker for a request that it cannot or will not do, with the failure."""
+    """A request that the worker cannot or will not carry out; `failure` is reported to the user."""
 
     def __init__(self, kind: FailureKind, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ _CUDA_FULL = re.compile(
     r"CUDA out of memory|(?:CUDA (?:driver )?error|Triton Error \[CUDA\]): out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
-"""Messages of torch's allocator, of contexts, graphs and modules without memory, and of cuBLAS."""
+"""Messages for a full GPU: of torch's allocator, of CUDA (contexts, graphs, modules), of cuBLAS."""
 _CUDA_BUSY = re.compile(r"CUDA-capable device(?:s|\(s\)) (?:are|is/are) busy or unavailable")
 """`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, of CUDA 11 and later."""
 _CUDA_LOST = re.compile(
@@ -67,9 +67,11 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
     text = redacted(" ".join(str(error).split()))
     if (sizes := _out_of_memory(error)) is not None:
         needed, free = sizes
-        asked = f": {needed / 2**20:,.0f} MiB more were needed" if needed >= 0 else ""
-        had = f", {free / 2**20:,.0f} MiB were free" if free >= 0 else ""
-        return Failed("out_of_memory", f"out of memory{asked}{had}", _SMALLER, turn, needed, free)
+        needed_text = f": {needed / 2**20:,.0f} MiB more were needed" if needed >= 0 else ""
+        free_text = f", {free / 2**20:,.0f} MiB were free" if free >= 0 else ""
+        return Failed(
+            "out_of_memory", f"out of memory{needed_text}{free_text}", _SMALLER, turn, needed, free
+        )
     if _CUDA_BUSY.search(text):
         return Failed(
             "device_busy",
@@ -80,7 +82,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         )
     if _NO_KERNEL_IMAGE.search(text):
         return Failed(
-            "no_kernel_image", _shortened(f"not built for this GPU: {text}"), OTHER_BUILD, turn
+            "no_kernel_image", _shortened(f"not built for this GPU: {text}"), OTHER_BUILD_HINT, turn
         )
     if lost := _CUDA_LOST.search(text):
         return Failed(
@@ -96,7 +98,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "missing_library",
             f"the library {error.name} is not installed for this interpreter",
-            f"install {error.name} for it, or name another `python` in the variant",
+            f"install {error.name} for it, or set `python` in the profile to one that has it",
             turn,
         )
     if isinstance(error, ImportError):  # transformers says which library a checkpoint needs
@@ -105,7 +107,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             _shortened(f"cannot load {loading}: {text}" if loading else text),
             f"python -m pip install {named[1]}"
             if (named := _INSTALL.search(text))
-            else "install it for this interpreter, or use the engine made for this checkpoint",
+            else "install the library that it names for this interpreter, or use another engine",
             turn,
         )
     if type(error).__name__ == "PanicException":  # of Rust, in the tokenizers library
@@ -149,7 +151,7 @@ def _shortened(text: str, most: int = 300) -> str:
 
 
 def _out_of_memory(error: BaseException) -> tuple[int, int] | None:
-    """Return (needed, free) in bytes, -1 if the message does not say; None for other errors.
+    """Return (needed, free) in bytes, each -1 if not known; None if `error` is another error.
 
     torch has no exception class for the CPU's allocator, so the message is parsed.
     """
@@ -161,6 +163,6 @@ def _out_of_memory(error: BaseException) -> tuple[int, int] | None:
             needed = int(float(sizes[1]) * _UNITS.get(sizes[2], 0)) or -1
             return needed, int(float(sizes[3]) * _UNITS.get(sizes[4], 0))
         return -1, -1
-    if isinstance(error, MemoryError) or "Cannot allocate memory" in text:  # ENOMEM, of mmap say
+    if isinstance(error, MemoryError) or "Cannot allocate memory" in text:  # ENOMEM, e.g. of mmap
         return -1, -1
     return None

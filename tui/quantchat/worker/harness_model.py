@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness asks a model that is no torch model: one question at a time."""
+"""A model that is not a torch model, as lm-evaluation-harness asks it: one question at a time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MOST_TOKENS = 256
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]
-    """Takes the place of the harness's `HFLM`; `name` is that of the model.
+    """Used in place of the harness's `HFLM` for the model `name`.
 
-    `tokenizer` is one with the methods of transformers', `variables` are those of its chat
+    `tokenizer` has the methods of transformers' tokenizers; `variables` are those of its chat
     template. `context_length` is the most tokens of prompt and answer together.
     """
 
@@ -53,7 +53,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        """Return the ids of `string`, without special tokens unless asked for, as `HFLM`."""
+        """Return the ids of `string`, by default without special tokens, like `HFLM`."""
         ids: list[int] = self.tokenizer(string, add_special_tokens=bool(add_special_tokens))[
             "input_ids"
         ]
@@ -114,9 +114,9 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         if room < 1:
             raise Refused(
                 "context_full",
-                f"the task asks for answers of {most} tokens, the model takes"
-                f" {self._context_length} with the prompt",
-                "set a larger n_ctx (of gguf), or limit max_gen_toks in the task",
+                f"the task asks for answers of {most} tokens, but the model's context has"
+                f" {self._context_length} for prompt and answer together",
+                "set a larger n_ctx (engine gguf), or a smaller max_gen_toks in the task",
             )
         sampling = Sampling(
             temperature=float(settings.get("temperature") or 0.0)
@@ -135,7 +135,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @abstractmethod
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
-        """Return the log-likelihood of `continuation`, and whether it is the greedy one."""
+        """Return the log-likelihood of `continuation`, and whether greedy decoding gives it."""
 
     @abstractmethod
     def _generated(self, ids: list[int], sampling: Sampling, most: int, until: list[str]) -> str:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
-"""Libraries that no loader of quantchat needs; each loader lists more in `UNUSED`."""
+"""Libraries that no loader of quantchat needs. A loader lists further ones in its `UNUSED`."""
 
 _IMPORTED_BY = {"auto-round": ("pandas",)}
-"""What a checkpoint's library imports at any use, by `quant_method`. Checked with auto-round
-0.16."""
+"""Hidden libraries that the library of a quantization always imports, by `quant_method`. Checked
+with auto-round 0.16."""
 
 
-def show_needed(quant_method: str) -> None:
-    """Stop hiding what the library of a checkpoint of `quant_method` imports."""
+def unhide(quant_method: str) -> None:
+    """Stop hiding the libraries that loading a checkpoint of `quant_method` imports."""
     for name in _IMPORTED_BY.get(quant_method, ()):
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]

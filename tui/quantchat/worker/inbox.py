@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
 
 Request = Union[Load, Generate, ScoreTokens, "AnyJob"]
-"""Commands that are done in their order; all others take effect as soon as they are read."""
+"""Commands that are carried out in order, one at a time. All others act as soon as they are
+read."""
 
 
 class Inbox:
     """Reads commands from `fd`. The end of this pipe, or Shutdown, ends the process at once.
 
-    An exception while reading ends the process too, after `failed` has reported it: a worker that
-    reads no commands could not be stopped.
+    An exception while reading also ends the process, because a worker that reads no commands could
+    not be stopped. `failed` is called with the exception before that.
     """
 
     def __init__(self, fd: int, failed: Callable[[BaseException], None]) -> None:
@@ -32,7 +33,7 @@ class Inbox:
         self._queue: queue.SimpleQueue[tuple[int, Request | ProtocolError]] = queue.SimpleQueue()
         self._stopped: int | None = None
         """The turn that was stopped last."""
-        self._came = 0
+        self._received = 0
         """Number of commands read so far."""
         self._current = 0
         """Number of the command that `next` returned last."""
@@ -51,28 +52,26 @@ class Inbox:
         return item
 
     def stopped(self, turn: int) -> bool:
-        """Return whether a `Stop` for `turn` has come. Cheap enough to call for every token."""
+        """Return whether a `Stop` for `turn` was read. Cheap enough to call for every token."""
         return self._stopped == turn
 
-    def overtaken(self) -> bool:
-        """Return whether any command came after the request that `next` returned last."""
-        return self._came > self._current
+    def cancelled(self) -> bool:
+        """Return whether a command was read after the request that `next` returned last."""
+        return self._received > self._current
 
     def _run(self) -> None:
         with os.fdopen(self._fd, "rb") as lines:
             for line in lines:
-                self._came += 1
+                self._received += 1
                 try:
                     command = decode_command(line)
                 except ProtocolError as error:
-                    self._queue.put((self._came, error))
+                    self._queue.put((self._received, error))
                     continue
                 if isinstance(command, Stop):
                     self._stopped = command.turn
                 elif isinstance(command, Shutdown):
                     break
-                elif not isinstance(
-                    command, StopScoring
-                ):  # whose arrival has just cancelled the scoring
-                    self._queue.put((self._came, command))
+                elif not isinstance(command, StopScoring):  # counting it has cancelled the scoring
+                    self._queue.put((self._received, command))
         end_now()

@@ -42,9 +42,10 @@ FLUSH_S = 5.0
 
 
 def main(commands: int, events: int, life: int, parent: int) -> int:
-    """Do the commands from descriptor `commands`, send events to `events`, until `parent` ends.
+    """Carry out the commands from the pipe `commands`, and send events to the pipe `events`.
 
-    `life` is a pipe that is closed when the parent ends.
+    The pipes are file descriptors. `life` is a third pipe, which is closed when the process
+    `parent` (its id) ends; then this process ends too.
     """
     began = time.perf_counter()
     for fd in (commands, events):
@@ -87,7 +88,7 @@ class _Server:
                 self._do(command)
             except BaseException as error:  # noqa: BLE001 - every error must be reported
                 if self._opener is not None and self._opener.explains(error):
-                    continue  # the server's watcher reports it
+                    continue  # the watcher of the started server reports this failure
                 log(error)
                 failure = describe(error, turn=turn, loading=loading)
                 self._outbox.send(failure)
@@ -125,15 +126,15 @@ class _Server:
                 self._run(command)
 
     def _stopped(self, turn: int) -> bool:
-        """Return whether to stop decoding `turn`: on request, or if more tokens are useless."""
+        """Return whether to stop decoding `turn`: on request, or because its answer has ended."""
         return self._inbox.stopped(turn) or self._outbox.complete(turn)
 
     def _score_tokens(self, command: ScoreTokens) -> None:
         try:
             if self._decoder is None:
                 raise Refused("internal", "asked to score tokens before a model was loaded")
-            scores = self._decoder.score_tokens(command, self._inbox.overtaken)
-        except Exception as error:  # noqa: BLE001 - no reason to end the variant
+            scores = self._decoder.score_tokens(command, self._inbox.cancelled)
+        except Exception as error:  # noqa: BLE001 - the variant can still answer
             scores = TokenScores(command.number, problem=describe(error).reason)
         self._outbox.send(scores)
 
@@ -164,11 +165,11 @@ class _Server:
         hide_unused(command)
         from quantchat.worker.model.hub import of_mib
 
-        begun: list[tuple[str, float]] = []
+        stages_begun: list[tuple[str, float]] = []
 
         def stage(name: str) -> None:
             self._outbox.send(Progress(name))
-            begun.append((name, time.perf_counter()))
+            stages_begun.append((name, time.perf_counter()))
 
         def fetching(done: int, total: int) -> None:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
@@ -186,12 +187,12 @@ class _Server:
             loaded.template_text,
             command.options.get("thought_marks"),
         )
-        ends = [at for _, at in begun[1:]] + [ready]
-        took: defaultdict[str, float] = defaultdict(float)
-        for (name, at), end in zip(begun, ends, strict=True):
-            took[name] += end - at
-        imported = begun[0][1] - self._began + took[IMPORTING]
-        fetch, weights = took[FETCHING], took[WEIGHTS]
+        ends = [at for _, at in stages_begun[1:]] + [ready]
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for (name, at), end in zip(stages_begun, ends, strict=True):
+            seconds[name] += end - at
+        imported = stages_begun[0][1] - self._began + seconds[IMPORTING]
+        fetch, weights = seconds[FETCHING], seconds[WEIGHTS]
         self._outbox.send(
             Ready(
                 resolved=decoder.resolved(),

@@ -15,14 +15,14 @@ _OVERHEAD = {
     "codebook": ("code",),
     "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
 }
-"""Data that a quantization stores beside the weights, and the names of these tensors in
+"""Data that a quantization stores in addition to the weights, and the names of these tensors in
 bitsandbytes, GPTQModel, torchao and compressed-tensors."""
 
 _KINDS = {name: kind for kind, names in _OVERHEAD.items() for name in names}
 
 
 @dataclass
-class Holdings:
+class TensorBytes:
     """Bytes of all tensors of a `torch.nn.Module`; shared storage counts once.
 
     Besides parameters and buffers this includes what bitsandbytes attaches to its parameters
@@ -37,14 +37,14 @@ class Holdings:
     _seen: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, model: Any) -> Holdings:
+    def of(cls, model: Any) -> TensorBytes:
         """Count the tensors of `model`."""
         found = cls()
         for module in model.modules():
             for named in (module._parameters, module._buffers, vars(module)):
                 for name, value in named.items():
                     found._count(name, value)
-            # bitsandbytes moves the weights and scales of int8 there at first use.
+            # bitsandbytes moves the weights and scales of int8 into `state` at first use.
             found._count_parts(vars(module).get("state"), ("CB", "SCB"))
             if isinstance(meta := vars(module).get("meta"), dict):  # HQQ
                 for name, value in meta.items():
@@ -60,13 +60,13 @@ class Holdings:
             inner, _ = value.__tensor_flatten__()
             self._count_parts(value, tuple(inner))
             return
-        # Count storages: a repacked weight may have views of several shapes.
+        # Count storages, not tensors: a repacked weight may have views of several shapes.
         storage = value.untyped_storage()
         if storage.data_ptr() not in self._seen and storage.nbytes():
             self._seen.add(storage.data_ptr())
             self.by_dtype[str(value.dtype).removeprefix("torch.")] += storage.nbytes()
             self.by_device[str(value.device)] += storage.nbytes()
-            self._name(name, storage.nbytes())
+            self._count_overhead(name, storage.nbytes())
         self._count_parts(value, ("CB", "SCB"))
         state = getattr(value, "quant_state", None)
         while state is not None:
@@ -77,8 +77,8 @@ class Holdings:
         for name in names:
             self._count(name, getattr(holder, name, None))
 
-    def _name(self, name: str, size: int) -> None:
-        if name in ("scales_and_zeros", "scale_and_zero"):  # interleaved for the processor's kernel
+    def _count_overhead(self, name: str, size: int) -> None:
+        if name in ("scales_and_zeros", "scale_and_zero"):  # both in one tensor, for CPU kernels
             self.overhead["scales"] += size // 2
             self.overhead["zeros"] += size // 2
         elif name in _KINDS:
@@ -93,7 +93,7 @@ def is_subclass(tensor: Any) -> bool:
 def kv_cache_bytes(cache: Any) -> int:
     """Return the bytes of a transformers `Cache`: keys and values of all layers.
 
-    The keys of an indexer (DeepSeek sparse attention), which grow with them, count too.
+    The keys of an indexer (DeepSeek sparse attention), which grow with the cache, are included.
     """
     total = 0
     for name in ("key_cache", "value_cache"):  # of transformers 4
@@ -109,7 +109,7 @@ def kv_cache_bytes(cache: Any) -> int:
 
 
 def _bytes_within(stored: Any) -> int:
-    """Return the bytes of the tensors in `stored`: a tensor, or a tuple or dict with some."""
+    """Return the bytes of the tensors in `stored`: a tensor, tuple, list or dict of tensors."""
     if isinstance(stored, dict):
         return sum(map(_bytes_within, stored.values()))
     if isinstance(stored, tuple | list):
@@ -124,22 +124,22 @@ class Peak:
         self.bytes = -1
         self.at_ns = -1
 
-    def see(self, highest: int, now: int) -> None:
+    def update(self, highest: int, now: int) -> None:
         """Store `highest`, in bytes, which was read at `now`."""
         if highest > self.bytes:
             self.bytes, self.at_ns = highest, now
 
 
 class LedgerReader:
-    """Reads the ledger of one loaded model; cheap enough for twice a second."""
+    """Reads the memory ledger of one loaded model; cheap enough to be read twice a second."""
 
     def __init__(self, model: Any, device: str, draft: Any = None) -> None:
         """Read the ledger of `model` and, if there is one, of the model `draft`."""
         self._device = device
-        self._held = Holdings.of(model)
-        drafting = Holdings.of(draft) if draft is not None else Holdings()
+        self._tensors = TensorBytes.of(model)
+        drafting = TensorBytes.of(draft) if draft is not None else TensorBytes()
         self._draft = drafting.by_dtype.total()
-        places = {*self._held.by_device, *drafting.by_device}
+        places = {*self._tensors.by_device, *drafting.by_device}
         gpus = sorted(gpu for gpu in places if gpu.startswith("cuda"))
         self._gpus = gpus or [device]
         self._peak = Peak()
@@ -147,7 +147,7 @@ class LedgerReader:
     def read(self, kv_cache: int) -> Ledger:
         """Return the ledger of this moment; `kv_cache` is the size of the KV cache in bytes."""
         now = time.perf_counter_ns()
-        weights = self._held.by_dtype.total()
+        weights = self._tensors.by_dtype.total()
         by_gpu: dict[str, int] = {}
         if self._device.startswith("cuda"):
             import torch
@@ -162,13 +162,13 @@ class LedgerReader:
         else:
             other = slack = non_torch = -1
             process, highest = resident_bytes()
-        self._peak.see(highest, now)
+        self._peak.update(highest, now)
         return Ledger(
             device=self._device,
             weights=weights,
-            weights_by_dtype=dict(self._held.by_dtype),
+            weights_by_dtype=dict(self._tensors.by_dtype),
             draft=self._draft,
-            overhead=dict(self._held.overhead),
+            overhead=dict(self._tensors.overhead),
             kv_cache=kv_cache,
             other_live=other,
             slack=slack,
@@ -177,7 +177,7 @@ class LedgerReader:
             peak=self._peak.bytes,
             peak_at_ns=self._peak.at_ns,
             at_ns=now,
-            weights_by_device=dict(self._held.by_device) if len(by_gpu) > 1 else {},
+            weights_by_device=dict(self._tensors.by_device) if len(by_gpu) > 1 else {},
             reserved_by_device=by_gpu if len(by_gpu) > 1 else {},
         )
 

@@ -1,11 +1,11 @@
-"""Send events from a separate thread, so that decoding never waits for the reader.
+"""Send events from a separate thread, so that decoding never waits for the program to read them.
 
 The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
 time into a queue. Only the decoding thread may run torch.
 
 An exception in this thread ends the answer it belongs to: it is reported as that turn's failure,
-and the rest of the turn is dropped. Outside of an answer it is reported as the variant's failure.
-An exception that cannot be reported ends the worker, and the parent notices that.
+and the rest of the turn is dropped. Between two answers it is reported as the variant's failure. If
+it cannot be reported, the worker ends, which the program notices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantchat.worker.thinking_limit import PieceStream, ThinkingLimit
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
-"""Tokens within this many seconds are one batch. A screen shows new text less often than that."""
+"""Tokens within this many seconds are sent as one batch. The screen shows new text less often."""
 
 MEMORY_S = 0.5
 """Fewest seconds between two memory ledgers while decoding."""
@@ -60,10 +60,10 @@ class _End:
 class _Pieces:
     """Decodes token ids one by one into pieces; joined, these are the text of all tokens.
 
-    A tokenizer with tokens for single bytes decodes a run of them as a whole: bytes that are not
-    UTF-8 turn the characters before them in the same run into U+FFFD too, which the stream of
-    `tokenizers` takes for an error ("Invalid prefix encountered"). Then the pieces so far stay, and
-    a new stream begins with the tokens that have completed no text yet.
+    A tokenizer with tokens for single bytes decodes consecutive byte tokens as a whole: bytes that
+    are not UTF-8 turn the characters before them into U+FFFD too, for which the stream of
+    `tokenizers` raises an exception ("Invalid prefix encountered"). Then the pieces so far stay,
+    and a new stream begins with the tokens that have completed no text yet.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -74,24 +74,24 @@ class _Pieces:
         from tokenizers.decoders import DecodeStream
 
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._waiting: list[int] = []
+        self._incomplete: list[int] = []
         """Tokens that have completed no text yet."""
 
     def step(self, token: int) -> str:
         """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
-        waiting = [*self._waiting, token]
+        incomplete = [*self._incomplete, token]
         try:
             return self._step(token)
         except Exception:  # noqa: BLE001 - `tokenizers` raises no narrower class
             self._begin()
-            return "".join(map(self._step, waiting))
+            return "".join(map(self._step, incomplete))
 
     def _step(self, token: int) -> str:
         piece: str | None = self._stream.step(self._tokenizer, token)
         if piece:
-            self._waiting.clear()
+            self._incomplete.clear()
         else:
-            self._waiting.append(token)
+            self._incomplete.append(token)
         return piece or ""
 
 
@@ -105,7 +105,8 @@ class Outbox:
         self._fd = fd
         self._alive_s = alive_s
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._held: list[Any] = []
+        self._put_back: list[Any] = []
+        """An item that `_batch` took from the queue and did not use."""
         self._tokenizer: Any = None
         self._marks: Marks
         self._read_memory: Callable[[], Memory] | None = None
@@ -113,6 +114,7 @@ class Outbox:
         self._turn = -1
         """The turn that tokens belong to; -1 between two answers."""
         self._failed_turn: int | None = None
+        """The last turn whose text could not be decoded or sent."""
         self._stopped_turn: int | None = None
         """The last turn that a stop string has ended."""
         self._output: OutputText
@@ -129,8 +131,8 @@ class Outbox:
     ) -> None:
         """Decode tokens with `tokenizer`, a `tokenizers.Tokenizer`, and report memory with them.
 
-        The marks around thoughts are those of `template`, the model's chat template, unless the
-        profile names them: `thought_marks`.
+        The marks around thoughts are found in `template`, the model's chat template, unless the
+        profile names them (`thought_marks`).
         """
         self._tokenizer = tokenizer
         self._marks = Marks(tokenizer, template, thought_marks)
@@ -143,8 +145,8 @@ class Outbox:
     def begin(self, turn: int, prompt: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
         """Begin `turn`: later tokens belong to it, and follow the tokens of `prompt`.
 
-        The first of the texts `stop` ends the turn. This is noticed in this thread and not in the
-        decoding thread, so further tokens may come; they are dropped.
+        The first text of `stop` that appears ends the turn. The outbox's thread notices that, not
+        the decoding thread, so further tokens may follow; they are dropped.
         """
         self._queue.put(_Begin(turn, prompt, stop))
 
@@ -155,13 +157,13 @@ class Outbox:
     def end(self, turn: int, reason: str, finished_ns: int) -> None:
         """Queue the end of `turn`: the rest of its text, its memory, then `Finished`.
 
-        The memory is read at once: the caller may drop the KV cache right after.
+        The memory is read now, because the caller may drop the KV cache right after.
         """
         memory = self._read_memory() if self._read_memory is not None else None
         self._queue.put(_End(turn, reason, finished_ns, memory))
 
     def complete(self, turn: int) -> bool:
-        """Return whether more of `turn` is useless: a stop string has ended it, or it failed."""
+        """Return whether `turn` needs no more tokens: a stop string has ended it, or it failed."""
         return turn in (self._stopped_turn, self._failed_turn)
 
     def thinking_limit(self, prompt: Sequence[int], most: int) -> ThinkingLimit:
@@ -194,7 +196,7 @@ class Outbox:
             self._output = OutputText(self._marks, item.prompt, item.stop)
             self._pieces = self._new_pieces()
         elif isinstance(item, _Token):
-            self._answer_with(self._batch(item))
+            self._send_tokens(self._batch(item))
         elif isinstance(item, _End):
             if self._failed_turn != item.turn:
                 self._finish(item)
@@ -204,7 +206,7 @@ class Outbox:
         else:
             self._write(item)
 
-    def _answer_with(self, batch: list[_Token]) -> None:
+    def _send_tokens(self, batch: list[_Token]) -> None:
         split = []
         for token in batch:
             if self.complete(self._turn):
@@ -224,7 +226,7 @@ class Outbox:
             self._memory_due = time.monotonic() + MEMORY_S
 
     def _new_pieces(self) -> PieceStream:
-        # A tokenizer of another library than `tokenizers` brings its own stream.
+        # A tokenizer that is not of the library `tokenizers` has its own stream.
         own = getattr(self._tokenizer, "pieces", None)
         stream: PieceStream = own() if own else _Pieces(self._tokenizer)
         return stream
@@ -256,14 +258,14 @@ class Outbox:
             except queue.Empty:
                 break
             if not isinstance(item, _Token):
-                self._held.append(item)
+                self._put_back.append(item)
                 break
             batch.append(item)
         return batch
 
     def _next(self) -> Any:
-        if self._held:
-            return self._held.pop()
+        if self._put_back:
+            return self._put_back.pop()
         while True:
             try:
                 return self._queue.get(timeout=self._alive_s)

@@ -1,8 +1,8 @@
 """End the worker and all processes it started when its parent dies, for whatever reason.
 
-The kernel kills the worker at once, but only the worker. Its children (a compiler, a server) stay
-in its session. There a shell, of one megabyte, waits for the end of a pipe that only the parent
-holds open, and then kills the session.
+The kernel kills the worker at once, but not its children (a compiler, a server). So a shell in the
+worker's session, which needs one megabyte, waits until a pipe is closed that only the parent holds
+open, and then kills all processes of the session.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _PR_SET_PDEATHSIG = 1
 SHELL = "/bin/sh"
 
 _watchers: list[int] = []
-"""Process id of the shell, once it runs."""
+"""Process id of the shell; empty before it is started."""
 
 
 def die_with(parent: int) -> None:
     """Ask the kernel to kill this process when `parent` dies (prctl(2)).
 
-    Where that is not possible, the worker notices the end of the command pipe, later if a library
-    holds the interpreter lock.
+    Where that is not possible (not Linux), the worker ends when it notices that the command pipe is
+    closed, which takes longer while a library holds the interpreter lock.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
+    if os.getppid() != parent:  # the parent died before the call
         end_now()
 
 
 def watch(parent_pipe: int) -> None:
     """Start the shell that reads the pipe `parent_pipe`, and close the pipe here.
 
-    Call it while this process has no thread and no child, and no other inheritable descriptor above
-    2: a pipe that the shell holds open would never seem to end.
+    Call it while this process has no other thread, no child, and no other inheritable descriptor
+    above 2: the shell would inherit that descriptor, and a pipe that it holds open never ends.
     """
     actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_DUP2, parent_pipe, 0),
@@ -53,9 +53,9 @@ def watch(parent_pipe: int) -> None:
 
 
 def end_now() -> None:
-    """End this process and all processes that it started, at once: nothing needs saving."""
+    """End this process and all processes that it started, at once, without saving anything."""
     if os.getsid(0) == os.getpid():
-        # The shell last: if the parent is gone, the kernel may kill this process in the middle.
+        # Spare the shell until last: it finishes this work if the kernel kills this process first.
         kill_session(os.getpid(), spared=[os.getpid(), *_watchers])
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

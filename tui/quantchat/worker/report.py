@@ -1,4 +1,4 @@
-"""How a job reports its progress."""
+"""The type of the callback with which a job reports its progress."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Limit the time and memory of a model's tokenizer and chat template.
 
-Both are files from outside and can compute anything: a normalizer that doubles its text forty
-times, a pattern that backtracks for hours, a loop of a billion steps. A timer interrupts Python
-code, which then says why. Native code cannot be interrupted: if it takes too long or too much
-memory, the kernel ends the worker, and `WorkerEnded.reason` says so on the host's side.
+Both are downloaded files and can compute anything: a normalizer that doubles its text forty times,
+a pattern that backtracks for hours, a loop of a billion steps. A timer interrupts Python code, and
+the user sees the reason. Native code cannot be interrupted: if it takes too long or too much
+memory, the kernel ends the worker, and the program reports that (`WorkerEnded.reason`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from types import FrameType
 from quantchat.worker.failures import Refused
 
 SECONDS = 30
-"""Limit in seconds of processor time, which does not depend on the load of the machine."""
+"""Limit of processor time in seconds, which does not depend on the load of the machine."""
 GRACE_S = 5
 """Further seconds of processor time until the kernel ends the process."""
 MEMORY = 4 * 2**30
-"""Limit in bytes, in addition to the memory that the process already uses."""
+"""Limit of memory in bytes, in addition to what the process already uses."""
 
 _TICK_S = 0.25
+"""Seconds of processor time between two checks."""
 
 HINT = (
-    "the model's tokenizer or chat template is at fault: name another model's (`tokenizer` in the"
-    " profile), or check tokenizer.json and chat_template.jinja"
+    "the model's tokenizer or chat template causes this: name another model's tokenizer"
+    " (`tokenizer` in the profile), or check tokenizer.json and chat_template.jinja"
 )
 
 
@@ -63,15 +64,15 @@ def bounded(what: str, asked_to_stop: Callable[[], bool] = lambda: False) -> Ite
         # The kernel must not write a core file of gigabytes when it ends the worker.
         stack.enter_context(_limit(resource.RLIMIT_CORE, 0))
         stack.enter_context(_limit(resource.RLIMIT_CPU, math.ceil(began + SECONDS + GRACE_S)))
-        if (held := _data_bytes()) is not None:
-            stack.enter_context(_limit(resource.RLIMIT_DATA, held + MEMORY))
+        if (used := _data_bytes()) is not None:
+            stack.enter_context(_limit(resource.RLIMIT_DATA, used + MEMORY))
         if threading.current_thread() is threading.main_thread():
             stack.enter_context(_ticking(tick))
         try:
             yield
         except MemoryError as error:
             raise _too_much(what, f"{MEMORY / 2**30:.0f} GiB of memory") from error
-        except Exception as error:  # a library may raise something else when interrupted
+        except Exception as error:  # an interrupted library may raise another exception
             if overdue():
                 raise _too_much(what, f"{SECONDS} s of computing") from error
             raise

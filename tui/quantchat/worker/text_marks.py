@@ -11,7 +11,7 @@ def first_mark(text: str, marks: Iterable[str]) -> tuple[int, str] | None:
 
 
 def held_back(text: str, marks: Iterable[str]) -> int:
-    """Return how many characters at the end of `text` may begin one of `marks`."""
+    """Return how many characters at the end of `text` may be the beginning of one of `marks`."""
     longest = max((len(one) for one in marks), default=1) - 1
     for size in range(min(longest, len(text)), 0, -1):
         if any(one.startswith(text[-size:]) for one in marks):
@@ -20,31 +20,31 @@ def held_back(text: str, marks: Iterable[str]) -> int:
 
 
 class StopStrings:
-    """Ends an output at the first stop string, and never passes a part of a stop string on.
+    """Ends an output at the first stop string, and never outputs a part of a stop string.
 
-    The result does not depend on how the output is cut into pieces: the text that is complete first
-    ends it.
+    The result does not depend on how the output is cut into pieces. Of several stop strings the one
+    that is complete first ends the output.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts = tuple(texts)
-        self._rest = ""
+        self._held_back = ""
         """Text held back because it may be the beginning of a stop string."""
         self.found = False
         """Whether the output has ended."""
 
     def feed(self, text: str) -> str:
-        """Return the part of `text` that belongs to the output, before a stop string."""
+        """Return the text that `text` adds to the output, before a stop string."""
         if not self._texts or self.found:
             return "" if self.found else text
-        self._rest += text
-        before = self.before(self._rest)
+        self._held_back += text
+        before = self.before(self._held_back)
         if before is not None:
             self.found = True
             return before
-        held = held_back(self._rest, self._texts)
-        added = self._rest[: len(self._rest) - held]
-        self._rest = self._rest[len(added) :]
+        held = held_back(self._held_back, self._texts)
+        added = self._held_back[: len(self._held_back) - held]
+        self._held_back = self._held_back[len(added) :]
         return added
 
     def before(self, text: str) -> str | None:

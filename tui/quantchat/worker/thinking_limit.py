@@ -16,11 +16,11 @@ class PieceStream(Protocol):
 
 
 class ThinkingLimit:
-    """Says which tokens to insert when the thoughts in one output have `most` tokens.
+    """Says which tokens to insert when the thoughts of an output have reached `most` tokens.
 
-    These tokens are the mark that ends the thoughts, after which the model goes on to its answer.
-    `tokenizer` is a `tokenizers.Tokenizer`, `pieces` decodes the output, which follows the tokens
-    of `prompt`. Thoughts and marks are counted as in `OutputText`.
+    These tokens are the mark that ends thoughts; after it the model writes its answer. `tokenizer`
+    is a `tokenizers.Tokenizer`; `pieces` decodes the output, which follows the tokens of `prompt`.
+    Thoughts and marks are counted as in `OutputText`.
     """
 
     def __init__(
@@ -31,25 +31,24 @@ class ThinkingLimit:
         self._output = OutputText(marks, prompt)
         self._most = most
         self._answered = False
-        """Whether text of the answer has come, so that the thoughts are over and no longer
-        counted."""
-        self._inserted: list[int] = []
-        """Tokens that are yet to be inserted."""
+        """Whether the answer has begun, so that the thoughts are over."""
+        self._to_insert: list[int] = []
+        """Tokens that still have to be inserted."""
 
-    def heard(self, token: int) -> None:
-        """Note that the output continues with `token`."""
+    def add(self, token: int) -> None:
+        """Count `token`, the next token of the output."""
         if self._answered:
             return
-        if self._inserted:
-            del self._inserted[0]
-        said, _ = self._output.add(token, self._pieces.step(token))
-        self._answered = bool(said)
+        if self._to_insert:
+            del self._to_insert[0]
+        answer, _ = self._output.add(token, self._pieces.step(token))
+        self._answered = bool(answer)
         over = self._output.thought_tokens >= self._most
-        if over and not self._inserted and (closing := self._output.closing):
+        if over and not self._to_insert and (closing := self._output.closing):
             ids = self._tokenizer.encode(closing, add_special_tokens=False).ids
-            self._inserted = list(ids)
+            self._to_insert = list(ids)
 
     @property
     def next_token(self) -> int | None:
-        """Return the token with which the output must continue; None if the model chooses."""
-        return self._inserted[0] if self._inserted else None
+        """The token to insert next; None if the model chooses the next token."""
+        return self._to_insert[0] if self._to_insert else None

@@ -20,15 +20,15 @@ PAIRS = {
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "◁think▷": "◁/think▷",  # Kimi
 }
-"""Marks before and after the thoughts at the beginning of an output."""
+"""Marks around the thoughts at the beginning of an output: the closing mark by the opening mark."""
 
 CHANNEL, MESSAGE, START = "<|channel|>", "<|message|>", "<|start|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", START, CHANNEL)
-"""Marks of harmony (gpt-oss): each message names its channel, analysis, commentary or final.
-https://developers.openai.com/cookbook/articles/openai-harmony"""
+"""Marks of the format harmony (gpt-oss). Each message names its channel: analysis, commentary or
+final. https://developers.openai.com/cookbook/articles/openai-harmony"""
 _FINAL = "final"
 _BREAK = "\n\n"
-"""Text between two messages of one kind."""
+"""Put between two messages of one kind, which are joined into one text."""
 
 _HARMONY = (MESSAGE, *_ENDS)
 
@@ -37,8 +37,8 @@ class Splitter:
     """Splits an output, which comes in pieces, into answer and thoughts.
 
     The result does not depend on how the output is cut into pieces. `pairs` are the marks to look
-    for, `channels`: harmony's marks too. `opened` is the closing mark if the prompt has already
-    opened the thoughts.
+    for; with `channels` also those of harmony. `opened` is the closing mark if the prompt has
+    already opened the thoughts, and otherwise empty.
     """
 
     def __init__(
@@ -47,27 +47,29 @@ class Splitter:
         self._pairs = pairs
         self._channels = channels and not opened
         self._state = "part" if opened else "start"
+        """`start`: before any text; `header`: in the header of a message (harmony); `part`: in
+        text."""
         self._kind = "thoughts" if opened else "answer"
-        """Kind of the current part."""
+        """Kind of the current part: answer or thoughts."""
         self._ends: tuple[str, ...] = (opened,) if opened else ()
         """Marks that end the current part."""
-        self._rest = ""
-        """Text held back because it may be the beginning of a mark."""
-        self._bare = bool(opened)
-        """Whether only line breaks have come since the last mark; these belong to neither text."""
-        self._has: set[str] = set()
+        self._pending = ""
+        """Text that is not split yet, because it may be the beginning of a mark."""
+        self._after_mark = bool(opened)
+        """Whether only line breaks have come since the last mark; they are dropped."""
+        self._kinds_with_text: set[str] = set()
         """The kinds (answer, thoughts) that have text so far."""
         self.marked = bool(opened)
         """Whether any mark has come."""
 
     @property
     def answering(self) -> bool:
-        """Whether the current part is the answer, or nothing has come yet."""
+        """Whether the current part is the answer, or there is no text yet."""
         return self._state != "header" and self._kind == "answer"
 
     @property
     def closing(self) -> str:
-        """The text that ends the current thoughts and begins the answer; empty outside thoughts."""
+        """The marks that end the current thoughts and begin the answer; empty outside thoughts."""
         if self._state != "part" or self._kind != "thoughts":
             return ""
         if self._channels:
@@ -76,7 +78,7 @@ class Splitter:
 
     def feed(self, text: str) -> tuple[str, str]:
         """Return what `text` adds to the answer and to the thoughts."""
-        self._rest += text
+        self._pending += text
         return self._take(last=False)
 
     def end(self) -> tuple[str, str]:
@@ -85,20 +87,22 @@ class Splitter:
 
     def _take(self, *, last: bool) -> tuple[str, str]:
         added = {"answer": "", "thoughts": ""}
-        while self._rest:
+        while self._pending:
             kind = self._kind
             step = self._step(last)
             if step is None:
                 break
             text, mark = step
-            if self._bare:
+            if self._after_mark:
                 text = text.lstrip("\r\n")
             if text:
-                added[kind] += (_BREAK if self._bare and kind in self._has else "") + text
-                self._has.add(kind)
-                self._bare = False
+                added[kind] += (
+                    _BREAK if self._after_mark and kind in self._kinds_with_text else ""
+                ) + text
+                self._kinds_with_text.add(kind)
+                self._after_mark = False
             if mark:
-                self._bare = self.marked = True
+                self._after_mark = self.marked = True
         return added["answer"], added["thoughts"]
 
     def _step(self, last: bool) -> tuple[str, bool] | None:
@@ -107,29 +111,32 @@ class Splitter:
             return self._begin(last)
         if self._state == "header":
             return self._header()
-        found = first_mark(self._rest, self._ends)
+        found = first_mark(self._pending, self._ends)
         if found is not None:
             at, mark = found
-            text, self._rest = self._rest[:at], self._rest[at + len(mark) :]
+            text, self._pending = self._pending[:at], self._pending[at + len(mark) :]
             if self._channels:
                 self._state = "header"
             else:
                 self._kind, self._ends = "answer", ()
             return text, True
-        held = 0 if last else held_back(self._rest, self._ends)
-        text, self._rest = self._rest[: len(self._rest) - held], self._rest[-held:] if held else ""
+        held = 0 if last else held_back(self._pending, self._ends)
+        text, self._pending = (
+            self._pending[: len(self._pending) - held],
+            self._pending[-held:] if held else "",
+        )
         return (text, False) if text else None
 
     def _begin(self, last: bool) -> tuple[str, bool] | None:
-        said = self._rest.lstrip()
+        text = self._pending.lstrip()
         opens = (*self._pairs, *((CHANNEL, START) if self._channels else ()))
-        mark = next((one for one in opens if said.startswith(one)), None)
+        mark = next((one for one in opens if text.startswith(one)), None)
         if mark is None:
-            if not last and any(one.startswith(said) for one in opens):
+            if not last and any(one.startswith(text) for one in opens):
                 return None
             self._state, self._channels = "part", False
             return "", False
-        self._rest = said[len(mark) :]
+        self._pending = text[len(mark) :]
         if mark in self._pairs:
             self._state, self._kind, self._channels = "part", "thoughts", False
             self._ends = (self._pairs[mark],)
@@ -139,11 +146,11 @@ class Splitter:
 
     def _header(self) -> tuple[str, bool] | None:
         """Skip the header of a message, e.g. `assistant<|channel|>analysis`."""
-        header, mark, rest = self._rest.partition(MESSAGE)
+        header, mark, rest = self._pending.partition(MESSAGE)
         if not mark:
             return None  # the header is not complete
         channel = header.rpartition(CHANNEL)[2].split()
-        self._state, self._ends, self._rest = "part", _ENDS, rest
+        self._state, self._ends, self._pending = "part", _ENDS, rest
         self._kind = "answer" if channel[:1] == [_FINAL] else "thoughts"
         return "", True
 
@@ -151,8 +158,9 @@ class Splitter:
 def split_at_end(text: str) -> tuple[str, str]:
     """Return answer and thoughts of a whole output whose thoughts the prompt has opened.
 
-    A server does not show its prompt, so only the closing mark shows this. The mark counts only
-    next to a line break or at the end of the text, because an answer may mention it.
+    A server does not send its prompt, so only the closing mark shows that it opened thoughts. The
+    mark counts only next to a line break or at the end of the text, because an answer may mention
+    it.
     """
     for close in PAIRS.values():
         found = re.search(rf"(?:\A|(?<=\n)){re.escape(close)}|{re.escape(close)}(?=\n|\Z)", text)
@@ -178,7 +186,7 @@ class Marks:
             if end in names or (one in template and end in template)
         }
         self._opened = ""
-        """Closing mark of thoughts that each prompt opens, as the profile says."""
+        """Closing mark if, as the profile says, each prompt opens the thoughts; otherwise empty."""
         if given:
             self._pairs, self._opened = _named(given)
         self._channels = {CHANNEL, MESSAGE} <= names
@@ -208,7 +216,7 @@ class Marks:
 
 
 def _named(given: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Return the pair of marks that a profile names, and the closing mark if prompts open it."""
+    """Return the marks that a profile names: a pair, or the closing mark if prompts open it."""
     start, end = given
     return ({start: end}, "") if start else ({}, end)
 

@@ -14,7 +14,7 @@ def start(
     """Run `work` in a daemon thread called `name`.
 
     An exception that leaves `work` is written to the log, then `failed` is called with it, in that
-    thread. `failed` reports the exception, and ends the worker if it cannot go on without `work`.
+    thread. `failed` must report it, and end the worker if the worker cannot run without `work`.
     """
 
     def run() -> None:

@@ -200,7 +200,7 @@ CPU_BUILD = TorchInfo(version="2.13.0+cpu", cuda="", available=False, error="", 
         (of_worker(torch=CPU_BUILD), "built without CUDA", "install torch with CUDA", False),
         (
             of_worker(torch=replace(CPU_BUILD, cuda="14.1")),
-            "the NVIDIA driver takes CUDA 13.0, and torch is built for CUDA 14.1: no GPU can be",
+            "the NVIDIA driver supports CUDA 13.0, and torch is built for CUDA 14.1: no GPU can be",
             "install a torch for an older CUDA",
             True,
         ),

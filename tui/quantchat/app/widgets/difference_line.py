@@ -11,7 +11,7 @@ from quantchat.document import figures
 from quantchat.session.conversation import Answer
 from quantchat.session.live_variant import LiveVariant
 from quantchat.statistics.latency import decode_throughput, while_both_decode
-from quantchat.wire.variant import loops_differ
+from quantchat.wire.variant import decode_modes_differ
 
 _GAP = " · "
 MIN_SHARED_TOKENS = 16
@@ -80,7 +80,7 @@ def _speed(
     orders = figures.NARROW_ORDERS if short else figures.ORDERS
     how = orders["together" if contended else "in-turn"] + ", single answer"
     loops = [answer.ready.resolved if answer.ready else None for answer in (first, second)]
-    if loops_differ(*loops):
+    if decode_modes_differ(*loops):
         how += ", different decode loops"
     text += quiet(f" · {how}")
     return (0 if rates[0] >= rates[1] else 1), text

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quantchat.common import cuda_driver, cuda_toolkit
-from quantchat.common.cuda_driver import OTHER_BUILD
+from quantchat.common.cuda_driver import OTHER_BUILD_HINT
 from quantchat.features.doctor.inspection import Diagnosis
 from quantchat.features.doctor.system_info import Folder, Terminal
 from quantchat.system.nvml import NO_DRIVER
@@ -94,7 +94,7 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
         if all(kernel.state == UNUSABLE for kernel in own):
             cure = f"run `python -m pip check`; if it names {library} or torch, reinstall quantchat"
             if "no kernel image" in own[0].detail:
-                cure = OTHER_BUILD
+                cure = OTHER_BUILD_HINT
             yield Problem(
                 f"no kernel of {library} runs on this machine: {own[0].name}: {own[0].detail}",
                 cure,
@@ -134,8 +134,8 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
     if torch and found.device.gpus and not torch.available:
         if cuda_driver.too_old(found.device.cuda, torch.cuda):
             yield Problem(
-                cuda_driver.complaint(found.device.cuda or "", torch.cuda) + ": no GPU can be used",
-                cuda_driver.cure(torch.cuda),
+                cuda_driver.problem(found.device.cuda or "", torch.cuda) + ": no GPU can be used",
+                cuda_driver.hint(torch.cuda),
                 grave=True,
             )
         elif torch.cuda and os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):

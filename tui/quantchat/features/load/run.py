@@ -23,7 +23,7 @@ from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.codec import ProtocolError, from_json
 from quantchat.wire.jobs import (
-    NOW_FILE,
+    PROGRESS_FILE,
     ROUNDS_FILE,
     BatchJob,
     BatchRound,
@@ -111,7 +111,7 @@ class LoadTest:
     def now(self) -> LoadTestProgress | None:
         """Progress of the running round of a server; None if no such round is running."""
         running = self._running
-        lines = _read(running[1], LoadTestProgress, NOW_FILE) if running else []
+        lines = _read(running[1], LoadTestProgress, PROGRESS_FILE) if running else []
         return lines[-1] if lines else None
 
     def snapshot(self) -> Snapshot | None:

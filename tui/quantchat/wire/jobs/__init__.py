@@ -55,7 +55,7 @@ from quantchat.wire.jobs.kernels import (
     TorchInfo,
 )
 from quantchat.wire.jobs.load import (
-    NOW_FILE,
+    PROGRESS_FILE,
     ROUNDS_FILE,
     BatchJob,
     BatchResult,
@@ -86,7 +86,7 @@ __all__ = [
     "JOBS",
     "MIN_SAMPLES",
     "MUST_COMPILE",
-    "NOW_FILE",
+    "PROGRESS_FILE",
     "READY",
     "ROUNDS_FILE",
     "UNUSABLE",

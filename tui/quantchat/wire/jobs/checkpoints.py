@@ -63,11 +63,12 @@ class CalibrateJob(Job[CalibrateResult]):
     sample_tokens: int | None
     """Longest answer in tokens; None: the default for the device."""
     seed: int
-    """Seed for sampling the answers after the first answer to each prompt, which is greedy."""
+    """Seed of the sampled answers. The first answer to each prompt is greedy, further answers are
+    sampled."""
     workspace: Workspace
     group_size: int = -1
-    """The GPTQ group size of the later checkpoint, checked here because the job is refused at once
-    if it does not fit the model."""
+    """GPTQ group size of the checkpoint that is built later; -1: a whole row. It is checked here,
+    so that a size that does not fit the model is refused before the model answers."""
 
 
 @dataclass(frozen=True)

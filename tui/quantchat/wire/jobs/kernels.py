@@ -19,7 +19,7 @@ MUST_COMPILE = "must be compiled"
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """A GPU with torch's name of it; `capability` is e.g. `9.0`."""
+    """A GPU: its name as torch reports it, and its compute capability, e.g. `9.0`."""
 
     name: str
     capability: str
@@ -63,7 +63,7 @@ class Kernel:
     auto: bool = False
     """Whether `kernel = "auto"` chooses this kernel for 4 bits in groups of 128."""
     by_itself: bool = True
-    """Whether `auto` considers this kernel at all."""
+    """Whether `kernel = "auto"` may choose this kernel."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ ROUNDS_FILE = "rounds.jsonl"
 """File in the output folder of a load test or batch job: each finished round as a line of JSON."""
 
 
-NOW_FILE = "now.jsonl"
-"""File in the output folder of a load test: how the running round stands, the last line counts."""
+PROGRESS_FILE = "progress.jsonl"
+"""File in the output folder of a load test: each line is a `LoadTestProgress` of the running round,
+the newest last."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,22 @@ class LoadRound:
 
 @dataclass(frozen=True)
 class LoadTestProgress:
-    """How the running round of a load test stands, after a request was sent or has ended."""
+    """Progress of the running round of a load test, written when a request is sent or ends."""
 
     level: int
     """Index of the level in the job."""
     warm_up: bool
     in_flight: int
-    """Requests that are open."""
+    """Requests that have been sent and have not ended."""
     answered: int
-    """Requests of this round that have ended, with those that failed."""
+    """Requests of this round that have ended, including failed requests."""
     failed: int
     total: int
     """Requests of this round."""
     output_tokens: int
     """Tokens of the requests of this round that have ended."""
     seconds: float
-    """Since the start of the round."""
+    """Seconds since the start of the round."""
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,12 @@ class ScoreResult:
     weights: int
     """Bytes of the model's weights; -1 for a server."""
     likeliest: int = -1
-    """Number of tokens for which a server reports probabilities at each position; all others count
-    as one token. 0 if it reports none, -1 for a model whose logits are all known."""
+    """Number of tokens for which a server reports probabilities at each position; all other tokens
+    count as one. 0: the server reports none; -1: a local model, whose logits are all known."""
     window: int = 0
     """Length of a window in tokens."""
     window_limit: str = ""
-    """What made the window shorter than the job's; empty if nothing did."""
+    """What made the window shorter than that of the job; empty if nothing did."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PartDivergence:
     name: str
     """The part's name in the model, e.g. `model.layers.3` or `model.layers.3.mlp.down_proj`."""
     layer: bool
-    """Whether it is a whole layer, and not a module inside one."""
+    """Whether the part is a whole layer; otherwise it is a module inside a layer."""
     kld: float
     """Mean KL(reference ‖ reference with this part quantized), in nats."""
     error: float
@@ -61,14 +61,14 @@ class LocateLossResult:
     whole: float
     """Mean KL(reference ‖ variant) over the same tokens, in nats."""
     parts: list[PartDivergence]
-    """All layers in the model's order, then the modules of the worst of them."""
+    """All layers in the model's order, then the modules of the worst layers."""
 
 
 @dataclass(frozen=True)
 class LocateLossJob(Job[LocateLossResult]):
     """Put one layer of a quantized model at a time into its reference, and score a text.
 
-    Both models are in memory at once. Then the same with each module of the worst layers.
+    Then do the same with each module of the `worst` layers. Both models are in memory at once.
     """
 
     title = "locate"
@@ -77,13 +77,14 @@ class LocateLossJob(Job[LocateLossResult]):
     """The quantized model."""
     reference: Load
     text: str
-    """The file to read."""
+    """Path of the text."""
     window: int
+    """Length of a window in tokens."""
     tokens: int
     """Tokens of the text to read."""
     workspace: Workspace
     worst: int
-    """How many layers are looked into."""
+    """Number of layers whose modules are tried one by one: those with the largest error."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,18 @@ class ScoreJob(Job[ScoreResult]):
 
     The files are: `nll`, the surprisal in nats; `top`, the id of the likeliest token; for each
     model of `against`, `<name>.forward` with KL(that model ‖ this one) and `<name>.backward` with
-    KL(this one ‖ that model), in nats; with `keep`, the file `kept` with the KL divergence of the
-    stored logits from the computed ones. With `depths`, `<name>.early.forward` and
-    `<name>.early.backward` have the same for the tokens of each window before the scored ones. The
-    file `windows` has the token ids of all windows, int64. A server that reports no token ids has
-    only `nll`.
+    KL(this one ‖ that model), in nats; with `keep`, `kept`: the KL divergence of the stored logits,
+    which are rounded, from the computed logits. With `depths`, `<name>.early.forward` and
+    `<name>.early.backward` have the same for the tokens of each window before the scored tokens.
+    The file `windows` has the token ids of all windows, int64. For a server that reports no token
+    ids, only `nll` is written.
     """
 
     title = "score"
 
     load: Load
     text: str
-    """The file to read."""
+    """Path of the text."""
     window: int
     """Length of a window in tokens."""
     stride: int
@@ -133,6 +134,6 @@ class ScoreJob(Job[ScoreResult]):
     keep: str = ""
     """Name of the file in which the model's own logits are stored; empty: they are not stored."""
     copies: int = 0
-    """Number of such files for which the disk must have space."""
+    """Number of files of stored logits for which the disk must have space."""
     windows: str = ""
     """For a server: the file `windows` that the reference wrote, whose tokens the server reads."""

@@ -19,7 +19,8 @@ class TaskFigure:
     error: float | None
     """Standard error; None if the figure is not a mean over documents."""
     right: str
-    """0 or 1 for each document, in order; empty if the metric is not right or wrong."""
+    """A character for each document, in order: 1 for a right answer, 0 for a wrong one. Empty if
+    the metric has other values than right and wrong."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class TaskResult:
     """SHA-256 over all questions and expected answers, in order."""
     figures: list[TaskFigure]
     answer_tokens: list[int] = field(default_factory=list)
-    """Tokens of each written answer without its thoughts, in order; empty if none are written."""
+    """Tokens of each generated answer without its thoughts, in order; empty if the task only
+    compares the probabilities of given answers."""
     thought_tokens: list[int] = field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
     passages: list[int] = field(default_factory=list)
@@ -72,4 +74,4 @@ class EvaluateJob(Job[EvaluateResult]):
     template: bool = False
     """Whether to ask in the model's chat template."""
     tokenizer: str = ""
-    """For a server: the folder or hub id of the model whose tokenizer cuts the texts."""
+    """For a server: the folder or hub id of the tokenizer that counts and cuts the texts."""

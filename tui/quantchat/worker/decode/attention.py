@@ -53,8 +53,8 @@ class BackendRecord:
 
         choice = torch._fused_sdp_choice(query, key, value, *more, **options)
         name = SDPBackend(choice).name.removesuffix("_ATTENTION").lower()
-        # If there are as many queries as keys, it is a prompt. In decoding, rows may be heads that
-        # share a key.
+        # As many queries as keys: a prompt. In decoding there may be several queries too, because
+        # `LlamaStep` passes heads that share a key as rows.
         if query.shape[-2] == key.shape[-2] > 1:
             self._prefill = name
         else:

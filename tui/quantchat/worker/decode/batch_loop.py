@@ -19,7 +19,7 @@ from quantchat.worker.decode import cpu
 from quantchat.worker.decode.caches import cache_parameter, plain_cache, position_argument
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.decode.steps import Step
-from quantchat.worker.decode.steps.eager import release
+from quantchat.worker.decode.steps.eager import release_unused
 from quantchat.worker.memory import kv_cache_bytes
 
 
@@ -40,9 +40,9 @@ class Batch:
 class BatchLoop:
     """Decodes batches with a causal language model of transformers; token ids are on `device`.
 
-    `fault` runs a faster decode step and the unchanged model on the same tokens. It returns how
-    they differ, or an empty text (see `cpu.fast_step`). `new_cache` makes the KV caches; without
-    it, they are those of transformers.
+    `fault` runs a faster decode step and the unchanged model on the same tokens, and returns how
+    they differ, or an empty text (see `cpu.fast_step`). `new_cache` creates the KV caches; None:
+    the caches of transformers.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class BatchLoop:
             return Batch(tokens, at[0] - began, steps, kv_cache_bytes(cache))
         finally:
             del cache
-            release(self._device)
+            release_unused(self._device)
 
     def _run(self, ids: Any, mask: Any, before: int, cache: Any) -> Any:
         """Run the model on `ids`, shape (batch, n), which follow `before` cached positions.

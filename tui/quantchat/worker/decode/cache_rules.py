@@ -1,8 +1,8 @@
 """What the KV cache of a model allows, and when a prompt must be computed again from its start.
 
-Most caches can be cut anywhere and continued with any number of tokens. Some recurrent models start
-from an empty state whenever they get several tokens at once, and LongRoPE rotates every key by
-other factors once a chat is longer than the model's original context.
+Most caches can be cut anywhere, and any number of tokens can be appended. Some recurrent models
+start from an empty state whenever they get several tokens at once, and LongRoPE rotates every key
+by other factors once a chat is longer than the model's original context.
 """
 
 from __future__ import annotations
@@ -15,45 +15,47 @@ from typing import Any
 class CacheRules:
     """The limits of a model's KV cache; the defaults fit ordinary models."""
 
-    pieces: bool = True
-    """Whether the cache can be continued with several tokens at a time."""
-    switch: int = 0
+    appendable: bool = True
+    """Whether several tokens at a time can be appended to a cache that is not empty."""
+    longrope_limit: int = 0
     """Length in tokens beyond which the cached keys are wrong; 0 if there is no such length."""
     problem: str = ""
-    """How the cache deviates from exact results, in words; empty if it is exact."""
+    """How results with the cache deviate from exact results; empty if they do not."""
 
-    def continues(self, cached: int, total: int) -> bool:
-        """Return whether tokens `cached` to `total` can be computed with the cache, in any pieces.
+    def can_append(self, cached: int, total: int) -> bool:
+        """Return whether tokens `cached` to `total` can be appended, in chunks of any size.
 
-        Otherwise all `total` tokens are computed in one piece, with an empty cache.
+        Otherwise all `total` tokens are computed in one chunk, from an empty cache.
         """
-        return self.pieces and not (self.switch and cached <= self.switch < total)
+        limit = self.longrope_limit
+        return self.appendable and not (limit and cached <= limit < total)
 
-    def keeps(self, cached: int, common: int, total: int) -> bool:
-        """Return whether a prompt of `total` tokens can use the first `common` of `cached` ones."""
+    def can_reuse(self, cached: int, common: int, total: int) -> bool:
+        """Return whether a prompt of `total` tokens can use `common` of the `cached` tokens."""
+        limit = self.longrope_limit
         return (
             common > 0
-            and self.continues(common, total)
-            and not (self.switch and common <= self.switch < cached)
+            and self.can_append(common, total)
+            and not (limit and common <= limit < cached)
         )
 
     def invalidated_at(self, cached: int) -> bool:
         """Return whether the next token makes the cache wrong."""
-        return bool(self.switch) and cached == self.switch
+        return bool(self.longrope_limit) and cached == self.longrope_limit
 
     @property
     def note(self) -> str:
         """A note on the cache for the user; empty for an ordinary model."""
         parts = [self.problem] if self.problem else []
-        if not self.pieces:
+        if not self.appendable:
             parts.append(
-                "its state cannot be continued by several tokens: each prompt is computed again, "
-                "in one piece"
+                "several tokens at once cannot be appended to its state: each prompt is computed "
+                "again from its start, in one chunk"
             )
-        if self.switch:
+        if self.longrope_limit:
             parts.append(
-                f"LongRoPE: a chat that grows beyond {self.switch} tokens is computed again once, "
-                "in one piece"
+                f"LongRoPE: a chat that grows beyond {self.longrope_limit} tokens is computed "
+                "again once from its start, in one chunk"
             )
         return "; ".join(parts)
 
@@ -61,7 +63,7 @@ class CacheRules:
 ORDINARY = CacheRules()
 
 
-def longrope_switch(config: Any) -> int:
+def longrope_limit(config: Any) -> int:
     """Return the length in tokens above which `config` uses LongRoPE's long factors, or 0.
 
     `longrope_frequency_update` of transformers chooses the factors of a whole pass by its last

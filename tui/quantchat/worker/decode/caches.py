@@ -16,7 +16,7 @@ from quantchat.worker.failures import Refused
 
 
 def growing_cache(config: Any) -> Any:
-    """Return a cache that grows in steps for a model of `config`; plain with transformers 4."""
+    """Return a cache that grows in steps for a model of `config`; a plain one in transformers 4."""
     try:
         from quantchat.worker.decode import growing_cache as growing
     except ImportError:
@@ -43,11 +43,11 @@ def variant_cache(command: Load, config: Any) -> Callable[[], Any] | None:
     if not kind:
         return None
 
-    def made() -> Any:
+    def new_cache() -> Any:
         return _quantized_cache(kind, config)
 
-    made()
-    return made
+    new_cache()  # to raise Refused now
+    return new_cache
 
 
 def _quantized_cache(kind: str, config: Any) -> Any:
@@ -95,9 +95,10 @@ def position_argument(model: Any) -> str:
 
 
 def can_roll_back(cache: Any) -> bool:
-    """Return whether tokens can be removed from the end: False with sliding windows or states.
+    """Return whether tokens can be removed from the end: not with sliding windows or states.
 
-    A layer with attention and a recurrent state is not sliding, but `crop` does not restore it.
+    `is_sliding` is False for a layer with attention and a recurrent state, but `crop` does not
+    restore the state.
     """
     layers = getattr(cache, "layers", None) or []
     return not any(

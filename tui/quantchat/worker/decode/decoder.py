@@ -1,4 +1,4 @@
-"""The decoder of a torch model, which answers prompts, one at a time."""
+"""The decoder of a torch model, which answers one prompt at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from quantchat.worker.decode.loop_decoder import WARM_UP_STEPS, WARM_UP_TOKENS, 
 from quantchat.worker.decode.modes import Report, choose
 from quantchat.worker.decode.teacher_forcing import score_tokens
 from quantchat.worker.memory import LedgerReader
-from quantchat.worker.model.devices import emulated, passed_over
+from quantchat.worker.model.devices import bfloat16_note, ignored_gpu_note
 from quantchat.worker.model.loaded import Loaded
 
 
 class Decoder(LoopDecoder):
     """Answers prompts with a torch model, with the loop for `mode` (see `modes.choose`).
 
-    The constructor warms the loop up, because first calls repack weights, compile kernels and fill
-    caches, and no TTFT should include that. `report` receives stages that take long. Raises Refused
-    for a mode that cannot run here.
+    The constructor runs a warm-up, because first calls repack weights, compile kernels and fill
+    caches, and no TTFT should include that. `report` is called with the name of each slow stage.
+    Raises Refused for a mode that cannot run here.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Decoder(LoopDecoder):
         """Notes for the user on the device, the model and the decode mode."""
         loaded = self._loaded
         notes = (
-            passed_over(loaded.command.device),
-            emulated(loaded.model.dtype, loaded.device),
+            ignored_gpu_note(loaded.command.device),
+            bfloat16_note(loaded.model.dtype, loaded.device),
             loaded.note,
             self.chosen.note,
         )
@@ -63,14 +63,14 @@ class Decoder(LoopDecoder):
 
     @cached_property
     def _memory(self) -> LedgerReader:
-        # Read the memory late, because kernels that repack at their first call change which tensors
-        # exist.
+        # Created at the first use, because kernels that repack their weights at their first call
+        # change which tensors exist.
         return LedgerReader(self._loaded.model, self._loaded.device, self._draft_model)
 
     def _score(
-        self, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+        self, prompt: list[int], request: ScoreTokens, cancelled: Callable[[], bool]
     ) -> TokenScores:
-        return score_tokens(self._loaded, prompt, request, overtaken, self.chosen.rules)
+        return score_tokens(self._loaded, prompt, request, cancelled, self.chosen.rules)
 
     def _set_threads(self, threads: int) -> None:
         import torch

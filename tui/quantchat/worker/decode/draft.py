@@ -89,7 +89,7 @@ def _make_ready(model: Any, vocabulary: int, tokens: int) -> None:
 
 def check_cache(cache: Any, rules: CacheRules) -> None:
     """Raise Refused if rejected tokens cannot be removed from the KV cache `cache`, still empty."""
-    if has_states(cache) or rules.switch or not rules.pieces:
+    if has_states(cache) or rules.longrope_limit or not rules.appendable:
         raise Refused(
             "unsupported",
             "a draft needs a KV cache from which rejected tokens can be removed, and this model's"

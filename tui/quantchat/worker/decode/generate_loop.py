@@ -1,4 +1,4 @@
-"""The generate loop: transformers' `generate`, unchanged, the baseline of the native loop.
+"""The generate loop: transformers' `generate`, unchanged, as a baseline for the native loop.
 
 Long prompts are computed in chunks of the same length as in the native loop (`generate`'s option
 `prefill_chunk_size`). In one piece, they could not be stopped for seconds on a CPU.
@@ -27,16 +27,17 @@ from quantchat.worker.decode.draft import Draft, DraftCounter, check_cache
 from quantchat.worker.decode.loop import Turn, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.decode.sampling import biases, penalties
-from quantchat.worker.decode.steps.eager import before_each_block, release
+from quantchat.worker.decode.steps.eager import before_each_block, release_unused
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import kv_cache_bytes
 
-PIECES_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
-"""Older releases (the last for Python 3.10) cut the whole prompt and recompute cached tokens."""
+CHUNKS_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
+"""Whether `generate` chunks only the tokens that are not cached. Older releases (the last for
+Python 3.10) chunk the whole prompt, and compute cached tokens again."""
 
 _NO_TOKEN = 2**31 - 1
-"""An end token that no model has, because None would select the model's own end tokens, and a
-negative id would be warned of at each step of a draft."""
+"""Given as the end token if no token should end the answer: None would mean the model's own end
+tokens, and with a draft transformers would warn of a negative id at each step."""
 
 
 class GenerateLoop:
@@ -59,28 +60,28 @@ class GenerateLoop:
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         self._model = model
         self._rules = rules
-        """A cache of states only (Mamba 2) does not know its length, which `generate` needs to
-        continue it: then `pieces` is False."""
-        self._named = cache_parameter(model)
+        """`appendable` is False for a cache of states only (Mamba 2): it does not know its length,
+        which `generate` needs to append to it."""
+        self._cache_parameter = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
         self._cache = self._new_cache()
         try:
             self._cache.get_seq_length()
         except ValueError:
-            self._rules = replace(rules, pieces=False)
+            self._rules = replace(rules, appendable=False)
         self._draft = draft
         self._counter: DraftCounter | None = None
         """Counts the answer that decodes with a draft."""
         if draft is not None:
             check_cache(self._cache, rules)
-            self._rules = replace(rules, pieces=False)
+            self._rules = replace(rules, appendable=False)
 
     def rewind(self, prompt: list[int]) -> int:
         """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
         same = common_prefix(self._ids, prompt)
         surplus = len(self._ids) - same
-        kept = self._rules.keeps(len(self._ids), same, len(prompt))
+        kept = self._rules.can_reuse(len(self._ids), same, len(prompt))
         if not kept or (surplus and not can_roll_back(self._cache)):
             self.forget()
         elif surplus:
@@ -91,10 +92,10 @@ class GenerateLoop:
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt`, whose beginning is cached; return why the answer ended."""
         new = len(prompt) - len(self._ids)
-        in_pieces = (
+        in_chunks = (
             new > CHUNK
-            and (PIECES_AFTER_A_CACHE or not self._ids)
-            and self._rules.continues(len(self._ids), len(prompt))
+            and (CHUNKS_AFTER_A_CACHE or not self._ids)
+            and self._rules.can_append(len(self._ids), len(prompt))
         )
         if self._draft is not None:
             if turn.thinking is not None:
@@ -107,7 +108,7 @@ class GenerateLoop:
             self._counter = DraftCounter(len(prompt))
         listener = _Listener(turn, new, self._counter)
         settings = _settings(
-            turn.sampling, turn.most, turn.end_tokens, CHUNK if in_pieces else None
+            turn.sampling, turn.max_tokens, turn.end_tokens, CHUNK if in_chunks else None
         )
         torch.manual_seed(turn.sampling.seed)
         try:
@@ -117,18 +118,18 @@ class GenerateLoop:
                     settings,
                     streamer=listener,
                     logits_processor=LogitsProcessorList(
-                        [*penalties(turn.sampling, len(prompt)), _Inserting(turn)]
+                        [*penalties(turn.sampling, len(prompt)), _InsertedToken(turn)]
                     ),
-                    **{self._named: self._cache},
+                    **{self._cache_parameter: self._cache},
                 )
         except _Stopped:
-            if not listener.said:
-                self.forget()  # some layers have already cached the tokens of this piece
+            if not listener.tokens:
+                self.forget()  # some layers have already cached the tokens of this chunk
                 return "stop"
             listener.reason = "stop"
         if self._counter is not None:
             turn.outbox.send(self._counter.event(turn.number))
-        self._remember([*prompt, *listener.said])
+        self._remember([*prompt, *listener.tokens])
         return listener.reason
 
     def _watched(self, turn: Turn, listener: _Listener) -> ExitStack:
@@ -142,9 +143,9 @@ class GenerateLoop:
         return stack
 
     def _remember(self, ids: list[int]) -> None:
-        """Note that the cache holds `ids`, except the last one, which has not been computed."""
-        if not self._rules.pieces:
-            return  # this cache is never continued, and a recurrent cache does not know its length
+        """Set `_ids` to the cached part of `ids`: the last token has usually not been computed."""
+        if not self._rules.appendable:
+            return  # nothing is ever appended to this cache, and it may not know its length
         surplus = self._cache.get_seq_length() - len(ids)
         if surplus > 0:  # a GPU computes one step ahead
             if not can_roll_back(self._cache):
@@ -180,7 +181,7 @@ class GenerateLoop:
         self._ids = []
         self._cache = self._new_cache()
         self._counter = None
-        release(self._device)
+        release_unused(self._device)
 
     def kv_bytes(self) -> int:
         """Return the bytes of the KV cache, and of the draft's; none is longer than its tokens."""
@@ -214,8 +215,8 @@ def _settings(
     )
 
 
-class _Inserting:
-    """Leaves only the token that `turn` inserts to be chosen; it is a logits processor."""
+class _InsertedToken:
+    """A logits processor that leaves only `turn.inserted` to be chosen, unless it is None."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -237,7 +238,7 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
         self._to_prefill = to_prefill
         self._counter = counter
         self._has_prompt = False
-        self.said: list[int] = []
+        self.tokens: list[int] = []
         """The chosen tokens, with the end token."""
         self.reason = "length"
 
@@ -245,14 +246,14 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
         if not self._has_prompt:
             self._has_prompt = True
             return
-        if not self.said:
+        if not self.tokens:
             self._turn.prefilled(self._to_prefill, self._to_prefill)
         tokens: list[int] = value.flatten().tolist()
         now = time.perf_counter_ns()
         if self._counter is not None:
             self._counter.accept(tokens)
         for token in tokens:
-            self.said.append(token)
+            self.tokens.append(token)
             if not self._turn.send(token, now):
                 self.reason = "eos"
                 return
@@ -264,14 +265,14 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
 
 
 class _Stopped(Exception):
-    """Leaves `generate`."""
+    """Ends `generate` early."""
 
 
 def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Any:
     """Check for a stop before each block of the model while the prompt is computed."""
 
-    def look() -> None:
-        if not listener.said and turn.stopped:
+    def check() -> None:
+        if not listener.tokens and turn.stopped:
             raise _Stopped
 
-    return before_each_block(model, look)
+    return before_each_block(model, check)

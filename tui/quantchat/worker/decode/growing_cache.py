@@ -13,11 +13,12 @@ from quantchat.common.memory_rules import bucket
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer, shape (1, heads, allocated tokens, head size).
 
-    transformers' dynamic layer copies its contents to append a token. This layer writes a token to
-    its place, and attention sees a view of the filled part. With `place` set, a tensor with the
-    place of the next token, nothing depends on the length in Python: the token goes to `place`,
-    and attention sees the first `window` places (None: all), which the caller masks. A compiled or
-    captured step needs that.
+    transformers' dynamic layer copies its contents to append a token. This layer writes the token
+    into its buffers, and attention sees a view of the filled part.
+
+    A compiled or captured step must not depend on a length in Python. It sets `place` to a tensor
+    with the index of the next token: then the token is written there, attention sees the first
+    `window` tokens of the buffers (None: all), and the caller masks those that are not filled.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.window: int | None = None
 
     def update(self, keys: Any, values: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
-        """Append `keys` and `values`, (1, heads, new tokens, head size); return all of them."""
+        """Append `keys` and `values`, (1, heads, new tokens, head size); return all cached ones."""
         if self.place is not None:
             self.keys.index_copy_(2, self.place, keys)
             self.values.index_copy_(2, self.place, values)
@@ -45,12 +46,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` in all; the buffers may move."""
+        """Make room for `tokens`, including those already cached; the buffers may move."""
         if tokens > self.keys.shape[-2]:
             self._grow(self.keys, self.values, tokens)
 
     def _grow(self, keys: Any, values: Any, tokens: int) -> None:
-        """Allocate buffers for `tokens`: both, or none if memory is short."""
+        """Allocate buffers for `tokens`; if memory is short, change neither of the two."""
         grown = self._grown(self.keys, keys, tokens), self._grown(self.values, values, tokens)
         self.keys, self.values = grown
 

@@ -1,4 +1,4 @@
-"""The interface of a decode loop, and the answer that it decodes."""
+"""The interface of a decode loop, and the turn: an answer while it is decoded."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from quantchat.worker.thinking_limit import ThinkingLimit
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer while it is decoded: its settings, where its tokens go, and whether to go on."""
+    """One answer while it is decoded: its settings, where to send its tokens, when to stop."""
 
     number: int
     sampling: Sampling
-    most: int
+    max_tokens: int
     """Longest answer in tokens, 1 or more."""
     end_tokens: frozenset[int]
     """Ids that end the answer and are not part of it; empty with `ignore_eos`."""
     outbox: Outbox
     asked_to_stop: Callable[[int], bool]
     thinking: ThinkingLimit | None = None
-    """Ends the thoughts of the answer; None if they have no limit."""
+    """Limits the thoughts of the answer; None if they have no limit."""
 
     @property
     def stopped(self) -> bool:
-        """Whether to stop before the next token. Reading this is cheap."""
+        """Whether the user asked to stop this turn. Reading this is cheap."""
         return self.asked_to_stop(self.number)
 
     def prefilled(self, done: int, total: int) -> None:
@@ -37,21 +37,21 @@ class Turn:
         self.outbox.send(Prefilled(self.number, done, total, time.perf_counter_ns()))
 
     def send(self, token: int, known_ns: int = 0) -> bool:
-        """Send `token` to the host; return False if it ends the answer instead.
+        """Send `token` to the outbox; return False instead if it ends the answer.
 
-        `known_ns` is when it was known; 0: now.
+        `known_ns` is when it was known on the host; 0: now.
         """
         now = known_ns or time.perf_counter_ns()
         if token in self.end_tokens:
             return False
         self.outbox.token(token, now)
         if self.thinking is not None:
-            self.thinking.heard(token)
+            self.thinking.add(token)
         return True
 
     @property
     def inserted(self) -> int | None:
-        """The token that replaces the next choice; None if the choice is used."""
+        """The token to use in place of the sampled one; None: use the sampled token."""
         return self.thinking.next_token if self.thinking is not None else None
 
 
@@ -62,9 +62,9 @@ class Loop(Protocol):
         """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
-        """Answer `prompt`, whose beginning `rewind` kept; return why the answer ended.
+        """Answer `prompt`, after `rewind(prompt)`; return why the answer ended.
 
-        The reason is `eos`, `stop` (requested) or `length` (`turn.most` tokens were decoded).
+        The reason is `eos`, `stop` (requested) or `length` (`turn.max_tokens` tokens were decoded).
         """
 
     def warm_up(self, prompt: list[int], steps: int) -> None:

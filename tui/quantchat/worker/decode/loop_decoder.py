@@ -22,10 +22,11 @@ from quantchat.worker.text_bounds import Interrupted, bounded
 WARM_UP_TOKENS = 32
 WARM_UP_STEPS = 4
 
-ROWS = 64
-"""Positions whose logits exist at once: 33 MB in float32 with a vocabulary of 128k."""
+LOGIT_ROWS = 64
+"""Most positions whose logits are computed at once in teacher forcing: 33 MB in float32 with a
+vocabulary of 128k."""
 
-LEAST = -1000.0
+MIN_LOGPROB = -1000.0
 """Log-probability reported for an impossible token, because JSON has no infinity."""
 
 
@@ -92,7 +93,8 @@ class LoopDecoder(ABC):
     ) -> None:
         """Decode one answer and send each token to `outbox`, until it ends or `stopped(turn)`.
 
-        Raises Refused if the prompt leaves no room for an answer, or for an unknown token.
+        Raises Refused if the prompt leaves no room for an answer, or if `logit_bias` names a token
+        that the model does not have.
         """
         sampling = request.sampling
         self._check_bias(sampling.logit_bias)
@@ -123,25 +125,28 @@ class LoopDecoder(ABC):
         turn = Turn(
             number=request.turn,
             sampling=sampling,
-            most=min(request.max_new_tokens, room),
+            max_tokens=min(request.max_new_tokens, room),
             end_tokens=frozenset() if request.ignore_eos else self._model.end_tokens,
             outbox=outbox,
             asked_to_stop=stopped,
             thinking=outbox.thinking_limit(prompt, budget) if budget else None,
         )
         reason = self._loop.answer(prompt, turn)
-        if reason == "length" and turn.most < request.max_new_tokens:
+        if reason == "length" and turn.max_tokens < request.max_new_tokens:
             reason = "context"
         outbox.end(request.turn, reason, time.perf_counter_ns())
         if request.fresh:
             self.forget()
 
-    def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
-        """Score given output tokens by teacher forcing; the cached chat stays. Raises Refused."""
+    def score_tokens(self, request: ScoreTokens, cancelled: Callable[[], bool]) -> TokenScores:
+        """Score the tokens of `request` by teacher forcing; the KV cache of the chat is unchanged.
+
+        Raises Refused, also as soon as `cancelled` returns True.
+        """
         self._set_threads(request.threads)
         with bounded("reading the prompt"):
             prompt = self._prompt(request.messages, request.prompt_tokens)
-        return self._score(prompt, request, overtaken)
+        return self._score(prompt, request, cancelled)
 
     def forget(self) -> None:
         """Empty the KV cache."""
@@ -162,7 +167,7 @@ class LoopDecoder(ABC):
 
     @abstractmethod
     def _score(
-        self, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+        self, prompt: list[int], request: ScoreTokens, cancelled: Callable[[], bool]
     ) -> TokenScores:
         """Score the tokens of `request` after `prompt`."""
 
@@ -181,5 +186,6 @@ class LoopDecoder(ABC):
             )
 
     def _prompt(self, messages: list[Message], tokens: int) -> list[int]:
+        """Return the ids of the chat, repeated or cut to `tokens`; 0: as they are."""
         prompt = encode_prompt(self._model, messages)
         return (prompt * -(-tokens // len(prompt)))[:tokens] if tokens else prompt

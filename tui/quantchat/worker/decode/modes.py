@@ -20,7 +20,7 @@ from quantchat.worker.model.loaded import Loaded
 _WITH_DRAFT = "with a draft each prompt is computed from its start, in one piece"
 
 Report = Callable[[str], None]
-"""Receives the name of each stage that takes long."""
+"""Is called with the name of each slow stage."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Chosen:
 
     loop: Loop
     name: str
-    """Name of the mode, and of the form of it that runs."""
+    """The mode and its form, e.g. `eager, fused Llama steps`."""
     note: str = ""
-    """Why no faster form runs, how the cache is unusual, and which of the checkpoint's settings are
-    ignored."""
+    """Notes for the user: why no faster mode is used, how the cache is unusual, which settings of
+    the checkpoint are ignored."""
     rules: CacheRules = ORDINARY
 
 
@@ -43,7 +43,7 @@ def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None
 
     `auto` is a captured graph on a GPU. On a CPU it is `eager`, which calls the kernels directly: a
     compiled step is slower there and takes a minute to make. Raises Refused if a mode that the
-    profile names cannot run here, and for a model that no loop can decode.
+    profile names cannot run here, or if no loop can decode the model.
     """
     if mode not in ("auto", "generate", *_STEPS):
         raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')
@@ -101,7 +101,7 @@ def _note(loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> st
     parts = [*problems, rules.note]
     if ignored := ignored_settings(loaded.model.generation_config):
         parts.append(
-            f"generation_config.json sets {', '.join(ignored)}, which no decode mode here follows"
+            f"generation_config.json sets {', '.join(ignored)}, which quantchat does not apply"
         )
     return "; ".join(filter(None, parts))
 
@@ -136,7 +136,7 @@ None and empty values always turn them off."""
 
 
 def ignored_settings(config: Any) -> list[str]:
-    """Return the names of the settings in `config`, a `GenerationConfig`, that no loop follows.
+    """Return the names of the settings in `config`, a `GenerationConfig`, that no loop applies.
 
     Every loop chooses tokens by the request's sampling settings alone, so that two variants differ
     in their weights and not in their generation_config.json.
@@ -178,7 +178,7 @@ def _compiled(model: Any, check: Check, report: Report) -> Checked:
 
 
 def _graph(model: Any, check: Check, report: Report) -> Checked:
-    """Return the graph step, with one kernel for each norm unless rounding errors get too large."""
+    """Return the graph step, with fused norms unless their rounding makes the check fail."""
     from quantchat.worker.decode.norms import fusable_norms
     from quantchat.worker.decode.steps.graph import GraphStep
 
@@ -205,9 +205,8 @@ def _fault(mode: str, step: Step, check: Check) -> str:
         return check.fault(step)
     except Refused:
         raise
-    except (
-        Exception
-    ) as error:  # a compiler or a capture may raise anything; the model itself is right
+    except Exception as error:
+        # A compiler or a capture may raise anything; it does not mean that the model is damaged.
         failure = describe(error)
         if failure.kind in ("out_of_memory", DEVICE_FAILED):
             raise

@@ -19,10 +19,10 @@ The size is fixed and does not depend on the speed, because the place where a pr
 the rounding: greedy answers would differ from run to run with the load of the machine."""
 
 
-AHEAD = 2048
-"""Most tokens of an answer for which a step prepares in advance. Otherwise short answers too would
-allocate memory for the longest answer; beyond this length the cache grows while tokens are
-decoded."""
+PREPARED_TOKENS = 2048
+"""Most tokens of an answer for which `Step.prepare` is called before it begins. Without this limit
+short answers would also allocate memory for the longest answer. Beyond it, the cache grows while
+tokens are decoded."""
 
 
 class NativeLoop:
@@ -40,23 +40,23 @@ class NativeLoop:
     def rewind(self, prompt: list[int]) -> int:
         """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
         common = common_prefix(self._ids, prompt)
-        kept = self._rules.keeps(len(self._ids), common, len(prompt))
+        kept = self._rules.can_reuse(len(self._ids), common, len(prompt))
         self._keep(common if kept else 0)
         return len(self._ids)
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt`, whose beginning is cached; return why the answer ended."""
-        self._step.prepare(len(prompt) + 1, len(prompt) + min(turn.most, AHEAD))
+        self._step.prepare(len(prompt) + 1, len(prompt) + min(turn.max_tokens, PREPARED_TOKENS))
         logits = self._prefill(prompt[len(self._ids) :], turn)
         if logits is None:
             return "stop"
         sampler = Sampler(turn.sampling, self._device, prompt)
         reader = self._reader()
         token = sampler.choose(logits)
-        for count in range(1, turn.most + 1):
-            more = count < turn.most
-            # The device computes the next token while this one is copied to the host; not for the
-            # first token, or TTFT would include the launch of a second step.
+        for count in range(1, turn.max_tokens + 1):
+            more = count < turn.max_tokens
+            # Let the device compute the next token while this token is copied to the host. Not for
+            # the first token: TTFT would include the launch of a second step.
             ahead = more and reader.is_async and count > 1
             reader.begin(token)
             if ahead:
@@ -124,8 +124,8 @@ class NativeLoop:
         """Compute `ids` in chunks; return the last token's logits, or None if stopped."""
         logits = None
         cached = len(self._ids)
-        # Some caches cannot be continued by several tokens, or become wrong beyond a length.
-        size = CHUNK if self._rules.continues(cached, cached + len(ids)) else len(ids)
+        # To some caches several tokens cannot be appended, and some become wrong beyond a length.
+        size = CHUNK if self._rules.can_append(cached, cached + len(ids)) else len(ids)
         stopped = (lambda: turn.stopped) if self._device.type == "cpu" else None
         for start in range(0, len(ids), size):
             if turn.stopped:
@@ -137,7 +137,7 @@ class NativeLoop:
                 if not interrupted.cache_intact:
                     self._ids = []
                 return None
-            self._synchronise()  # else a stop would wait for all queued chunks
+            self._synchronise()  # without this, a stop would wait for all queued chunks
             turn.prefilled(start + len(chunk), len(ids))
         return logits
 

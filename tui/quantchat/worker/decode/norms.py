@@ -2,7 +2,8 @@
 
 transformers computes a norm with eight operations: in the step of a Llama layer, the two norms are
 16 of about 40 kernels on a GPU, and each costs little more than its launch. torch has one kernel
-for CUDA (since 2.9), which rounds once, after the weight, and not before it too.
+for CUDA (since 2.9). It rounds once, after multiplying by the weight; transformers also rounds
+before.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from quantchat.wire.messages import Sampling
 
 
 class OutputPenalties:
-    """Lowers the logits of tokens that are already in the answer, as OpenAI's API defines it.
+    """Lowers the logits of tokens that are already in the answer, as OpenAI's API defines.
 
     https://platform.openai.com/docs/api-reference/chat/create (presence_penalty). It is a logits
     processor of transformers; the answer begins after `prompt` tokens.
@@ -23,9 +23,9 @@ class OutputPenalties:
         """Return `scores`, shape (rows, vocabulary), after the tokens `input_ids`."""
         import torch
 
-        said = input_ids[:, self._prompt :]
+        answer = input_ids[:, self._prompt :]
         counts = torch.zeros_like(scores)
-        counts.scatter_add_(1, said, torch.ones_like(said, dtype=scores.dtype))
+        counts.scatter_add_(1, answer, torch.ones_like(answer, dtype=scores.dtype))
         return scores - self._frequency * counts - self._presence * (counts > 0)
 
 
@@ -78,10 +78,10 @@ class Sampler:
                 self._processors.append(MinPLogitsWarper(sampling.min_p))
             self._generator = torch.Generator(device=device).manual_seed(sampling.seed)
         # Only the penalties need earlier tokens.
-        self._looks_back = sampling.repetition_penalty != 1.0 or bool(
+        self._needs_history = sampling.repetition_penalty != 1.0 or bool(
             sampling.presence_penalty or sampling.frequency_penalty
         )
-        self._seen = torch.tensor([prompt_ids if self._looks_back else []], device=device)
+        self._seen = torch.tensor([prompt_ids if self._needs_history else []], device=device)
 
     def choose(self, logits: Any) -> Any:
         """Return the next token's id, shape (1, 1), for `logits` of shape (1, vocabulary)."""
@@ -93,12 +93,14 @@ class Sampler:
         if self._greedy:
             token = logits.argmax(dim=-1, keepdim=True)
         else:
-            chances = torch.softmax(logits.float(), dim=-1)
+            probabilities = torch.softmax(logits.float(), dim=-1)
             # Like torch.multinomial for one draw (ATen/native/Distributions.cpp), but without its
             # checks, which would make the host wait for the device.
-            races = torch.empty_like(chances).exponential_(1, generator=self._generator)
-            token = (chances / races).argmax(dim=-1, keepdim=True)
-        if self._looks_back:
+            exponentials = torch.empty_like(probabilities).exponential_(
+                1, generator=self._generator
+            )
+            token = (probabilities / exponentials).argmax(dim=-1, keepdim=True)
+        if self._needs_history:
             self._seen = torch.cat([self._seen, token], dim=-1)
         return token
 
@@ -107,6 +109,6 @@ class Sampler:
         import torch
 
         token = torch.tensor([[token_id]], device=self._seen.device)
-        if self._looks_back:
+        if self._needs_history:
             self._seen[:, -1:] = token
         return token

@@ -1,7 +1,7 @@
-"""Teacher forcing: the log-probability of given tokens, each after the tokens before it.
+"""Teacher forcing: compute the log-probability of each given token after the tokens before it.
 
 It runs the model's own modules with a separate cache. The cache of the decode loop is not changed,
-so the next answer starts from it as usual, and none of its times includes this work.
+so the next answer starts from that cache as usual.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from quantchat.worker.decode.caches import (
     variant_cache,
 )
 from quantchat.worker.decode.cpu import unfused_weights
-from quantchat.worker.decode.loop_decoder import LEAST, ROWS
+from quantchat.worker.decode.loop_decoder import LOGIT_ROWS, MIN_LOGPROB
 from quantchat.worker.decode.native_loop import CHUNK
-from quantchat.worker.decode.steps.eager import before_each_block, release
+from quantchat.worker.decode.steps.eager import before_each_block, release_unused
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
 
@@ -29,13 +29,13 @@ def score_tokens(
     loaded: Loaded,
     prompt: list[int],
     request: ScoreTokens,
-    overtaken: Callable[[], bool],
+    cancelled: Callable[[], bool],
     rules: CacheRules = ORDINARY,
 ) -> TokenScores:
     """Return the log-probabilities and ranks of `request.ids` after `prompt`.
 
-    `overtaken` is called before each block of the model, and cancels the work if it is true. If
-    `rules` do not allow pieces, all tokens are computed at once. Raises Refused if the tokens do
+    `cancelled` is called before each block of the model; if it returns True, the work ends. If
+    `rules` do not allow chunks, all tokens are computed at once. Raises Refused if the tokens do
     not fit into the context, or after a cancellation.
     """
     import torch
@@ -43,57 +43,57 @@ def score_tokens(
     given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
     if len(given) > loaded.context_length:
         raise Refused("context_full", "the answer does not fit into the context of this model")
-    need = len(prompt) + request.first - 1
+    first_scored = len(prompt) + request.first - 1
     device = loaded.input_device
     new_cache = variant_cache(loaded.command, loaded.model.config)
     cache = new_cache() if new_cache else growing_cache(loaded.model.config)
     parameter, positions = cache_parameter(loaded.model), position_argument(loaded.model)
-    in_pieces = rules.continues(0, len(given))
-    rows = _Rows(loaded, request)
+    in_chunks = rules.can_append(0, len(given))
+    rows = _Scores(loaded, request)
     at = 0
 
-    def preempt() -> None:
-        if overtaken():
+    def check_cancelled() -> None:
+        if cancelled():
             raise Refused("stopped", "cancelled by another command")
 
     try:
         with (
             torch.inference_mode(),
-            before_each_block(loaded.model, preempt),
+            before_each_block(loaded.model, check_cancelled),
             unfused_weights(loaded.model),
         ):
             while at < len(given):
-                end = min(at + CHUNK, need) if at < need else at + ROWS
-                end = min(end, len(given)) if in_pieces else len(given)
+                end = min(at + CHUNK, first_scored) if at < first_scored else at + LOGIT_ROWS
+                end = min(end, len(given)) if in_chunks else len(given)
                 tokens = torch.tensor([given[at:end]], device=device)
                 more = {parameter: cache}
                 if positions:
                     more[positions] = torch.arange(at, end, device=device).unsqueeze(0)
-                asked = end - max(at, need)
+                scored_rows = end - max(at, first_scored)
                 output = loaded.model(
                     input_ids=tokens.expand(request.batch, -1),
                     **more,
                     use_cache=True,
-                    logits_to_keep=max(1, asked),
+                    logits_to_keep=max(1, scored_rows),
                 )
-                if asked > 0:
-                    for block in output.logits[0, -asked:].split(ROWS):
+                if scored_rows > 0:
+                    for block in output.logits[0, -scored_rows:].split(LOGIT_ROWS):
                         rows.take(block)
                 at = end
     finally:
         del cache
-        release(device)
+        release_unused(device)
     return rows.scores()
 
 
-class _Rows:
-    """Collects the figures, position by position."""
+class _Scores:
+    """Collects the log-probabilities and ranks, position by position."""
 
     def __init__(self, loaded: Loaded, request: ScoreTokens) -> None:
         self._tokenizer = loaded.tokenizer_backend
         self._ends = sorted(loaded.end_tokens)
         self._request = request
-        self._left = request.ids[request.first :]
+        self._remaining = request.ids[request.first :]
         self._logprobs: list[float] = []
         self._ranks: list[int] = []
         self._also: list[float] = []
@@ -105,24 +105,26 @@ class _Rows:
         logprobs = torch.log_softmax(logits.float(), dim=-1)
         if bool(torch.isnan(logprobs).any()):
             raise Refused("internal", "the model computes NaN (not a number)")
-        logprobs = logprobs.clamp(min=LEAST)
-        wanted, self._left = self._left[: len(logprobs)], self._left[len(logprobs) :]
+        logprobs = logprobs.clamp(min=MIN_LOGPROB)
+        wanted, self._remaining = self._remaining[: len(logprobs)], self._remaining[len(logprobs) :]
         found = torch.stack(
-            [self._of(row, token) for row, token in zip(logprobs, wanted, strict=False)]
+            [self._logprob_of(row, token) for row, token in zip(logprobs, wanted, strict=False)]
         )
         self._logprobs += found.tolist()
         self._ranks += (logprobs > found[:, None]).sum(dim=-1).tolist()
-        if not self._left:
-            self._also = [float(self._of(logprobs[-1], token)) for token in self._request.also]
+        if not self._remaining:
+            self._also = [
+                float(self._logprob_of(logprobs[-1], token)) for token in self._request.also
+            ]
 
-    def _of(self, row: Any, token: int) -> Any:
+    def _logprob_of(self, row: Any, token: int) -> Any:
         """Return the log-probability of `token`; for `END`, that of all end tokens together."""
         import torch
 
         return torch.logsumexp(row[self._ends], dim=0) if token == END else row[token]
 
     def scores(self) -> TokenScores:
-        """Return the figures of all positions."""
+        """Return the log-probabilities and ranks of all positions."""
         request = self._request
         return TokenScores(
             number=request.number,

@@ -18,15 +18,16 @@ from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import load_or_refuse
 
-FEWEST = 4
-"""With mixed lengths the shortest prompt has this fraction of the tokens of the longest."""
+_LONGEST_TO_SHORTEST = 4
+"""With mixed lengths: tokens of the longest prompt ÷ tokens of the shortest."""
 
 
 def run(job: BatchJob, report: Report) -> BatchResult:
     """Decode each batch once in each round, after a warm-up.
 
-    The first batch that does not fit in memory is recorded; this size and larger ones are not tried
-    again. Raises Refused if the model cannot be loaded, or if its context is too short.
+    If a batch does not fit in memory, its failure is recorded, and neither this size nor a larger
+    one is tried again. Raises Refused if the model cannot be loaded, or if its context is too
+    short.
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace, background=False)
@@ -34,14 +35,14 @@ def run(job: BatchJob, report: Report) -> BatchResult:
     if not isinstance(loaded, Loaded):
         raise Refused(
             "unsupported",
-            f"quantchat decodes no batches with the engine {job.load.engine}",
-            "start its own server (llama-server) and measure that with the engine openai",
+            f"quantchat cannot decode batches with the engine {job.load.engine}",
+            'start llama-server with the model, and load-test it: engine = "openai"',
         )
-    asked = job.prompt_tokens + job.output_tokens
-    if asked > loaded.context_length:
+    needed = job.prompt_tokens + job.output_tokens
+    if needed > loaded.context_length:
         raise Refused(
             "context_full",
-            f"a prompt and its answer have {asked} tokens, the model takes {loaded.context_length}",
+            f"prompt and answer need {needed} tokens, the model takes {loaded.context_length}",
             "give a smaller --prompt-tokens or --output-tokens",
         )
     new_cache = variant_cache(loaded.command, loaded.model.config)
@@ -66,14 +67,14 @@ def lengths(batch: int, longest: int, *, mixed: bool) -> list[int]:
     """Return the length of each prompt of a batch in tokens: all the same, or evenly spread."""
     if not mixed or batch == 1:
         return [longest] * batch
-    shortest = max(1, longest // FEWEST)
+    shortest = max(1, longest // _LONGEST_TO_SHORTEST)
     return [shortest + round((longest - shortest) * row / (batch - 1)) for row in range(batch)]
 
 
 def _round(loop: BatchLoop, job: BatchJob, size: int, vocabulary: int) -> BatchRound:
     counts = lengths(size, job.prompt_tokens, mixed=job.mixed)
     prompts = [_prompt(row, count, vocabulary) for row, count in enumerate(counts)]
-    _forget_peak()
+    _reset_peak()
     try:
         batch = loop.decode(prompts, job.output_tokens)
     except Exception as error:
@@ -85,11 +86,11 @@ def _round(loop: BatchLoop, job: BatchJob, size: int, vocabulary: int) -> BatchR
 
 
 def _prompt(row: int, tokens: int, vocabulary: int) -> list[int]:
-    """Return token ids that differ from row to row. Their meaning does not change the time."""
+    """Return token ids that differ from row to row; the time does not depend on their meaning."""
     return [(1000 + 7919 * row + 31 * place) % vocabulary for place in range(tokens)]
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -99,7 +100,7 @@ def _forget_peak() -> None:
 
 
 def _peak() -> int:
-    """Return the most memory since `_forget_peak`: of torch on GPUs, else of the process."""
+    """Return the peak since `_reset_peak` in bytes: of torch on GPUs, else of the process."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
 """Builds calibration text from the model's own answers to varied prompts, in its chat template.
 
-GPTQ loses least on text like its calibration set, and the model's own chats are closer to its use
-than any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
+GPTQ loses least on text like its calibration set, and the model's own answers are closer to what it
+will generate than any general text (data-free quantization: LLM-QAT, Liu et al. 2023).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quantchat.worker.jobs.job_env import (
     with_local_files,
 )
 from quantchat.worker.jobs.layer_widths import check_groups, widest
-from quantchat.worker.model.chat_template import as_wanted
+from quantchat.worker.model.chat_template import with_content_form
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype, load_model
@@ -36,8 +36,8 @@ TEMPERATURE = 0.8
 BATCH, GPU_BATCH = 16, 32
 """Number of prompts answered at once on a CPU and on a GPU; a GPU hardly slows down with more."""
 
-ROUNDS = 6
-"""About the largest number of answers to a prompt if the number of samples is chosen here."""
+_MOST_ANSWERS = 6
+"""About the most answers to a prompt if `calibration_size` decides how many samples are needed."""
 
 
 def run(job: CalibrateJob, report: Report) -> CalibrateResult:
@@ -72,7 +72,7 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
         else:
             report(min(wanted.samples, count), wanted.samples, "")
 
-    most = ROUNDS * len(job.prompts) if wanted.tokens else wanted.samples
+    most = _MOST_ANSWERS * len(job.prompts) if wanted.tokens else wanted.samples
     size = GPU_BATCH if device.startswith("cuda") else BATCH
     for prompts, sampled in _batches(job.prompts, most, size):
         missing = wanted.samples - len(chats)
@@ -86,7 +86,10 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
 
 
 def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
-    """Yield prompts to answer, and whether to sample; end even if all answers repeat."""
+    """Yield prompts to answer, and whether to sample.
+
+    Two rounds more than `samples` needs, for repeated answers; then end even if there are too few.
+    """
     rounds = -(-samples // len(prompts)) + 2
     for number in range(rounds):
         for start in range(0, len(prompts), size):
@@ -94,10 +97,10 @@ def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list
 
 
 class _Author:
-    """Writes chats with the model: answers prompts in batches."""
+    """Generates chats: lets the model answer prompts in batches."""
 
     def __init__(self, load: Load, device: str) -> None:
-        # Load it before the model, because this finds a broken tokenizer sooner.
+        # Loaded before the model, because that finds a broken tokenizer sooner.
         self.tokenizer = tokenizer_for(load, padding_side="left")
         self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()
         if self.tokenizer.pad_token is None:
@@ -105,36 +108,36 @@ class _Author:
         self.template = template_variables(load)
         self.longest = 0
         """Longest answer in tokens."""
-        self._at_once = sys.maxsize
+        self._batch_size = sys.maxsize
         ends = self.model.generation_config.eos_token_id
         ids = ends if isinstance(ends, list) else [ends]
-        # Also the tokenizer's end token, as in a chat: a template that the profile names
-        # ends turns with its own token.
-        self._ends = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+        # The tokenizer's end token too, as in a chat: a chat template that the profile names may
+        # end turns with another token than the model's own.
+        self._end_tokens = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     def answer(
         self, prompts: list[str], sampled: bool, tell: Callable[[int], None]
     ) -> dict[str, int]:
-        """Return a line of JSON for each prompt that got an answer, with the answer's tokens.
+        """Return the chats as lines of JSON, each with its answer's length in tokens.
 
-        Calls `tell` with the number of finished answers, each time it grows. If GPU memory runs
-        out, answers fewer prompts at once.
+        A prompt with an empty answer is left out. Calls `tell` with the number of finished answers
+        each time it grows. If GPU memory runs out, answers fewer prompts at once.
         """
         import torch
 
         found: dict[str, int] = {}
         while prompts:
-            some = prompts[: self._at_once]
+            some = prompts[: self._batch_size]
 
-            def heard(ended: int, before: int = len(found)) -> None:
+            def answers_ended(ended: int, before: int = len(found)) -> None:
                 tell(before + ended)
 
             try:
-                found |= self._answered(some, sampled, heard)
+                found |= self._answered(some, sampled, answers_ended)
             except torch.OutOfMemoryError:
                 if len(some) == 1:
                     raise
-                self._at_once = len(some) // 2
+                self._batch_size = len(some) // 2
             else:
                 prompts = prompts[len(some) :]
                 continue
@@ -146,46 +149,46 @@ class _Author:
     ) -> dict[str, int]:
         import torch
 
-        plain = not self.tokenizer.chat_template
+        has_template = bool(self.tokenizer.chat_template)
         texts = prompts
-        if not plain:
-            said = [[{"role": "user", "content": prompt}] for prompt in prompts]
-            chats = [as_wanted(self.tokenizer, chat) for chat in said]
+        if has_template:
+            messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            chats = [with_content_form(self.tokenizer, chat) for chat in messages]
             texts = self.tokenizer.apply_chat_template(
                 chats, tokenize=False, add_generation_prompt=True, **self.template
             )
         batch = self.tokenizer(
             texts,
-            add_special_tokens=plain,  # a chat template writes them itself
+            add_special_tokens=not has_template,  # a chat template itself adds them
             padding=True,
             return_tensors="pt",
         ).to(self.model.device)
-        asked = batch["input_ids"].shape[1]
-        ends = torch.tensor(self._ends)
+        prompt_length = batch["input_ids"].shape[1]
+        ends = torch.tensor(self._end_tokens)
         ended = 0
 
-        def watch(ids: Any, _scores: Any, **_more: Any) -> Any:
+        def count_ended(ids: Any, _scores: Any, **_more: Any) -> Any:
             nonlocal ended
-            over = int(torch.isin(ids[:, asked:].cpu(), ends).any(dim=1).sum())
+            over = int(torch.isin(ids[:, prompt_length:].cpu(), ends).any(dim=1).sum())
             if over > ended:
                 ended = over
                 tell(ended)
             return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
-        how = {"temperature": TEMPERATURE, "top_p": 1.0, "top_k": 0} if sampled else {}
+        sampling = {"temperature": TEMPERATURE, "top_p": 1.0, "top_k": 0} if sampled else {}
         with torch.inference_mode():
             written = self.model.generate(
                 **batch,
-                **how,
+                **sampling,
                 do_sample=sampled,
                 max_new_tokens=self.longest,
-                eos_token_id=self._ends or None,
-                stopping_criteria=[watch],
-            )[:, asked:]
+                eos_token_id=self._end_tokens or None,
+                stopping_criteria=[count_ended],
+            )[:, prompt_length:]
         tell(len(prompts))
         answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return {
-            _line(prompt, answer, plain): self._tokens(answer)
+            _line(prompt, answer, has_template): self._tokens(answer)
             for prompt, answer in zip(prompts, answers, strict=True)
             if answer.strip()
         }
@@ -194,8 +197,8 @@ class _Author:
         return len(self.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _line(prompt: str, answer: str, plain: bool) -> str:
-    if plain:
+def _line(prompt: str, answer: str, has_template: bool) -> str:
+    if not has_template:
         return json.dumps({"text": prompt + answer})
     chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     return json.dumps({"messages": chat})

@@ -1,4 +1,4 @@
-"""Stores calibration samples, and encodes them as the model reads them."""
+"""Writes calibration samples to files, and encodes them for the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from quantchat.common.calibration_text import Record
 from quantchat.wire.jobs import CHATS_FILE, CHATS_TEXT_FILE, CalibrateResult
-from quantchat.worker.model.chat_template import as_wanted
+from quantchat.worker.model.chat_template import with_content_form
 
 CALIBRATION = "calibration.jsonl"
 """File in the checkpoint's folder with its calibration samples."""
@@ -19,7 +19,7 @@ CALIBRATION = "calibration.jsonl"
 def write(
     records: Iterable[Record], tokenizer: Any, folder: Path, template: Mapping[str, object]
 ) -> CalibrateResult:
-    """Write `records` into `folder` as chats and as text; return their number and tokens.
+    """Write `records` to `CHATS_FILE` and `CHATS_TEXT_FILE` in `folder`; return number and tokens.
 
     `template` has the variables of the model's chat template.
     """
@@ -45,9 +45,11 @@ def ids(
     most: int | None = None,
     template: Mapping[str, object] | None = None,
 ) -> list[int]:
-    """Return the token ids of a record, at most the first `most`."""
-    text, whole = rendered(one, tokenizer, template or {})
-    found: list[int] = tokenizer(text, add_special_tokens=not whole, verbose=False)["input_ids"]
+    """Return the token ids of a record, at most the first `most`; None: all."""
+    text, has_special = rendered(one, tokenizer, template or {})
+    found: list[int] = tokenizer(text, add_special_tokens=not has_special, verbose=False)[
+        "input_ids"
+    ]
     return found[:most]
 
 
@@ -60,8 +62,8 @@ def read(
 
 
 def rendered(one: Record, tokenizer: Any, template: Mapping[str, object]) -> tuple[str, bool]:
-    """Return a chat in the model's template, or a text, and whether it has special tokens."""
+    """Return the text of a record, and whether a chat template has put special tokens in it."""
     if "messages" not in one:
         return str(one["text"]), False
-    chat = as_wanted(tokenizer, one["messages"])
+    chat = with_content_form(tokenizer, one["messages"])
     return str(tokenizer.apply_chat_template(chat, tokenize=False, **template)), True

@@ -25,8 +25,8 @@ from quantchat.worker.jobs.layer_widths import widest_of
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.report import Report
 
-ROWS = 20
-"""Rows of a data set to read for each required sample."""
+_ROWS_PER_SAMPLE = 20
+"""Rows of a data set that are read for each required sample."""
 
 
 def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
@@ -41,7 +41,7 @@ def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
     wanted = calibration_size(
         job.samples, job.sample_tokens, choose_device(load.device), _widest(job, load)
     )
-    records = _of_file(job) if job.file else _of_dataset(job, wanted.most + job.held_out)
+    records = _of_file(job) if job.file else _of_dataset(job, wanted.full_samples + job.held_out)
     pieces = [piece for one in records for piece in _cut(one, tokenizer, wanted.length)]
     random.Random(job.seed).shuffle(pieces)  # noqa: S311
     held_out = min(job.held_out, len(pieces) // 4)
@@ -84,7 +84,9 @@ def _of_file(job: CollectSamplesJob) -> list[Record]:
     except (OSError, Unreadable) as error:
         raise Refused("bad_calibration", f"{job.file}: {error}") from error
     if sha256 != job.sha256:
-        raise Refused("bad_calibration", f"{job.file} has just changed", "start again")
+        raise Refused(
+            "bad_calibration", f"{job.file} changed after the job was started", "start again"
+        )
     return records
 
 
@@ -104,9 +106,9 @@ def _of_dataset(job: CollectSamplesJob, wanted: int) -> list[Record]:
             raise Refused(
                 "bad_calibration",
                 f"the data set {name} has no column {column!r}",
-                f"one of: {', '.join(map(str, first))}",
+                f"name one of its columns: {', '.join(map(str, first))}",
             )
-        taken = itertools.islice(itertools.chain([first], rows), ROWS * wanted)
+        taken = itertools.islice(itertools.chain([first], rows), _ROWS_PER_SAMPLE * wanted)
         return list(_records(row[column] for row in taken))
     except Refused:
         raise
@@ -114,8 +116,8 @@ def _of_dataset(job: CollectSamplesJob, wanted: int) -> list[Record]:
         raise Refused(
             "fetch_failed",
             f"cannot read the data set {name}: {first_line(error)}",
-            "check its name, split and the network; for a gated one `hf auth login`; or calibrate"
-            " on a file",
+            "check its name, its split and the network; for a gated data set run `hf auth login`;"
+            " or calibrate on a file",
         ) from error
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 
-def write_both(folder: Path) -> None:
-    """Add version 4's keys to the existing configs of model and tokenizer in `folder`."""
+def add_version_4_keys(folder: Path) -> None:
+    """Add version 4's keys to the configs of model and tokenizer in `folder`, if they exist."""
     _rewrite(folder / "config.json", _rope)
     _rewrite(folder / "tokenizer_config.json", _tokenizer)
 
@@ -27,7 +27,8 @@ def _rewrite(file: Path, change: Any) -> None:
 
 def _rope(config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters") or {}
-    if "rope_theta" not in rope:  # no settings, or several by layer type, which 4 cannot express
+    # There may be no settings, or some for each layer type, which version 4 cannot express.
+    if "rope_theta" not in rope:
         return
     config["rope_theta"] = rope["rope_theta"]
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}

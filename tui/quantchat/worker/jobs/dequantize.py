@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantchat.wire.jobs import DequantizeJob, DequantizeResult
-from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.report import Report
 
@@ -13,7 +13,7 @@ from quantchat.worker.report import Report
 def run(job: DequantizeJob, report: Report) -> DequantizeResult:
     """Unpack the GGUF file into the output folder, with its tokenizer.
 
-    The weights are those of the file, rounded to bfloat16. The loss of its quantization remains.
+    The weights are those of the file, rounded to bfloat16; what its quantization lost stays lost.
     """
     report(0, 3, "importing libraries")
     prepare_process(job.workspace)
@@ -31,5 +31,5 @@ def run(job: DequantizeJob, report: Report) -> DequantizeResult:
     model.save_pretrained(output)
     report(2, 3, "reading the tokenizer")
     AutoTokenizer.from_pretrained(job.source, gguf_file=job.gguf_file).save_pretrained(output)
-    write_both(output)
+    add_version_4_keys(output)
     return DequantizeResult(model.num_parameters())

@@ -1,4 +1,4 @@
-"""Runs a job with the module for its type."""
+"""Runs a job with the module of its type."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Runs tasks, such as multiple-choice questions, with EleutherAI's lm-evaluation-harness.
 
 Published accuracies come from the harness, so the harness asks all questions and counts the right
-answers. Its results are passed on for each document, because two models are compared by the answers
-that changed. Source: https://github.com/EleutherAI/lm-evaluation-harness
+answers. Its results are reported for each document, because two models are compared by the
+documents on which their answers differ. Source: https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ PASSAGES = (
 """Fields of a document with a text that several questions may be about, as the tasks of the harness
 name them: BoolQ and DROP, SQuAD and Social IQa, RACE, CoQA, MultiRC, ANLI and COPA, SciQ."""
 
-_ASKING = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+_REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+"""The methods by which the harness asks a model."""
 
 
 def run(job: EvaluateJob, report: Report) -> EvaluateResult:
@@ -54,7 +55,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
         raise Refused(
             "missing_library",
             "lm-evaluation-harness is not installed for this interpreter",
-            "install it there: pip install 'quantchat[eval]', or lm_eval",
+            "python -m pip install 'quantchat[eval]' (where quantchat is not installed: lm_eval)",
         )
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     prepare_process(job.workspace)
@@ -97,7 +98,7 @@ def _tasks(named: list[str], report: Report) -> Any:
         raise Refused(
             "bad_task",
             f"the harness has no task {unknown[0]}",
-            f"did you mean {', '.join(near)}?" if near else "name one of `lm-eval ls tasks`",
+            f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists all tasks",
         )
     specs = [_of_file(Path(name)) if name in files else name for name in named]
     try:
@@ -158,7 +159,7 @@ def _beside(path: Path, files: Any) -> Any:
 
 
 def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], Resolved]]:
-    """Load the job's model; return it as the harness asks it, and what says what ran."""
+    """Return the loaded model with the harness's interface, and a function that says what ran."""
     loaded = load_or_refuse(job.load, report)
     variables = template_variables(job.load)
     if not isinstance(loaded, Loaded):
@@ -178,24 +179,24 @@ def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], R
 
 
 def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], Resolved]]:
-    """Connect to the job's server; return it as `_loaded_model` does. Raises Refused."""
+    """Connect to the job's server; return the same as `_loaded_model`. Raises Refused."""
     from quantchat.worker.servers.harness import ServedLM
 
     if not job.tokenizer:
         raise Refused(
             "unsupported",
-            "a server is evaluated with the tokenizer of the reference, which was not loaded",
-            "see why the reference failed",
+            "the tokenizer for the server is missing: it is taken from the reference, which failed",
+            "see the failure of the reference",
         )
-    lent = fetch_named(replace(job.load, options={"tokenizer": job.tokenizer}))
-    tokenizer = load_tokenizer(lent)
+    load = fetch_named(replace(job.load, options={"tokenizer": job.tokenizer}))
+    tokenizer = load_tokenizer(load)
     opener = Opener(lambda stage, detail: report(0, 0, detail or stage), lambda _: None)
     client = opener.open(job.load, loader_of(job.load)).decoder.client
     return ServedLM(client, tokenizer, template_variables(job.load)), client.resolved
 
 
 def _evaluate(lm: Any, tasks: Any, job: EvaluateJob, report: Report) -> Any:
-    """Ask the tasks' questions; return the result of `lm_eval.evaluator.evaluate`."""
+    """Ask all questions; return the result of `lm_eval.evaluator.evaluate`."""
     from lm_eval import evaluator
     from transformers import set_seed
 
@@ -203,7 +204,7 @@ def _evaluate(lm: Any, tasks: Any, job: EvaluateJob, report: Report) -> Any:
     for task in tasks["tasks"].values():
         _few_shot(task, job.few_shot)
     set_seed(SEED)
-    with _counted(lm, report):
+    with _progress_reported(lm, report):
         return evaluator.evaluate(
             lm,
             tasks,
@@ -215,7 +216,7 @@ def _evaluate(lm: Any, tasks: Any, job: EvaluateJob, report: Report) -> Any:
 
 
 def _few_shot(task: Any, wanted: int) -> None:
-    """Set the number of few-shot examples; a task that sets 0 keeps 0, as in the harness."""
+    """Set the number of few-shot examples; -1: the task's own. A task that sets 0 keeps 0."""
     own = task.get_config("num_fewshot")
     if wanted >= 0 and own != 0:
         task.set_config(key="num_fewshot", value=wanted)
@@ -224,8 +225,8 @@ def _few_shot(task: Any, wanted: int) -> None:
     task.set_fewshot_seed(seed=SEED)
 
 
-class _Counter:
-    """Replaces the harness's cache of answers, because the harness calls that for each answer."""
+class _AnswerCounter:
+    """Counts answers, in place of the harness's answer cache, which is called for each answer."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -239,9 +240,9 @@ class _Counter:
 
 
 @contextlib.contextmanager
-def _counted(lm: Any, report: Report) -> Iterator[None]:
-    """Report each answer when it comes; the total grows while the harness asks."""
-    counter = _Counter(report)
+def _progress_reported(lm: Any, report: Report) -> Iterator[None]:
+    """Report each answer while the context lasts; the total grows as the harness asks."""
+    counter = _AnswerCounter(report)
     lm.set_cache_hook(counter)
 
     def counting(ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -251,7 +252,7 @@ def _counted(lm: Any, report: Report) -> Iterator[None]:
 
         return asked
 
-    for name in _ASKING:
+    for name in _REQUESTS:
         setattr(lm, name, counting(getattr(lm, name)))
     yield
 
@@ -283,7 +284,7 @@ def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
 
 
 def _written(sample: Any) -> Iterator[str]:
-    """Yield the first text that a model wrote for a document; none if it chose between texts."""
+    """Yield the first text that a model generated for a document; none if it only rated texts."""
     for answers in sample["resps"][:1]:
         first = answers[0] if isinstance(answers, list) and answers else answers
         if isinstance(first, str):
@@ -291,11 +292,12 @@ def _written(sample: Any) -> Iterator[str]:
 
 
 def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
-    """Return the tokens of the answer in `text`, and those of the thoughts before it."""
+    """Return the number of tokens of the answer in `text`, and of the thoughts before it."""
     splitter = served_splitter(None)
     pieces = [splitter.feed(text), splitter.end()]
     answer, thoughts = ("".join(part) for part in zip(*pieces, strict=True))
-    if not thoughts:  # the prompt may have opened them
+    # If the chat template opened the thoughts, only their end is in the text.
+    if not thoughts:
         answer, thoughts = split_at_end(text)
     counts = [len(tokenizer.encode(part, add_special_tokens=False)) for part in (answer, thoughts)]
     return counts[0], counts[1]

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 
 @contextlib.contextmanager
-def links_followed() -> Iterator[None]:
+def follow_links() -> Iterator[None]:
     """Let GPTQModel store finished layers of a model whose files are links to another folder.
 
     In the Hugging Face cache every file is a link to `../../blobs/…`. GPTQModel identifies a model
@@ -20,16 +20,16 @@ def links_followed() -> Iterator[None]:
     """
     from gptqmodel.looper import gptq_checkpoint
 
-    kept = gptq_checkpoint._source_identity
+    original = gptq_checkpoint._source_identity
     gptq_checkpoint._source_identity = _source_identity
     try:
         yield
     finally:
-        gptq_checkpoint._source_identity = kept
+        gptq_checkpoint._source_identity = original
 
 
 @contextlib.contextmanager
-def file_digest_there() -> Iterator[None]:
+def add_file_digest() -> Iterator[None]:
     """Add `hashlib.file_digest` to Python 3.10.
 
     GPTQModel declares support of Python 3.10 but calls this function of 3.11
@@ -46,23 +46,23 @@ def file_digest_there() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def on_one(device: str) -> Iterator[None]:
+def only_on(device: str) -> Iterator[None]:
     """Quantize only on `device`, on a machine with several GPUs.
 
     GPTQModel first uses the `device` it is given, and then all other devices of its type
     (utils/looper_helpers.py, `select_forward_devices`), even GPUs that are in use or have too
-    little memory. It does not call its `compute_device_filter` where it captures inputs and runs
-    layers. Remove this once it does so everywhere.
+    little memory. Its option `compute_device_filter` is not applied where it captures inputs and
+    runs layers. Remove this once the option is applied everywhere.
     """
     import torch
     from gptqmodel.utils import looper_helpers
 
-    kept = looper_helpers.ALL_DEVICES
+    original = looper_helpers.ALL_DEVICES
     looper_helpers.ALL_DEVICES = [torch.device(device)]
     try:
         yield
     finally:
-        looper_helpers.ALL_DEVICES = kept
+        looper_helpers.ALL_DEVICES = original
 
 
 def _source_identity(model: Any) -> dict[str, str]:

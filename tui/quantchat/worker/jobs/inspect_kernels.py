@@ -1,6 +1,6 @@
-"""Finds out which kernels of the engines' libraries run on this machine.
+"""Finds out which kernels of the engines' libraries work on this machine.
 
-Kernels are run if that is quick. Nothing is compiled, and no checkpoint is built.
+A kernel is run once if that is quick. Nothing is compiled, and no checkpoint is built.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def _torch(torch: Any) -> TorchInfo:
         version=str(torch.__version__),
         cuda=str(torch.version.cuda or ""),
         available=available,
-        error=_why_not(torch) if torch.version.cuda and not available else "",
+        error=_cuda_error(torch) if torch.version.cuda and not available else "",
         devices=devices,
     )
 
 
-def _why_not(torch: Any) -> str:
-    """Return torch's error when it starts CUDA; empty if it starts."""
+def _cuda_error(torch: Any) -> str:
+    """Return torch's error when it initializes CUDA; empty if that works."""
     try:
         torch.cuda.init()
     except RuntimeError as error:
@@ -103,7 +103,7 @@ def _tools() -> BuildTools:
     return BuildTools(
         nvcc=str(toolkit.nvcc) if toolkit else "",
         nvcc_release=toolkit.release if toolkit else "",
-        lacking=cuda_toolkit.lacking(cuda) if cuda else "torch is built without CUDA",
+        lacking=cuda_toolkit.build_problem(cuda) if cuda else "torch is built without CUDA",
         cxx=shutil.which(os.environ.get("CXX", "c++")) or "",
         ninja=shutil.which("ninja") or "",
         triton=triton,

@@ -12,7 +12,7 @@ from typing import Any
 from quantchat.wire.jobs import Workspace
 from quantchat.wire.messages import Load
 from quantchat.worker.model.files_check import check_kind
-from quantchat.worker.model.hub import checkpoint, described, of_mib
+from quantchat.worker.model.hub import checkpoint, of_mib, small_files
 from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
 from quantchat.worker.report import Report
 
@@ -26,8 +26,8 @@ _M_MMAP_THRESHOLD = -3
 def prepare_process(workspace: Workspace, *, background: bool = True) -> None:
     """Set this process' threads and priority, and make `scratch` the current folder.
 
-    GPTQModel writes `logs/` into the current folder. A job whose time is measured is not in the
-    background.
+    GPTQModel writes `logs/` into the current folder. With `background` the process gets a low
+    priority, which a job whose time is measured must not have.
     """
     import torch
 
@@ -38,24 +38,24 @@ def prepare_process(workspace: Workspace, *, background: bool = True) -> None:
         torch.set_num_threads(workspace.threads)
 
 
-def give_freed_memory_back() -> None:
+def return_freed_memory() -> None:
     """Make glibc return blocks of 1 MiB and more to the system as soon as they are freed.
 
     By default glibc raises that limit to the largest freed block, up to 32 MiB (M_MMAP_THRESHOLD in
-    mallopt(3)), and keeps the memory between blocks in use. While layer after layer was quantized,
-    that memory grew to several times the model. This call costs page faults. It does nothing with
-    another C library.
+    mallopt(3)), and does not return memory between blocks that are in use. While layer after layer
+    was quantized, that memory grew to several times the model's size. The call costs page faults.
+    It does nothing with another C library.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def with_local_files(load: Load, report: Report) -> Load:
-    """Return `load` with the folder of its model's files, fetched from the hub if it is an id.
+    """Return `load` with a local folder as its model; fetch the files if the model is a hub id.
 
     Fetches the same files as loading a variant: no pickled weights, which can run any code when
-    they are opened, and no copies of the weights for other programs. Raises Refused, also for a
-    model of a kind that no job supports.
+    they are opened, and no copies of the weights in formats for other programs. Raises Refused,
+    also for a model of a kind that no job supports.
     """
     if Path(load.model).is_dir():
         check_kind(load.model, load.reader)
@@ -64,7 +64,7 @@ def with_local_files(load: Load, report: Report) -> Load:
     def tell(done: int, total: int) -> None:
         report(0, 0, f"fetched {of_mib(done, total)}")
 
-    check_kind(str(described(load)), load.reader)
+    check_kind(str(small_files(load)), load.reader)
     found = checkpoint(load, tell)
     if found.note:
         report(0, 0, found.note)
@@ -72,7 +72,7 @@ def with_local_files(load: Load, report: Report) -> Load:
 
 
 def tokenizer_for(load: Load, **more: Any) -> Any:
-    """Load the tokenizer of a model in a local folder, or the one that the profile names.
+    """Load the tokenizer that the profile names, or else that of the model in a local folder.
 
     `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused.
     """

@@ -9,7 +9,7 @@ from quantchat.worker.failures import Refused
 
 _AWQ_ROWS = 64
 _AWQ_UNCLIPPED = ("q_", "k_", "query", "key", "Wqkv")
-"""Parts of the names of layers for which AWQ searches no clipping."""
+"""Parts of the names of layers for which AWQ does not search a clipping."""
 
 
 def check_groups(model: Any, group_size: int) -> None:
@@ -30,7 +30,7 @@ def check_awq(model: Any, quantized: Iterable[str]) -> None:
     """Raise Refused if AWQ's search for the clipping does not support a layer's number of outputs.
 
     `quantized` has the names, within a block, of the layers that AWQ quantizes: the router of a
-    mixture of experts has few outputs and stays as it is.
+    mixture of experts, which has few outputs, is not among them.
 
     GPTQModel 7.6 searches in blocks of 64 rows (looper/awq_processor.py, `_compute_best_clip`).
     """
@@ -51,8 +51,9 @@ def check_awq(model: Any, quantized: Iterable[str]) -> None:
 def widest(model: Any) -> int:
     """Return the number of inputs of the widest layer to be quantized; 0 if there is no layer.
 
-    GPTQ's Hessian of that layer is a sum over tokens, each of rank one (Frantar et al. 2022): with
-    fewer tokens than inputs it is singular, and damping decides the missing directions.
+    GPTQ's Hessian of that layer is a sum of matrices of rank one, one for each token (Frantar et
+    al. 2022). With fewer tokens than inputs it is singular, and damping decides the missing
+    directions.
     """
     return max((width for _, width in _widths(model)), default=0)
 

@@ -1,7 +1,7 @@
-"""Sends many requests to a server at once, and notes when each was sent and each chunk arrived.
+"""Sends many requests to a server at once, and records when each was sent and each chunk arrived.
 
-As vLLM's `bench serve` and AIPerf do: `concurrency` keeps a number of requests open (a closed
-loop); `rate` sends them at the times of a Poisson process, whatever the server does (an open loop).
+Like vLLM's `bench serve` and AIPerf: `concurrency` keeps a number of requests open (a closed loop);
+`rate` sends them at the times of a Poisson process, whatever the server does (an open loop).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from quantchat.wire.jobs import (
-    NOW_FILE,
+    PROGRESS_FILE,
     ROUNDS_FILE,
     LoadLevel,
     LoadRound,
@@ -35,12 +35,12 @@ from quantchat.worker.servers.client import ServerClient
 from quantchat.worker.servers.opening import Opener
 from quantchat.worker.servers.stream import Usage
 
-ROUND_TRIPS, LEAST = 4, 8
-"""Requests per round by default: this many times the number at once, and at least this many."""
+REQUESTS_PER_SLOT, LEAST_REQUESTS = 4, 8
+"""Default requests per round: `REQUESTS_PER_SLOT` × concurrency, at least `LEAST_REQUESTS`."""
 
 
 def run(job: LoadTestJob, report: Report) -> LoadTestResult:
-    """Do all rounds of all levels. Raises Refused if the server cannot be used, or answers nothing.
+    """Run all rounds of all levels. Raises Refused if the server fails, or all requests of a round.
 
     A request that fails is recorded and does not end the test.
     """
@@ -49,33 +49,38 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
     output = Path(job.workspace.output)
     with (
         Path(output, ROUNDS_FILE).open("w", encoding="utf-8") as rounds,
-        Path(output, NOW_FILE).open("w", encoding="utf-8") as now,
+        Path(output, PROGRESS_FILE).open("w", encoding="utf-8") as progress,
     ):
-        client.run(_LoadTest(client, job, report, rounds, now).run())
+        client.run(_LoadTest(client, job, report, rounds, progress).run())
     return LoadTestResult(client.resolved(), client.note, client.counts)
 
 
-TELL_EVERY_S = 0.2
-"""Seconds between two lines about the running round, so that writing them costs nothing."""
+PROGRESS_EVERY_S = 0.2
+"""Least seconds between two lines of progress, so that writing them costs almost nothing."""
 
 
 class _LoadTest:
     def __init__(
-        self, client: ServerClient, job: LoadTestJob, report: Report, rounds: TextIO, now: TextIO
+        self,
+        client: ServerClient,
+        job: LoadTestJob,
+        report: Report,
+        rounds: TextIO,
+        progress: TextIO,
     ) -> None:
         self._client, self._job, self._report = client, job, report
-        self._rounds, self._now = rounds, now
+        self._rounds, self._progress = rounds, progress
         self._numbers = itertools.count(1)
         """Number of each request, which determines its prompt and its seed."""
         self._totals = [job.requests or default_requests(level) for level in job.levels]
         self._answered = 0
-        self._told_s = 0.0
+        self._written_s = 0.0
 
     async def run(self) -> None:
         for count in range(self._job.rounds):
             for index, level in enumerate(self._job.levels):
                 arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311
-                if count == 0:  # the first requests of a level may compile kernels for its batches
+                if count == 0:  # the first requests of a level may compile kernels
                     warm_up = LoadLevel(_open_at_once(level))
                     await self._round(index, warm_up, warm_up.concurrency, arrivals, warm_up=True)
                 times = await self._round(index, level, self._totals[index], arrivals)
@@ -97,34 +102,34 @@ class _LoadTest:
         start = time.perf_counter_ns()
         slots = asyncio.Semaphore(level.concurrency or total)
         requests = [_Request(self._client, self._request(), start) for _ in range(total)]
-        standing = _Standing(index, total, start, warm_up=warm_up)
+        progress = _RoundProgress(index, total, start, warm_up=warm_up)
 
         async def send(request: _Request, due_ns: int) -> None:
             if due_ns:
                 await asyncio.sleep((start + due_ns - time.perf_counter_ns()) / 1e9)
             async with slots:
-                standing.sent()
-                self._tell(standing)
+                progress.sent()
+                self._write_progress(progress)
                 await request.send(due_ns)
-            standing.ended(request.times)
-            self._tell(standing)
+            progress.ended(request.times)
+            self._write_progress(progress)
             self._answered += 1
-            self._report(self._answered, self._all, _named(level))
+            self._report(self._answered, self._total, _named(level))
 
         await asyncio.gather(
             *itertools.starmap(send, zip(requests, _due(level, arrivals), strict=False))
         )
         return requests
 
-    def _tell(self, standing: _Standing) -> None:
-        """Write how the round stands, a few times a second."""
+    def _write_progress(self, progress: _RoundProgress) -> None:
+        """Write the progress of the round, a few times a second."""
         now_s = time.monotonic()
-        if now_s - self._told_s >= TELL_EVERY_S:
-            self._told_s = now_s
-            _write(self._now, standing.line())
+        if now_s - self._written_s >= PROGRESS_EVERY_S:
+            self._written_s = now_s
+            _write(self._progress, progress.line())
 
     @property
-    def _all(self) -> int:
+    def _total(self) -> int:
         warm_up = sum(map(_open_at_once, self._job.levels))
         return warm_up + self._job.rounds * sum(self._totals)
 
@@ -140,7 +145,7 @@ class _LoadTest:
         )
 
 
-class _Standing:
+class _RoundProgress:
     """Counts the requests of the running round."""
 
     def __init__(self, level: int, total: int, start_ns: int, *, warm_up: bool) -> None:
@@ -171,7 +176,7 @@ class _Standing:
 
 
 class _Request:
-    """One request: sends it and takes the times."""
+    """One request: sends it and records its times."""
 
     def __init__(self, client: ServerClient, request: Generate, start_ns: int) -> None:
         self._client, self._request, self._start_ns = client, request, start_ns
@@ -221,7 +226,7 @@ def _write(file: TextIO, line: LoadRound | LoadTestProgress) -> None:
 
 def default_requests(level: LoadLevel) -> int:
     """Return the default number of requests in a round at `level`."""
-    return max(LEAST, ROUND_TRIPS * level.concurrency)
+    return max(LEAST_REQUESTS, REQUESTS_PER_SLOT * level.concurrency)
 
 
 def _open_at_once(level: LoadLevel) -> int:
@@ -229,7 +234,7 @@ def _open_at_once(level: LoadLevel) -> int:
 
 
 def _due(level: LoadLevel, arrivals: random.Random) -> Iterator[int]:
-    """Yield when each request is due, in ns; 0 in a closed loop: as soon as there is a slot."""
+    """Yield when each request is due, in ns; always 0 in a closed loop: once a slot is free."""
     at = 0.0
     while True:
         yield round(at * 1e9)

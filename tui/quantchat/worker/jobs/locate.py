@@ -1,8 +1,8 @@
-"""Finds which layers and modules of a quantized model make its error.
+"""Finds which layers and modules of a quantized model cause its error.
 
-The sensitivity of ZeroQ (Cai et al. 2020, arXiv:2001.00281, section 3): the KL divergence from the
-reference's predictions to those of the reference with a single layer quantized. Here the layer is
-the variant's own, as its engine computes it, so nothing is quantized a second time.
+It measures the sensitivity of ZeroQ (Cai et al. 2020, arXiv:2001.00281, section 3): the KL
+divergence from the reference's predictions to those of the reference with a single layer quantized.
+The quantized layer is the variant's own, as its engine computes it; nothing is quantized again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantchat.worker.scoring.windows import Windows, check, read_tokens
 def run(job: LocateLossJob, report: Report) -> LocateLossResult:
     """Score the text with each layer of the variant in the reference, then with single modules.
 
-    Raises Refused if a model cannot be loaded, or if their layers cannot be exchanged.
+    Raises Refused if a model cannot be loaded, or if the layers cannot be exchanged.
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace)
@@ -37,7 +37,7 @@ def run(job: LocateLossJob, report: Report) -> LocateLossResult:
     with LogitWriter(reading.file) as file:
         for logits in reading.logits(reference):
             file.write(logits)
-    whole, _ = reading.distance(variant)
+    whole_kld, _ = reading.distance(variant)
 
     layers = exchange.layers
     modules_of = {name: exchange.modules(name) for name in layers}
@@ -55,7 +55,7 @@ def run(job: LocateLossJob, report: Report) -> LocateLossResult:
     parts = [measured(name, layer=True) for name in layers]
     worst = sorted(parts, key=lambda part: part.kld, reverse=True)[: job.worst]
     parts += [measured(name, layer=False) for one in worst for name in modules_of[one.name]]
-    return LocateLossResult(reading.positions, whole, parts)
+    return LocateLossResult(reading.positions, whole_kld, parts)
 
 
 def _loaded(job: LocateLossJob, report: Report) -> tuple[Loaded, Loaded]:
@@ -64,7 +64,8 @@ def _loaded(job: LocateLossJob, report: Report) -> tuple[Loaded, Loaded]:
     if not isinstance(variant, Loaded) or not isinstance(reference, Loaded):
         raise Refused(
             "unsupported",
-            "its layers cannot be put into the reference one by one: torch does not compute them",
+            "single layers of this variant cannot be put into the reference: torch does not compute"
+            " the model",
         )
     return variant, reference
 
@@ -82,7 +83,7 @@ class _Reading:
         self.positions = len(self._starts) * self._windows.scored
 
     def logits(self, loaded: Loaded) -> Iterator[Any]:
-        """Yield blocks of the logits of all scored tokens, as `loaded` computes them now."""
+        """Yield blocks of the logits of all scored tokens, as `loaded` now computes them."""
         forecast = self._forecast(loaded)
         for start in self._starts:
             ids = self._tokens.window(start, self._windows)
@@ -94,10 +95,10 @@ class _Reading:
         return self._forecasts[id(loaded)]
 
     def distance(self, loaded: Loaded) -> tuple[float, float]:
-        """Return the mean KLD of `loaded` as it is now from the stored logits, and the KLD's error.
+        """Return the mean KLD of `loaded` from the stored logits, and its standard error.
 
-        The stored logits are those of the unchanged reference; `loaded` may be the reference with
-        an exchanged module.
+        The stored logits are those of the unchanged reference; `loaded` is the variant, or the
+        reference with an exchanged module.
         """
         found: list[float] = []
         vocabulary = self._forecast(loaded).vocabulary
@@ -111,7 +112,7 @@ class _Reading:
 
 
 class _Exchange:
-    """Puts modules of one model into another one of the same architecture."""
+    """Puts modules of the model `of` into the model `into`, which has the same architecture."""
 
     def __init__(self, into: Any, of: Any) -> None:
         self._into, self._of = into, of
@@ -126,7 +127,7 @@ class _Exchange:
 
     @property
     def layers(self) -> list[str]:
-        """The names of the layers in the model that modules are put into."""
+        """The names of the layers in the model `into`."""
         return list(self._names)
 
     def modules(self, layer: str) -> list[str]:
@@ -142,7 +143,7 @@ class _Exchange:
 
     @contextlib.contextmanager
     def quantized(self, name: str) -> Iterator[None]:
-        """Use the module `name` of the other model within this context."""
+        """Use the module `name` of the model `of` within this context."""
         layer = next(one for one in self._names if f"{name}.".startswith(f"{one}."))
         before = self._into.get_submodule(name)
         other = self._of.get_submodule(self._names[layer] + name.removeprefix(layer))
@@ -166,7 +167,7 @@ def _layers(model: Any) -> tuple[str, Any]:
             return name, module
     raise Refused(
         "unsupported",
-        "its layers cannot be put into the reference one by one: it has no list of layers",
+        "single layers of this model cannot be exchanged: it has no list of its layers",
     )
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from quantchat.wire.jobs import CalibrationUsed, QuantizeAutoRoundJob, QuantizeGptqResult
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibration_io import keep, read
-from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import (
-    give_freed_memory_back,
     prepare_process,
+    return_freed_memory,
     template_variables,
     tokenizer_for,
     with_local_files,
@@ -46,7 +46,7 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace)
-    give_freed_memory_back()  # only one block is in use at a time
+    return_freed_memory()  # only one block is in use at a time
     from auto_round import AutoRound
     from transformers import AutoModelForCausalLM
 
@@ -84,7 +84,7 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
         file.rename(output / file.name)
     _unquantized_in(output, dtype)
     tokenizer.save_pretrained(output)
-    write_both(output)
+    add_version_4_keys(output)
     digest = keep(Path(job.calibration), output)
     return QuantizeGptqResult(
         layers=layers,

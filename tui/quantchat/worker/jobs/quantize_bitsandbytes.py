@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob, QuantizeBitsAndBytesResult
-from quantchat.worker.jobs.config_compat import write_both
+from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import prepare_process, with_local_files
 from quantchat.worker.loaders import bitsandbytes
 from quantchat.worker.model.files_check import refuse_quantized
@@ -28,5 +28,5 @@ def run(job: QuantizeBitsAndBytesJob, report: Report) -> QuantizeBitsAndBytesRes
     report(0, 0, "writing the checkpoint")
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)
-    write_both(output)
+    add_version_4_keys(output)
     return QuantizeBitsAndBytesResult(loaded.kernel)

@@ -24,17 +24,17 @@ from quantchat.wire.jobs import (
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibration_io import keep, read
-from quantchat.worker.jobs.config_compat import write_both
-from quantchat.worker.jobs.gptqmodel_workarounds import file_digest_there, links_followed, on_one
+from quantchat.worker.jobs.config_compat import add_version_4_keys
+from quantchat.worker.jobs.gptqmodel_workarounds import add_file_digest, follow_links, only_on
 from quantchat.worker.jobs.job_env import (
-    give_freed_memory_back,
     prepare_process,
+    return_freed_memory,
     template_variables,
     tokenizer_for,
     with_local_files,
 )
 from quantchat.worker.jobs.layer_widths import check_awq, check_groups, widest
-from quantchat.worker.loaders.gptq import kind_named
+from quantchat.worker.loaders.gptq import name_model_kind
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype
@@ -44,7 +44,7 @@ BATCH = 4
 """Number of samples to run through a layer at once."""
 
 _NO_LOSS = "not applicable"
-"""AWQ's loss of a module that shares no scales with others."""
+"""GPTQModel's text in place of AWQ's loss for a module that shares no scales with others."""
 
 _OFFLOAD = "offload"
 """Folder for offloaded layers. A relative path, because GPTQModel writes it into the config."""
@@ -59,20 +59,20 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     """Quantize the model on the calibration samples, and save it into the output folder.
 
     The samples are copied beside the checkpoint. Finished layers are stored in the workspace's
-    `unfinished`; a later try resumes from them with models that GPTQModel quantizes module by
-    module, such as Llama. Raises Refused if the group size does not divide a module's width, or the
-    model is already quantized.
+    `unfinished`; the next job resumes from them if GPTQModel quantizes the model module by module
+    (such as Llama). Raises Refused if the group size does not divide a module's width, or the model
+    is already quantized.
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace)
-    give_freed_memory_back()  # only one layer is in use at a time
-    import gptqmodel  # noqa: F401, imported here, so that the stage "loading the model" does not include it
+    return_freed_memory()  # only one layer is in use at a time
+    import gptqmodel  # noqa: F401, imported in this stage, not in "loading the model"
 
     report(0, 0, "loading the model")
     load, output = with_local_files(job.load, report), Path(job.workspace.output)
     refuse_quantized(load.model)
     device = choose_device(load.device)
-    with kind_named(load.model, "load"):
+    with name_model_kind(load.model, "load"):
         model = _loaded(load, job.settings, device)
     check_groups(model.model, job.settings.group_size)
     if isinstance(job.settings, AwqSettings):
@@ -84,15 +84,15 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     chats = [{"input_ids": one} for one in read(calibration, tokenizer, job.most_tokens, template)]
     tokens, inputs = sum(len(chat["input_ids"]) for chat in chats), widest(model.model)
     report(0, layers, f"{tokens} calibration tokens, the widest module has {inputs} inputs")
-    watch = _Watch(layers, report)
-    model.subset_callback = watch
-    with kind_named(load.model, "quantize"):
+    progress = _Progress(layers, report)
+    model.subset_callback = progress
+    with name_model_kind(load.model, "quantize"):
         _quantize(model, chats, device, Path(job.workspace.unfinished))
     report(layers, layers, "writing the checkpoint")
-    with kind_named(load.model, "write"):
+    with name_model_kind(load.model, "write"):
         model.save(str(output))
     tokenizer.save_pretrained(output)
-    write_both(output)
+    add_version_4_keys(output)
     digest = keep(calibration, output)
     return QuantizeGptqResult(
         layers=layers,
@@ -102,7 +102,7 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
             if row["loss"] != _NO_LOSS
         ],
         calibration=CalibrationUsed(len(chats), tokens, digest, inputs, template),
-        resumed=watch.first,
+        resumed=progress.first,
     )
 
 
@@ -116,8 +116,8 @@ def _loaded(load: Load, settings: GptqSettings | AwqSettings, device: str) -> An
         **asdict(settings),
         device=device,
         offload_to_disk_path=_OFFLOAD,
-        # The default first compiles an extension (half a minute, and it needs a compiler), which
-        # writes exactly the same bytes.
+        # The default compiles an extension first, which takes half a minute and needs a compiler,
+        # and then writes exactly the same bytes.
         pack_impl="original",
     )
     return GPTQModel.load(
@@ -135,7 +135,7 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
     from gptqmodel.quantization.config import METHOD
 
-    for left in unfinished.glob("attempt-*"):  # scratch files of a try that was killed
+    for left in unfinished.glob("attempt-*"):  # scratch files of a job that was killed
         shutil.rmtree(left)
     awq, keep = model.quantize_config.method == METHOD.AWQ, None
     # GPTQModel 7.6 stores layers of AWQ too, but refuses to resume from them: "schema differs".
@@ -144,13 +144,13 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
             validate_checkpoint_support(model)
             keep = CheckpointConfig(path=unfinished)
     try:
-        with links_followed(), file_digest_there(), on_one(device):
+        with follow_links(), add_file_digest(), only_on(device):
             model.quantize(
                 chats,
                 batch_size=BATCH,
                 calibration_data_min_length=1,
                 checkpoint=keep,
-                # For AWQ the default is a layer that only a GPU has; the bytes are the same.
+                # The default for AWQ is a layer for GPUs only; this one writes the same bytes.
                 backend=BACKEND.AWQ_TORCH if awq else None,
             )
     except CheckpointError as error:
@@ -158,8 +158,8 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         raise Refused(
             "internal",
-            f"the stored layers of an earlier try do not fit: {error}",
-            "they are removed now; start again",
+            f"the stored layers of an earlier job cannot be used: {error}",
+            "they have been removed; start again",
         ) from error
     if keep:
         shutil.rmtree(_OFFLOAD, ignore_errors=True)
@@ -167,8 +167,8 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
         model.quantize_config.offload_to_disk_path = _OFFLOAD
 
 
-class _Watch:
-    """Reports the progress; GPTQModel calls it before and after each group of modules."""
+class _Progress:
+    """Reports progress. GPTQModel calls it before and after each group of modules."""
 
     def __init__(self, layers: int, report: Report) -> None:
         self._layers = layers
@@ -194,17 +194,17 @@ class _Watch:
             self._began, self.first = time.monotonic(), layer_idx
         if stage == "quant_complete":
             self._groups_done += 1
-            self._losses = self._found(layer_idx, module_names, processor)
+            self._losses = self._losses_of(layer_idx, module_names, processor)
             left = self._layers * subset_total - (layer_idx * subset_total + subset_index + 1)
             each_s = (time.monotonic() - self._began) / self._groups_done
             self._left = f"{duration(left * each_s)} left"
-        # The last time and losses stay on screen during the next group. The time comes first,
-        # because a narrow column cuts off the end.
+        # The remaining time and the last losses stay on screen during the next group. The time
+        # comes first, because a narrow column cuts off the end.
         under_way = "" if stage == "quant_complete" else ", ".join(map(_short, module_names))
         detail = " · ".join(filter(None, (self._left, under_way, self._losses)))
         self._report(layer_idx + 1, self._layers, detail)
 
-    def _found(self, layer: int, modules: list[str], processor: Any) -> str:
+    def _losses_of(self, layer: int, modules: list[str], processor: Any) -> str:
         """Return the known losses of `modules`: `loss of q_proj 0.012, k_proj 0.003`."""
         # GPTQModel 7.6 passes the bound method `processor.name` instead of the processor.
         rows = getattr(getattr(processor, "__self__", processor), "log", [])

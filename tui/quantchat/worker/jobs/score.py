@@ -19,13 +19,13 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logit_store import BYTES, LogitReader, LogitWriter, divergence
-from quantchat.worker.scoring.text_scoring import DECODE, TextScoring, begin, bounded, surprisal
+from quantchat.worker.scoring.text_scoring import DECODE, TextScoring, begin, check_mean, surprisal
 
 MIB = 2**20
 
 
 def run(job: ScoreJob, report: Report) -> ScoreResult:
-    """Let the model read the text, and write its figures into the output folder.
+    """Let the model read the text, and write the figures of its tokens into the output folder.
 
     Raises Refused if the model cannot be loaded, cannot read the text, or splits it into other
     tokens than `job.ids_sha256` requires.
@@ -41,7 +41,8 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     if job.ids_sha256 and digest != job.ids_sha256:
         raise Refused(
             "unsupported",
-            "the tokenizer of this model splits the text into other tokens: it cannot be compared",
+            "the tokenizer of this model splits the text into other tokens: their figures cannot be"
+            " compared",
             "compare variants of one model",
         )
     began = time.monotonic()
@@ -95,7 +96,7 @@ class _Scoring:
                     theirs = other.read(len(mine), mine.device)
                     self._note(f"{name}{which}.forward", divergence(theirs, mine))
                     self._note(f"{name}{which}.backward", divergence(mine, theirs))
-        bounded(math.fsum(self._figures["nll"]) / self._reading.positions)
+        check_mean(math.fsum(self._figures["nll"]) / self._reading.positions)
         ids = array("q")
         for start in self._reading.starts:
             ids.extend(self._reading.tokens.window(start, self._reading.windows))

@@ -1,8 +1,8 @@
 """Scores a text with a server: the surprisal of each token, and a lower bound of the KLD.
 
 The server gets the tokens that the reference read (`ScoreJob.windows`). Its answer has only the
-likeliest tokens of each position. In both models, all other tokens count as one. Merging outcomes
-never raises a KL divergence, so the result is at most the true one.
+likeliest tokens of each position; in both models, all other tokens count as one. Merging outcomes
+never raises a KL divergence, so the result is at most the true divergence.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from quantchat.worker import loaders
 from quantchat.worker.failures import Refused
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logit_store import BYTES, LogitReader
-from quantchat.worker.scoring.text_scoring import bounded
+from quantchat.worker.scoring.text_scoring import check_mean
 from quantchat.worker.scoring.windows import Windows
 from quantchat.worker.servers.opening import Opener
 from quantchat.worker.servers.prompt_logprobs import TokenLogprobs
 
-LEAST = 1e-12
+LEAST_PROBABILITY = 1e-12
 """Lowest probability of all other tokens together, so that rounding does not make it 0."""
 
 
@@ -34,7 +34,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     Raises Refused if the server gives no log-probabilities.
     """
     read = _windows(job)
-    opener = Opener(lambda stage, detail: report(0, 0, detail or stage), _raise)
+    opener = Opener(lambda stage, detail: report(0, 0, detail or stage), _ignore)
     server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
     layout = Windows(job.window, job.stride)
     positions = len(read) * layout.scored
@@ -70,7 +70,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
                         note(f"{name}.forward", forward)
                         note(f"{name}.backward", backward)
         report(len(read), len(read), "windows read")
-    bounded(math.fsum(figures["nll"]) / positions)
+    check_mean(math.fsum(figures["nll"]) / positions)
     for name, values in figures.items():
         if len(values) == positions:
             (Path(job.workspace.output) / name).write_bytes(values.tobytes())
@@ -96,8 +96,8 @@ def merged_divergence(row: Any, told: TokenLogprobs) -> tuple[float, float]:
     """
     p = [math.exp(float(row[token])) for token in told.likeliest]
     q = [math.exp(logprob) for logprob in told.likeliest.values()]
-    p.append(max(LEAST, 1 - math.fsum(p)))
-    q.append(max(LEAST, 1 - math.fsum(q)))
+    p.append(max(LEAST_PROBABILITY, 1 - math.fsum(p)))
+    q.append(max(LEAST_PROBABILITY, 1 - math.fsum(q)))
     pairs = list(zip(p, q, strict=True))
     forward = math.fsum(a * math.log(a / b) for a, b in pairs if a > 0 and b > 0)
     backward = math.fsum(b * math.log(b / a) for a, b in pairs if a > 0 and b > 0)
@@ -111,7 +111,7 @@ def _windows(job: ScoreJob) -> list[list[int]]:
         raise Refused(
             "unsupported",
             "a server is scored on the tokens of the reference, which was not scored",
-            "look at the reason why the reference failed",
+            "see the failure of the reference",
         )
     ids = array("q", file.read_bytes())
     return [list(ids[n : n + job.window]) for n in range(0, len(ids), job.window)]
@@ -122,6 +122,6 @@ def _width(file: str, positions: int) -> int:
     return Path(file).stat().st_size // (positions * BYTES)
 
 
-def _raise(error: BaseException) -> None:
-    """Ignore that a server that quantchat started has ended: the waiting request fails too."""
+def _ignore(error: BaseException) -> None:
+    """Do nothing when a server that quantchat started ends: the waiting request reports it."""
     del error

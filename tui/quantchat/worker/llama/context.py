@@ -14,12 +14,12 @@ import numpy
 from quantchat.common.memory_rules import bucket
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.failures import Refused
-from quantchat.worker.llama.library import Listening
+from quantchat.worker.llama.library import LogCapture
 
 Stopped = Callable[[], bool]
 
-_NO_ROOM, _ABORTED = 1, 2
-"""What `llama_decode` returns if the KV cache is full, and after an abort."""
+_CACHE_FULL, _ABORTED = 1, 2
+"""Return values of `llama_decode`: the KV cache is full; the computation was aborted."""
 
 
 class Interrupted(Exception):
@@ -28,12 +28,12 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings for the contexts of a model; types are GGML's numbers."""
+    """Settings for the contexts of a model. `type_k` and `type_v` are GGML's numbers of types."""
 
     type_k: int
     type_v: int
     context_length: int
-    """Most tokens."""
+    """Most tokens of the cache."""
     fixed: bool
     """Whether the cache is allocated for `context_length` at once and does not grow."""
     on_gpu: bool
@@ -42,8 +42,8 @@ class Settings:
 class Context:
     """The KV cache of one sequence of tokens, which grows in steps.
 
-    `outputs` is the most positions whose logits one call of `run` computes, `rows` the number of
-    identical sequences that are computed at once.
+    `outputs`: most positions whose logits one call of `run` computes. `rows`: number of identical
+    sequences that are computed at once.
     """
 
     def __init__(self, model: Any, settings: Settings, *, outputs: int = 1, rows: int = 1) -> None:
@@ -58,7 +58,7 @@ class Context:
         self.ids: list[int] = []
         """The cached tokens."""
         self.length = 0
-        """Tokens for which the cache is allocated."""
+        """Number of tokens for which the cache is allocated."""
         self.cache: Counter[str] = Counter()
         """Bytes of the KV cache and of recurrent states, by backend."""
         self.compute: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class Context:
         """Whether attention is computed by a fused kernel."""
 
     def set_threads(self, threads: int) -> None:
-        """Compute with `threads` CPU threads from now on."""
+        """Use `threads` CPU threads."""
         self._threads = threads
         if self._pointer:
             c.llama_set_n_threads(self._pointer, threads, threads)
@@ -97,7 +97,7 @@ class Context:
             self.clear()
 
     def clear(self) -> None:
-        """Forget all tokens. The memory stays allocated for the next ones."""
+        """Remove all tokens; the memory stays allocated."""
         self.ids = []
         if self._pointer:
             c.llama_memory_clear(c.llama_get_memory(self._pointer), False)
@@ -105,7 +105,7 @@ class Context:
     def run(self, ids: list[int], *, wanted: int = 1, stopped: Stopped | None = None) -> None:
         """Append `ids`, at most `CHUNK`, and compute the logits of the last `wanted` of them.
 
-        `stopped` is called between operations on a CPU, and stops them if it is true: Interrupted.
+        `stopped` is called between operations on a CPU; if it returns True, Interrupted is raised.
         Raises Refused.
         """
         self.prepare(len(self.ids) + len(ids))
@@ -122,12 +122,12 @@ class Context:
         if status == 0:
             self.ids += ids
             return
-        # Some of the batch may have been computed.
+        # Part of the batch may be in the cache: remove it.
         self.ids += ids
         self.cut(before)
         if status == _ABORTED:
             raise Interrupted
-        if status == _NO_ROOM:
+        if status == _CACHE_FULL:
             raise Refused(
                 "context_full", "the KV cache of llama.cpp has no room for the next token"
             )
@@ -136,7 +136,7 @@ class Context:
     def logits(self, count: int = 1) -> Any:
         """Return the logits of the last `count` positions computed, (count, vocabulary), float32.
 
-        They are the library's own memory, which the next `run` overwrites.
+        The array is the library's own memory, which the next `run` overwrites.
         """
         pointer = c.llama_get_logits(self._pointer)
         return numpy.ctypeslib.as_array(pointer, (count, self.vocabulary))
@@ -170,17 +170,17 @@ class Context:
         parameters.op_offload = settings.on_gpu
         if self._threads:
             parameters.n_threads = parameters.n_threads_batch = self._threads
-        listening = Listening()
+        captured = LogCapture()
         self._pointer = c.llama_init_from_model(self._model, parameters)
         if not self._pointer:
-            raise _no_context(tokens, listening.fault)
+            raise _no_context(tokens, captured.fault)
         self._batch = c.llama_batch_init(CHUNK * self._rows, 0, 1)
         self.length = tokens
-        self.cache = listening.buffers("KV", "RS")
-        self.compute = listening.buffers("compute", "output")
+        self.cache = captured.buffers("KV", "RS")
+        self.compute = captured.buffers("compute", "output")
         self.flash = any(
             "Flash Attention enabled" in line or "flash_attn            = enabled" in line
-            for line in listening.lines
+            for line in captured.lines
         )
 
     def _fill(self, ids: list[int], wanted: int) -> None:
@@ -215,4 +215,6 @@ def _no_context(tokens: int, fault: str) -> Refused:
             f"llama.cpp has no memory for a KV cache of {tokens} tokens: {fault}",
             'set a smaller n_ctx, type_k = "q8_0" and type_v = "q8_0", or fewer n_gpu_layers',
         )
-    return Refused("unsupported", f"llama.cpp cannot create a context: {fault or 'see the log'}")
+    return Refused(
+        "unsupported", f"llama.cpp cannot create a context: {fault or 'see the worker log'}"
+    )

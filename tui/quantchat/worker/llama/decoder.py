@@ -15,7 +15,7 @@ from quantchat.worker.memory import Peak, resident_bytes
 
 
 class LlamaDecoder(LoopDecoder):
-    """Answers prompts with llama.cpp. The constructor warms it up, as `Decoder` does."""
+    """Answers prompts with llama.cpp. The constructor runs a warm-up, as that of `Decoder` does."""
 
     def __init__(self, loaded: LlamaModel) -> None:
         self._loaded = loaded
@@ -42,13 +42,13 @@ class LlamaDecoder(LoopDecoder):
     def ledger(self) -> Ledger:
         """Return the memory ledger of this moment.
 
-        llama.cpp reports the size of each buffer; torch has no part in it. On a GPU the program
-        reads the memory of the process by itself.
+        llama.cpp reports the size of each buffer; torch allocates nothing. On a GPU the program,
+        not the worker, reads the memory of the process.
         """
         model, now = self._loaded, time.perf_counter_ns()
         on_gpu = model.device != "cpu"
         process, highest = (-1, -1) if on_gpu else resident_bytes()
-        self._peak.see(highest, now)
+        self._peak.update(highest, now)
         scales = model.scales
         return Ledger(
             device=model.device,
@@ -67,9 +67,9 @@ class LlamaDecoder(LoopDecoder):
         )
 
     def _score(
-        self, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+        self, prompt: list[int], request: ScoreTokens, cancelled: Callable[[], bool]
     ) -> TokenScores:
-        return score_tokens(self._loaded, prompt, request, overtaken)
+        return score_tokens(self._loaded, prompt, request, cancelled)
 
     def _set_threads(self, threads: int) -> None:
         if threads and threads != self._loaded.threads:

@@ -14,7 +14,7 @@ from quantchat.worker.llama.model import LlamaModel
 from quantchat.worker.llama.teacher_forcing import log_softmax
 
 _ROWS = 64
-"""Positions whose logits exist at once."""
+"""Most positions whose logits are computed at once."""
 
 
 class LlamaLM(HarnessModel):
@@ -28,10 +28,10 @@ class LlamaLM(HarnessModel):
     # ------------------------------------------------------------ the model
 
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
-        """Return the log-likelihood of `continuation`, and whether it is the greedy one."""
+        """Return the log-likelihood of `continuation`, and whether greedy decoding gives it."""
         given = [*context, *continuation][-(self._context_length + 1) :][:-1]
         first = len(given) - len(continuation)
-        # The logits of cached tokens are gone, so keep only the tokens before the needed ones.
+        # Logits of cached tokens are not stored, so keep only tokens whose logits are not needed.
         self._keep(given[: first + 1])
         for start in range(len(self._context.ids), first, CHUNK):
             self._context.run(given[start : min(start + CHUNK, first)])
@@ -52,12 +52,12 @@ class LlamaLM(HarnessModel):
         for start in range(len(self._context.ids), len(ids), CHUNK):
             self._context.run(ids[start : start + CHUNK])
         sampler = Sampler(sampling, self._context, ids, most)
-        said: list[int] = []
+        tokens: list[int] = []
         text = ""
         try:
-            while len(said) < most and (token := sampler.choose()) not in self._model.end_tokens:
-                said.append(token)
-                text = self.tokenizer.decode(said, skip_special_tokens=True)
+            while len(tokens) < most and (token := sampler.choose()) not in self._model.end_tokens:
+                tokens.append(token)
+                text = self.tokenizer.decode(tokens, skip_special_tokens=True)
                 if any(stop in text for stop in until):
                     break
                 self._context.run([token])

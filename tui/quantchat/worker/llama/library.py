@@ -11,39 +11,41 @@ from dataclasses import dataclass
 import llama_cpp as c
 from llama_cpp._ggml import libggml
 
-_LINES = 400
-"""Latest lines of the log that are remembered."""
+_MOST_LINES = 400
+"""Number of the latest lines of the log that are kept."""
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 
 _CPU, _GPU = 0, 1
 """Types of devices (`ggml_backend_dev_type`, ggml-backend.h)."""
 
-_lines: deque[tuple[int, str]] = deque(maxlen=_LINES)
+_lines: deque[tuple[int, str]] = deque(maxlen=_MOST_LINES)
 """Lines of the log with their levels."""
-_rest = ""
+_unfinished = ""
+"""The last line of the log, until its end arrives."""
 _level = 0
+"""Level of that line."""
 _DEBUG, _ERROR, _CONTINUED = 1, 4, 5
 """Levels of the log (`ggml_log_level`, ggml.h)."""
 
 
 def _write(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
-    """Take a piece of the log, which need not be a line, unless it is for llama.cpp's developers.
+    """Write a piece of the log, which may be part of a line; skip lines of the level debug.
 
-    The lines for developers are one for each layer of each graph.
+    llama.cpp writes a debug line for each layer of each graph.
     """
-    global _rest, _level
+    global _unfinished, _level
     _level = _level if level == _CONTINUED else level
     if _level == _DEBUG:
         return
-    told = text.decode(errors="replace")
-    sys.stderr.write(told)
+    piece = text.decode(errors="replace")
+    sys.stderr.write(piece)
     sys.stderr.flush()
-    *whole, _rest = (_rest + told).split("\n")
+    *whole, _unfinished = (_unfinished + piece).split("\n")
     _lines.extend((_level, line) for line in whole)
 
 
 _log = c.llama_log_callback(_write)
-"""This reference keeps the callback alive, because the library has none."""
+"""The callback. The library does not keep it alive, so this reference must."""
 
 
 def start() -> None:
@@ -52,8 +54,8 @@ def start() -> None:
     c.llama_backend_init()
 
 
-class Listening:
-    """The lines that the library logs from now on."""
+class LogCapture:
+    """The lines that the library logs from now on. Only the newest object has lines."""
 
     def __init__(self) -> None:
         _lines.clear()
@@ -65,7 +67,7 @@ class Listening:
 
     @property
     def fault(self) -> str:
-        """The first error, without the name of the C function; empty if there is none."""
+        """The first error message, without the name of the C function; empty if there is none."""
         found = [line for level, line in _lines if level == _ERROR and line.strip()]
         return found[0].partition(": ")[2].strip() or found[0].strip() if found else ""
 
@@ -77,8 +79,8 @@ class Listening:
         """
         found: Counter[str] = Counter()
         for line in self.lines:
-            if (told := _BUFFER.search(line)) and told[2] in kinds:
-                found[told[1]] += round(float(told[3]) * 2**20)
+            if (size := _BUFFER.search(line)) and size[2] in kinds:
+                found[size[1]] += round(float(size[3]) * 2**20)
         return found
 
 
@@ -124,19 +126,19 @@ def gpus() -> list[Device]:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         libggml.ggml_backend_dev_memory(pointer, ctypes.byref(free), ctypes.byref(total))
         name = libggml.ggml_backend_dev_name(pointer).decode()
-        about = libggml.ggml_backend_dev_description(pointer).decode()
-        found.append(Device(pointer, name, about, free.value))
+        description = libggml.ggml_backend_dev_description(pointer).decode()
+        found.append(Device(pointer, name, description, free.value))
     return found
 
 
 def build() -> str:
     """Return what the library was built for, e.g. `CUDA, CPU AVX2 FMA F16C REPACK`."""
-    told = c.llama_print_system_info().decode()
+    info = c.llama_print_system_info().decode()
     parts = []
-    for name, features in re.findall(r"(\w+) : ((?:[\w ]+ = [\w,]+ \| )+)", told + " "):
+    for name, features in re.findall(r"(\w+) : ((?:[\w ]+ = [\w,]+ \| )+)", info + " "):
         on = re.findall(r"(\w+) = 1\b", features)
-        kept = [one for one in on if one.startswith(_SHOWN)]
-        parts.append(" ".join([name, *(kept if name == "CPU" else [])]))
+        shown = [one for one in on if one.startswith(_SHOWN)]
+        parts.append(" ".join([name, *(shown if name == "CPU" else [])]))
     return ", ".join(parts)
 
 

@@ -8,12 +8,12 @@ import llama_cpp as c
 
 from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.loop import Turn, common_prefix
-from quantchat.worker.decode.native_loop import AHEAD, CHUNK
+from quantchat.worker.decode.native_loop import CHUNK, PREPARED_TOKENS
 from quantchat.worker.llama.context import Context, Interrupted
 
 
 class LlamaLoop:
-    """Decodes with `context`; a `Loop`."""
+    """Decodes with `context`; implements `decode.loop.Loop`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -26,19 +26,19 @@ class LlamaLoop:
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt`, whose beginning is cached; return why the answer ended."""
         context = self._context
-        context.prepare(len(prompt) + min(turn.most, AHEAD))
+        context.prepare(len(prompt) + min(turn.max_tokens, PREPARED_TOKENS))
         if not self._prefill(prompt, turn):
             return "stop"
-        sampler = Sampler(turn.sampling, context, prompt, turn.most)
+        sampler = Sampler(turn.sampling, context, prompt, turn.max_tokens)
         try:
-            for count in range(1, turn.most + 1):
+            for count in range(1, turn.max_tokens + 1):
                 inserted = turn.inserted
                 token = sampler.choose() if inserted is None else sampler.take(inserted)
                 if not turn.send(token):
                     return "eos"
                 if turn.stopped:
                     return "stop"
-                if count < turn.most:
+                if count < turn.max_tokens:
                     context.run([token])
         finally:
             sampler.close()
@@ -85,10 +85,10 @@ class Sampler:
         self._context = context
         self._chain: Any = None
         greedy = sampling.temperature == 0
-        lowers = bool(sampling.presence_penalty or sampling.frequency_penalty)
+        penalized = bool(sampling.presence_penalty or sampling.frequency_penalty)
         biased = [c.llama_logit_bias(int(t), bias) for t, bias in sampling.logit_bias.items()]
-        if greedy and sampling.repetition_penalty == 1.0 and not lowers and not biased:
-            return  # the largest logit, without the library's list of candidates
+        if greedy and sampling.repetition_penalty == 1.0 and not penalized and not biased:
+            return  # `choose` takes the largest logit, without the library's list of candidates
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         if biased:
             array = (c.llama_logit_bias * len(biased))(*biased)
@@ -100,7 +100,7 @@ class Sampler:
             for token in prompt:
                 c.llama_sampler_accept(penalty, token)
             self._add(penalty)
-        if lowers:
+        if penalized:
             frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
             self._add(
                 c.llama_sampler_init_penalties(
@@ -121,14 +121,14 @@ class Sampler:
         self._add(c.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
 
     def choose(self) -> int:
-        """Return the next token's id. Waits for the computation of the last one."""
+        """Return the next token's id. Waits until the last token has been computed."""
         if self._chain is None:
             return int(self._context.logits()[0].argmax())
         # This also reports the chosen token to the penalties.
         return int(c.llama_sampler_sample(self._chain, self._context.pointer, -1))
 
     def take(self, token: int) -> int:
-        """Return `token`, which was not chosen, and report it to the penalties as chosen."""
+        """Return `token`, which replaces a choice, and report it to the penalties."""
         if self._chain is not None:
             c.llama_sampler_accept(self._chain, token)
         return token

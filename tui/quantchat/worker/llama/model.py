@@ -14,13 +14,13 @@ from typing import Any
 import llama_cpp as c
 
 from quantchat.common.gguf import TYPES, GgufHeader, parts
-from quantchat.common.memory_rules import SHARE
+from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.common.versions import versions
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.llama.context import Context, Settings
-from quantchat.worker.llama.library import Device, Listening, build, gpus
+from quantchat.worker.llama.library import Device, LogCapture, build, gpus
 from quantchat.worker.llama.tokenizer import LlamaTokenizer
 from quantchat.worker.model import recommended
 from quantchat.worker.model.chat_template import WithChatTemplate
@@ -35,12 +35,13 @@ CUDA_BUILD = (
 _HEADER = 64 * 2**20
 """Number of bytes at the start of a file from which its hash is computed."""
 _NUMBERS = {kind.name: number for number, kind in TYPES.items()}
+"""GGML's number of each tensor type, by name."""
 
 
 class LlamaModel(WithChatTemplate):
-    """A model in memory with its tokenizer; `file` is the first of its files, `header` theirs.
+    """A model in memory with its tokenizer. The constructor loads it; raises Refused.
 
-    The constructor loads it. Raises Refused.
+    `file` is the first of the model's files, `header` the header of all of them.
     """
 
     def __init__(self, command: Load, file: Path, header: GgufHeader) -> None:
@@ -50,15 +51,15 @@ class LlamaModel(WithChatTemplate):
         self._devices = _devices(command, file)
         layers = int(command.options.get("n_gpu_layers", -1))
         self._on_gpu = bool(self._devices) and layers != 0
-        listening = Listening()
+        captured = LogCapture()
         self.pointer = _loaded(file, command, self._devices if self._on_gpu else [], layers)
         if not self.pointer:
-            raise _not_loaded(file, listening.fault)
+            raise _not_loaded(file, captured.fault)
         if not c.llama_model_has_decoder(self.pointer) or c.llama_model_has_encoder(self.pointer):
             raise Refused(
-                "unsupported", "the model is not a decoder, and quantchat compares only decoders"
+                "unsupported", "the model is not a decoder; quantchat compares only decoders"
             )
-        self.buffers = listening.buffers("model")
+        self.buffers = captured.buffers("model")
         """Bytes of the weights, by backend."""
         vocabulary = c.llama_model_get_vocab(self.pointer)
         template = header.metadata.get("tokenizer.chat_template")
@@ -66,7 +67,7 @@ class LlamaModel(WithChatTemplate):
         self.own_tokenizer = own
         self.tokenizer: Any = own
         self.tokenizer_backend: Any = own
-        self.note = "" if self._on_gpu or layers == 0 else passed_over(command.device)
+        self.note = "" if self._on_gpu or layers == 0 else ignored_gpu_note(command.device)
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """Use `tokenizer`, of transformers, in place of the model's own. Raises Refused."""
@@ -81,7 +82,7 @@ class LlamaModel(WithChatTemplate):
 
     @cached_property
     def settings(self) -> Settings:
-        """Settings for the contexts of this model."""
+        """Settings for the contexts of this model, from the profile's options."""
         options = self.command.options
         wanted = int(options.get("n_ctx", 0))
         return Settings(
@@ -159,12 +160,12 @@ class LlamaModel(WithChatTemplate):
 
     def resolved(self, decode: str, attention: str = "") -> Resolved:
         """Return what really runs; `attention` is the implementation, if it is known."""
-        said, command = self.header.metadata, self.command
+        metadata, command = self.header.metadata, self.command
         parameters = int(c.llama_model_n_params(self.pointer))
         return Resolved(
             engine=command.engine,
             model=command.model + (f"@{command.revision}" if command.revision else ""),
-            architecture=f"{said.get('general.architecture')} (GGUF)",
+            architecture=f"{metadata.get('general.architecture')} (GGUF)",
             kernel=self.kernel,
             dtype="float32",
             device=self.device,
@@ -182,7 +183,7 @@ class LlamaModel(WithChatTemplate):
             checkpoint_hash=_checkpoint_hash(self._file),
             bits_per_weight=8 * self.weight_bytes / max(1, parameters),
             tokenizer=str(command.options.get("tokenizer") or ""),
-            recommended=recommended.of_gguf(said),
+            recommended=recommended.of_gguf(metadata),
             recommended_by=recommended.GGUF_METADATA,
         )
 
@@ -193,8 +194,8 @@ class LlamaModel(WithChatTemplate):
 
     @property
     def _tokenizer_hash(self) -> str:
-        said = self.header.metadata
-        kind = [said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre")]
+        metadata = self.header.metadata
+        kind = [metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")]
         body = json.dumps([sorted(self.own_tokenizer.get_vocab().items()), kind])
         return hashlib.sha256(body.encode()).hexdigest()
 
@@ -203,14 +204,14 @@ class LlamaModel(WithChatTemplate):
 
 
 def _devices(command: Load, file: Path) -> list[Device]:
-    """Return the GPUs for the weights, none for the CPU. Raises Refused."""
+    """Return the GPUs for the weights; an empty list for the CPU. Raises Refused."""
     setting = command.device
     if setting == "cpu":
         return []
     found = gpus()
     if setting == "auto":
         needed = sum(part.stat().st_size for part in parts(file))
-        fitting = [one for one in found if needed <= SHARE * one.free]
+        fitting = [one for one in found if needed <= WEIGHTS_SHARE * one.free]
         return fitting[:1] or found
     there = {device.place: device for device in found}
     index = int(setting.partition(":")[2] or 0)
@@ -223,8 +224,8 @@ def _devices(command: Load, file: Path) -> list[Device]:
     return [there[f"cuda:{index}"]]
 
 
-def passed_over(setting: str) -> str:
-    """Return why a variant with this device setting ignores a GPU; empty if it does not."""
+def ignored_gpu_note(setting: str) -> str:
+    """Return a note if a variant with this `device` setting ignores a GPU; otherwise empty."""
     if setting == "cpu" or gpus() or not gpu_is_shown():
         return ""
     return f"the GPU is not used: llama-cpp-python is built without CUDA ({CUDA_BUILD})"
@@ -233,7 +234,7 @@ def passed_over(setting: str) -> str:
 def _loaded(file: Path, command: Load, devices: list[Device], layers: int) -> Any:
     """Return the library's model, or None if loading fails."""
     parameters = c.llama_model_default_params()
-    # A list that ends with NULL; without it the library takes every GPU.
+    # A list that ends with NULL; without a list the library would use every GPU.
     listed = (ctypes.c_void_p * (len(devices) + 1))(*[one.pointer for one in devices], None)
     parameters.devices = ctypes.cast(listed, ctypes.c_void_p)
     parameters.n_gpu_layers = layers if devices else 0
@@ -251,7 +252,7 @@ def _not_loaded(file: Path, fault: str) -> Refused:
         )
     return Refused(
         "bad_checkpoint",
-        f"llama.cpp cannot load {file.name}: {fault or 'see the log'}",
+        f"llama.cpp cannot load {file.name}: {fault or 'see the worker log'}",
         "check that the file is complete; a newer architecture needs a newer llama-cpp-python",
     )
 

@@ -9,16 +9,16 @@ from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.failures import Refused
 from quantchat.worker.llama.model import LlamaModel
 
-NUMBERS = 2**22
-"""Logits computed at a time: 16 MiB in float32."""
+_LOGITS = 2**22
+"""Most logits computed at a time: 16 MiB in float32."""
 
 
 class LlamaForecast:
-    """Computes a model's logits for each next token; as `scoring.logits.Forecast`."""
+    """Computes a model's logits for each next token; interface as of `scoring.logits.Forecast`."""
 
     def __init__(self, model: LlamaModel) -> None:
         self.vocabulary = model.own_tokenizer.size
-        self._rows = max(1, min(CHUNK, NUMBERS // self.vocabulary))
+        self._rows = max(1, min(CHUNK, _LOGITS // self.vocabulary))
         self._context = model.context(outputs=self._rows)
 
     def logits(self, ids: list[int], first: int) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from quantchat.wire.messages import END, ScoreTokens, TokenScores
-from quantchat.worker.decode.loop_decoder import LEAST, ROWS
+from quantchat.worker.decode.loop_decoder import LOGIT_ROWS, MIN_LOGPROB
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.failures import Refused
 from quantchat.worker.llama.context import Interrupted
@@ -16,39 +16,39 @@ from quantchat.worker.llama.model import LlamaModel
 
 
 def score_tokens(
-    model: LlamaModel, prompt: list[int], request: ScoreTokens, overtaken: Callable[[], bool]
+    model: LlamaModel, prompt: list[int], request: ScoreTokens, cancelled: Callable[[], bool]
 ) -> TokenScores:
     """Return the log-probabilities and ranks of `request.ids` after `prompt`.
 
-    `overtaken` cancels the work if it is true. Raises Refused if the tokens do not fit into the
-    context, or after a cancellation.
+    `cancelled` is called during the work; if it returns True, the work ends. Raises Refused if the
+    tokens do not fit into the context, or after a cancellation.
     """
     given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
     if len(given) > model.context_length:
         raise Refused("context_full", "the answer does not fit into the context of this model")
-    need = len(prompt) + request.first - 1
+    first_scored = len(prompt) + request.first - 1
     wanted = request.ids[request.first :]
     ends = sorted(model.end_tokens)
     logprobs: list[float] = []
     ranks: list[int] = []
     also: list[float] = []
-    context = model.context(outputs=ROWS, rows=request.batch)
+    context = model.context(outputs=LOGIT_ROWS, rows=request.batch)
     at = 0
     try:
         context.prepare(len(given))
         while at < len(given):
-            end = min(at + CHUNK, need) if at < need else at + ROWS
+            end = min(at + CHUNK, first_scored) if at < first_scored else at + LOGIT_ROWS
             end = min(end, len(given))
-            asked = end - max(at, need)
-            context.run(given[at:end], wanted=max(1, asked), stopped=overtaken)
-            if asked > 0:
-                rows = log_softmax(context.logits(asked))
+            scored_rows = end - max(at, first_scored)
+            context.run(given[at:end], wanted=max(1, scored_rows), stopped=cancelled)
+            if scored_rows > 0:
+                rows = log_softmax(context.logits(scored_rows))
                 for row, token in zip(rows, wanted[len(logprobs) :], strict=False):
-                    found = _of(row, token, ends)
+                    found = _logprob_of(row, token, ends)
                     logprobs.append(found)
                     ranks.append(int((row > found).sum()))
                 if len(logprobs) == len(wanted):
-                    also = [_of(rows[-1], token, ends) for token in request.also]
+                    also = [_logprob_of(rows[-1], token, ends) for token in request.also]
             at = end
     except Interrupted as error:
         raise Refused("stopped", "cancelled by another command") from error
@@ -60,14 +60,14 @@ def score_tokens(
 
 
 def log_softmax(logits: Any) -> Any:
-    """Return the log-probabilities of `logits`, shape (n, vocabulary), at least `LEAST` each."""
+    """Return the log-probabilities of `logits`, (n, vocabulary), each at least `MIN_LOGPROB`."""
     if numpy.isnan(logits).any():
         raise Refused("internal", "the model computes NaN (not a number)")
     shifted = logits - logits.max(axis=-1, keepdims=True)
     norm = numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True, dtype=numpy.float64))
-    return numpy.maximum(shifted - norm.astype(numpy.float32), LEAST)
+    return numpy.maximum(shifted - norm.astype(numpy.float32), MIN_LOGPROB)
 
 
-def _of(row: Any, token: int, ends: list[int]) -> float:
+def _logprob_of(row: Any, token: int, ends: list[int]) -> float:
     """Return the log-probability of `token`; for `END`, that of all end tokens together."""
     return float(numpy.logaddexp.reduce(row[ends]) if token == END else row[token])

@@ -1,4 +1,4 @@
-"""The tokenizer in a GGUF file, with the methods of transformers' tokenizers that are used here."""
+"""The tokenizer of a GGUF file, with the methods of transformers' tokenizers that are needed."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 
 import llama_cpp as c
 
-_UNUSED, _CONTROL, _USER = 1 << 1, 1 << 3, 1 << 4
-"""Attributes of tokens (`llama_token_attr`): padding of the vocabulary, special, added."""
+_UNUSED, _CONTROL, _ADDED = 1 << 1, 1 << 3, 1 << 4
+"""Attributes of tokens (`llama_token_attr`): unused (pads the vocabulary), special, added."""
 _SENTENCEPIECE = 1
-"""`LLAMA_VOCAB_TYPE_SPM`: the first piece begins with a space that is not in the text."""
+"""`LLAMA_VOCAB_TYPE_SPM`: the first token is decoded with a leading space that is not in the
+text."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """The ids of a text."""
+    """The result of `encode`, like `tokenizers.Encoding`."""
 
     ids: list[int]
 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token that stands for a mark and not for text."""
+    """A token that was added to the vocabulary, such as `<|im_end|>`."""
 
     content: str
     special: bool
@@ -46,7 +47,7 @@ class LlamaTokenizer:
         bos, eos = c.llama_vocab_bos(vocabulary), c.llama_vocab_eos(vocabulary)
         self.bos_token_id = bos if bos >= 0 else None
         self.eos_token_id = eos if eos >= 0 else None
-        self._strips = c.llama_vocab_type(vocabulary) == _SENTENCEPIECE
+        self._strips_first_space = c.llama_vocab_type(vocabulary) == _SENTENCEPIECE
 
     def __len__(self) -> int:
         return self.size
@@ -54,7 +55,7 @@ class LlamaTokenizer:
     # ------------------------------------------------------------ as in `tokenizers`
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
-        """Return the ids of `text`, in which special tokens may be written out.
+        """Return the ids of `text`; special tokens in `text`, such as `<s>`, become single ids.
 
         `add_special_tokens` adds the tokens that the model expects before and after a text.
         """
@@ -78,7 +79,7 @@ class LlamaTokenizer:
         return b"".join(pieces).decode(errors="replace")
 
     def pieces(self) -> Pieces:
-        """Return a stream that decodes one token after the other, without special tokens."""
+        """Return a decoder for one token after the other, which leaves out special tokens."""
         return Pieces(self)
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
@@ -86,7 +87,7 @@ class LlamaTokenizer:
         return {
             token: AddedToken(self._text(token), bool(attributes & _CONTROL))
             for token, attributes in self._attributes()
-            if attributes & (_CONTROL | _USER)
+            if attributes & (_CONTROL | _ADDED)
         }
 
     # ------------------------------------------------------------ as in `transformers`
@@ -121,7 +122,7 @@ class LlamaTokenizer:
         self._formatter.add_generation_prompt = add_generation_prompt
         try:
             return str(self._formatter(messages=conversation, **variables).prompt)
-        except ValueError as error:  # of the template's `raise_exception`
+        except ValueError as error:  # from the template's `raise_exception`
             raise TemplateError(str(error)) from error
 
     @cached_property
@@ -136,11 +137,11 @@ class LlamaTokenizer:
         ]
         return Jinja2ChatFormatter(self.chat_template, *ends)
 
-    # ------------------------------------------------------------ of the library
+    # ------------------------------------------------------------ llama.cpp
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """Ids that end an answer: of a text, a turn or a message."""
+        """Ids that end an answer: the ends of a text, a turn or a message."""
         return frozenset(i for i in range(self.size) if c.llama_vocab_is_eog(self._vocab, i))
 
     def _attributes(self) -> Iterator[tuple[int, int]]:
@@ -153,7 +154,7 @@ class LlamaTokenizer:
         if not 0 <= token < self.size:
             raise OverflowError(f"the vocabulary of {self.size} tokens has no token {token}")
         size = 64
-        strip = int(first and self._strips)
+        strip = int(first and self._strips_first_space)
         while True:
             buffer = ctypes.create_string_buffer(size)
             found = c.llama_token_to_piece(self._vocab, token, buffer, size, strip, special)
@@ -163,7 +164,7 @@ class LlamaTokenizer:
 
 
 class Pieces:
-    """Decodes token ids one by one into pieces; joined, these are the text of all tokens."""
+    """Decodes token ids one by one; the results joined are the text of all tokens."""
 
     def __init__(self, tokenizer: LlamaTokenizer) -> None:
         self._tokenizer = tokenizer

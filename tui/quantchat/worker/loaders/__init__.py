@@ -3,11 +3,12 @@
 A loader is a module with `load(command, stage)`, which returns a `Loaded`. The engine's declaration
 (`quantchat.engines`) names the module, and `Load` carries that name. A loader may also define:
 
-UNUSED    libraries that its imports would load and no answer needs (`import_pruning`) COMPILES
-True: `load` also takes `building`, the progress callback for compiling a kernel ALONE     True:
-`load(command, stage, fetching)` finds, fetches and checks the files by itself, and its model is not
-a torch model SERVER    True: `load(command)` returns a client of a server kernels
-`kernels(device, tools)` tries the engine's kernels on this machine, for `doctor`
+- `UNUSED`: libraries that its imports would load although no answer needs them (`import_pruning`)
+- `COMPILES = True`: `load` also takes `building`, a callback for the progress of compiling a kernel
+- `ALONE = True`: `load(command, stage, fetching)` itself finds, fetches and checks the files, and
+  returns a model that is not a torch model
+- `SERVER = True`: `load(command)` returns a client of a server
+- `kernels(device, tools)`: tries the engine's kernels on this machine, for `doctor`
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from quantchat.wire.library import FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, Load, Progress
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import show_needed
+from quantchat.worker.import_pruning import unhide
 from quantchat.worker.model.devices import make_current
 from quantchat.worker.model.files_check import check_files, check_kind, quantization_method
-from quantchat.worker.model.hub import checkpoint, described
+from quantchat.worker.model.hub import checkpoint, small_files
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fetch_named
 
@@ -59,14 +60,14 @@ def loader_of(command: Load) -> ModuleType:
         raise Refused(
             "unsupported",
             f"the engine {command.engine} has no loader here: no module {name}",
-            "install the package with this engine for this interpreter too"
+            "install the package that contains this engine for this interpreter too"
             if command.loader
             else "",
         ) from error
 
 
 def hide_unused(command: Load) -> None:
-    """Make libraries that `command` does not need look absent; call it before the imports.
+    """Hide libraries that `command` does not need; call it before ML libraries are imported.
 
     A module that is None in `sys.modules` cannot be imported, and transformers treats it as not
     installed. With `trust_remote_code` nothing is hidden: the model's code may need anything.
@@ -88,16 +89,17 @@ def load(
 
     Calls `stage` at the start of each stage (download, import, weights), `fetching` with the
     downloaded and total bytes, and `building` with the progress of compiling a kernel. Raises
-    Refused for a model or setting that the engine does not support; errors of the libraries pass.
+    Refused for a model or setting that the engine does not support; exceptions of the libraries are
+    not caught.
     """
     loader = loader_of(command)
-    asked, options, note = command, command.options, ""
+    requested, options, note = command, command.options, ""
     gguf = bool(options.get("gguf_file"))
     if Path(command.model).is_dir():
         check_kind(command.model, command.reader, gguf=gguf)
     else:
         stage(FETCHING)
-        check_kind(str(described(command)), command.reader, gguf=gguf)
+        check_kind(str(small_files(command)), command.reader, gguf=gguf)
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
     command = fetch_named(command)
@@ -105,13 +107,13 @@ def load(
     import torch
 
     check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
-    show_needed("" if gguf else quantization_method(command.model))
+    unhide("" if gguf else quantization_method(command.model))
     if command.threads:
         torch.set_num_threads(command.threads)
     adapter = _adapter(command.options.get("adapter"))
     more = {"building": building} if getattr(loader, "COMPILES", False) else {}
     loaded: Loaded = loader.load(command, stage, **more)
-    loaded.command = asked
+    loaded.command = requested
     loaded.note = "; ".join(filter(None, (note, loaded.note)))
     if adapter is not None:
         from quantchat.common.adapter_folder import digest
@@ -129,7 +131,7 @@ def load_any(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded | LlamaModel:
-    """Load the model as `load` does, also if its library is not torch."""
+    """Load a model as `load` does, or a model that torch does not compute."""
     loader = loader_of(command)
     if getattr(loader, "ALONE", False):
         model: LlamaModel = loader.load(command, stage, fetching)
@@ -175,9 +177,9 @@ def decoder_of(
     report: Callable[[str], None],
     draft: Loaded | None = None,
 ) -> LoopDecoder:
-    """Return the decoder of `loaded`, warmed up; `report` receives stages that take long.
+    """Return the decoder of `loaded`, warmed up; call `report` with the name of each slow stage.
 
-    The model `draft`, if any, drafts tokens for it.
+    The model `draft`, if there is one, drafts tokens for `loaded`.
     """
     if isinstance(loaded, Loaded):
         from quantchat.worker.decode.decoder import Decoder
@@ -195,6 +197,6 @@ def _adapter(name: str | None) -> Adapter | None:
     """
     if not name:
         return None
-    from quantchat.worker.model.adapter import opened
+    from quantchat.worker.model.adapter import check_adapter
 
-    return opened(name)
+    return check_adapter(name)

@@ -22,12 +22,14 @@ _KERNELS: dict[str, dict[str, bool]] = {
     "marlin": {"use_marlin": True},
     "triton": {"use_triton": True},
 }
+"""Arguments of `from_quantized` for each value of `kernel`."""
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a GPTQ checkpoint from safetensors.
 
-    `options`: `kernel`, a key of `_KERNELS`. Raises Refused for settings that auto-gptq lacks.
+    `options`: `kernel`, a key of `_KERNELS`. Raises Refused for a dtype that auto-gptq does not
+    support, or a checkpoint without GPTQ layers.
     """
     import torch
 
@@ -42,21 +44,21 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     device = device_for(command)
     # The kernels use the activations' dtype and do not support bfloat16; float16 is slow on a CPU.
-    wish = command.dtype
-    if wish == "auto":
-        wish = "float16" if device.startswith("cuda") else "float32"
-    if wish == "bfloat16":
+    dtype = command.dtype
+    if dtype == "auto":
+        dtype = "float16" if device.startswith("cuda") else "float32"
+    if dtype == "bfloat16":
         raise Refused(
             "unsupported", "auto-gptq's kernels do not support bfloat16", 'use dtype = "auto"'
         )
     refuse_pickled(command.model, has_option=False)
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)
-    with _tied_again():
+    with _tie_after_loading():
         model = AutoGPTQForCausalLM.from_quantized(
             command.model,
             device=device,
-            torch_dtype=getattr(torch, wish),
+            torch_dtype=getattr(torch, dtype),
             use_safetensors=True,
             low_cpu_mem_usage=True,
             trust_remote_code=command.trust_remote_code,
@@ -73,7 +75,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
 
 @contextlib.contextmanager
-def _tied_again() -> Iterator[None]:
+def _tie_after_loading() -> Iterator[None]:
     """Make auto-gptq tie an output head to its embedding after loading, within this context.
 
     auto-gptq 0.7.1 ties them before loading. accelerate 1.x then loads the tied parameter under the

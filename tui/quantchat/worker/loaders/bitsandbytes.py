@@ -22,14 +22,14 @@ from quantchat.worker.model.tokenizer import fast_tokenizer
 UNUSED = (*SCIENCE, "torchao")
 
 _CPU_BLOCK = 32
-"""If bitsandbytes repacks for AVX512-BF16, the outputs of a 4-bit layer must be a multiple of this
-number (`_convert_weight_packed_for_cpu`)."""
+"""If bitsandbytes repacks weights for AVX512-BF16, the number of outputs of a 4-bit layer must be a
+multiple of this (`_convert_weight_packed_for_cpu`)."""
 
 _NOT_QUANTIZED = "not quantized"
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
-    """Load and quantize a model, or load a finished bitsandbytes checkpoint.
+    """Load and quantize a model, or load a quantized bitsandbytes checkpoint.
 
     `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`. Raises Refused for a
     checkpoint of another quantization.
@@ -47,12 +47,12 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         trust_remote_code=command.trust_remote_code,
     )
     dtype = half_precision(command, config, device)
-    wish = _quantization(command.options, dtype, BitsAndBytesConfig)
+    quantization = _quantization(command.options, dtype, BitsAndBytesConfig)
     note = ""
-    finished = getattr(config, "quantization_config", None)
-    if finished is not None:
-        _check_finished(finished, command.options)
-        wish = None
+    quantized = getattr(config, "quantization_config", None)
+    if quantized is not None:
+        _check_quantized(quantized, command.options)
+        quantization = None
     else:
         from bitsandbytes.functional import has_avx512bf16
 
@@ -63,9 +63,12 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
                 packs and type(layer) is torch.nn.Linear and layer.out_features % _CPU_BLOCK > 0
             ),
         )
-        wish.llm_int8_skip_modules = skipped
+        quantization.llm_int8_skip_modules = skipped
     model = load_model(
-        command, device, dtype=dtype, **({} if wish is None else {"quantization_config": wish})
+        command,
+        device,
+        dtype=dtype,
+        **({} if quantization is None else {"quantization_config": quantization}),
     )
     kernel = _kernel(model, bitsandbytes.nn)
     note = _nothing_quantized(model, kernel) or note
@@ -86,9 +89,9 @@ def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:
     )
 
 
-def _check_finished(finished: Any, options: dict[str, Any]) -> None:
+def _check_quantized(quantized: Any, options: dict[str, Any]) -> None:
     """Raise Refused if the checkpoint's quantization differs from the variant's `quant_type`."""
-    body = finished if isinstance(finished, dict) else finished.to_dict()
+    body = quantized if isinstance(quantized, dict) else quantized.to_dict()
     if body.get("quant_method") not in (None, "bitsandbytes"):
         raise Refused(
             "unsupported",
@@ -117,7 +120,7 @@ def _kernel(model: Any, nn: Any) -> str:
 
 
 def _nothing_quantized(model: Any, kernel: str) -> str:
-    """Return a note if bitsandbytes quantized no layer of the model; empty if it did."""
+    """Return a note if bitsandbytes quantized no layer of the model; otherwise empty."""
     if kernel != _NOT_QUANTIZED:
         return ""
     layers = Contents.of(model).linears.most_common(1)

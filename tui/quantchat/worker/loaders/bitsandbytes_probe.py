@@ -12,15 +12,15 @@ def kernels(device: str, tools: BuildTools) -> list[Kernel]:
     from bitsandbytes.functional import has_avx512bf16
 
     library = type(bitsandbytes.cextension.lib).__name__
-    how = "CUDA library" if device.startswith("cuda") else "processor, without AVX512-BF16"
+    detail = "CUDA library" if device.startswith("cuda") else "processor, without AVX512-BF16"
     if device == "cpu" and has_avx512bf16():
-        how = "processor, AVX512-BF16"
+        detail = "processor, AVX512-BF16"
     if "ErrorHandler" in library:
-        how = "its native library cannot be loaded"
-    return [_try(kind, device, how) for kind in ("nf4", "fp4", "int8")]
+        detail = "its native library cannot be loaded"
+    return [_try(kind, device, detail) for kind in ("nf4", "fp4", "int8")]
 
 
-def _try(kind: str, device: str, how: str) -> Kernel:
+def _try(kind: str, device: str, detail: str) -> Kernel:
     import torch
     from bitsandbytes import nn
 
@@ -34,6 +34,6 @@ def _try(kind: str, device: str, how: str) -> Kernel:
         layer = layer.to(dtype).to(device).eval()
         with torch.inference_mode():
             check_output(layer(torch.ones(1, WIDTH, dtype=dtype, device=device)))
-    except Exception as error:  # noqa: BLE001 - any error means that it does not run
-        return Kernel("bitsandbytes", kind, UNUSABLE, f"{how}: {short(error)}")
-    return Kernel("bitsandbytes", kind, READY, how)
+    except Exception as error:  # noqa: BLE001 - any error means that the kernel does not run
+        return Kernel("bitsandbytes", kind, UNUSABLE, f"{detail}: {short(error)}")
+    return Kernel("bitsandbytes", kind, READY, detail)

@@ -29,7 +29,7 @@ def load(
 
     `options`: `gguf_file` (see `gguf.chosen`), `n_gpu_layers`, `n_ctx`, `type_k`, `type_v`, `mmap`.
     """
-    asked, note = command, ""
+    requested, note = command, ""
     wanted = str(command.options.get("gguf_file") or ANY)
     if not Path(command.model).is_dir():
         stage(FETCHING)
@@ -46,20 +46,20 @@ def load(
         header = read_header(file)
     except BadGguf as error:
         raise Refused("bad_checkpoint", f"{file.name} {error}", error.hint) from error
-    lent = load_tokenizer(command) if command.options.get("tokenizer") else None
+    tokenizer = load_tokenizer(command) if command.options.get("tokenizer") else None
     stage(WEIGHTS)
     loaded = LlamaModel(command, file, header)
-    if lent is not None:
-        loaded.use_tokenizer(lent)
+    if tokenizer is not None:
+        loaded.use_tokenizer(tokenizer)
     else:
         check_template(loaded.tokenizer, command.options.get("chat_template_kwargs", {}))
-    loaded.command = asked
+    loaded.command = requested
     loaded.note = "; ".join(filter(None, (note, loaded.note)))
     return loaded
 
 
 def _file(folder: Path, wanted: str) -> Path:
-    """Return the GGUF file in `folder` that `wanted` means, whole. Raises Refused."""
+    """Return the complete GGUF file in `folder` that matches `wanted`. Raises Refused."""
     names = [str(file.relative_to(folder)) for file in folder.rglob(ANY)]
     try:
         file = folder / chosen(names, wanted)

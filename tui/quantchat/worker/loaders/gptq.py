@@ -14,7 +14,12 @@ from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.loaders import gptq_kernels
 from quantchat.worker.loaders.gptq_probe import kernels as kernels
 from quantchat.worker.loaders.kernel_build import Building
-from quantchat.worker.model.devices import device_for, rooms, too_small, weights_on_disk
+from quantchat.worker.model.devices import (
+    device_for,
+    room_by_gpu,
+    weights_do_not_fit,
+    weights_on_disk,
+)
 from quantchat.worker.model.files_check import folder_of, refuse_pickled
 from quantchat.worker.model.loaded import Loaded, choose_dtype, commonest_class
 from quantchat.worker.model.tokenizer import fast_tokenizer
@@ -29,14 +34,14 @@ def load(
     """Load a GPTQ or AWQ checkpoint, whichever library wrote it.
 
     Calls `building` with the progress of compiling a kernel. `options`: `kernel`, `auto` or a name
-    of GPTQModel's `BACKEND`, with or without its `gptq_`. Raises Refused for an unknown kernel, a
-    checkpoint without GPTQ layers, or a model that GPTQModel cannot load.
+    of GPTQModel's `BACKEND`, with or without the prefix `gptq_`. Raises Refused for an unknown
+    kernel, a checkpoint without GPTQ layers, or a model that GPTQModel cannot load.
     """
     import torch
 
     if torch.version.cuda and torch.cuda.is_available():
         cuda_toolkit.use(torch.version.cuda)  # before GPTQModel looks for a compiler
-    # Imported here so that the time counts as import, not as loading.
+    # Imported before the stage WEIGHTS, so that the time counts as import.
     from accelerate.hooks import remove_hook_from_submodules
 
     with compiled_when_called():
@@ -44,9 +49,9 @@ def load(
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     device = device_for(command)
-    wish, note, slow = str(command.options.get("kernel", "auto")), "", ""
+    kernel_option, note, slow = str(command.options.get("kernel", "auto")), "", ""
     family = gptq_kernels.method_of(command)
-    backend = _backend(family, wish, BACKEND)
+    backend = _backend(family, kernel_option, BACKEND)
     refuse_pickled(command.model, has_option=False)
     tokenizer = fast_tokenizer(command)
     dtype = choose_dtype(command.dtype)
@@ -54,28 +59,28 @@ def load(
         chosen = gptq_kernels.choose(command, stage, building)
         dtype = chosen.dtype
         backend, note, slow = _backend(family, chosen.name, BACKEND), chosen.note, chosen.slow
-    elif wish == "auto" and _whole_rows(command.model):
+    elif kernel_option == "auto" and _whole_rows(command.model):
         # GPTQModel 7.6 would choose its fused kernel, which fails at the first matrix product.
         backend = _backend(family, "torch", BACKEND)
     stage(WEIGHTS)
     more: dict[str, Any] = {}
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
-    place = _place(command, device)
-    one = contextlib.nullcontext() if place is None else _on_one(place)
-    with one, kind_named(command.model, "load"):
-        model = part_for_text(
+    single = _single_device(command, device)
+    on_device = contextlib.nullcontext() if single is None else _only_on(single)
+    with on_device, name_model_kind(command.model, "load"):
+        model = text_model(
             GPTQModel.load(
                 command.model,
-                device=place,
+                device=single,
                 backend=backend,
                 dtype=dtype,
                 trust_remote_code=command.trust_remote_code,
                 **more,
             ).model
         )
-    if place is not None:
-        # Useless with one device: each layer would check its inputs' device in Python.
+    if single is not None:
+        # Accelerate's hooks are useless with one device: at each layer they check inputs in Python.
         remove_hook_from_submodules(model)
     layer = next((m for m in model.modules() if isinstance(m, BaseQuantLinear)), None)
     if layer is None:
@@ -91,12 +96,12 @@ def load(
     )
 
 
-def part_for_text(model: Any) -> Any:
-    """Return the part of `model` that generates text: of Llama 4 its language model.
+def text_model(model: Any) -> Any:
+    """Return the part of `model` that generates text: for Llama 4 its language model.
 
     GPTQModel loads Llama 4 with its vision tower, and the forward pass of that class fails in
-    transformers 5.24 ("no attribute 'image_outputs'"). The engine `transformers` loads the language
-    model alone, too.
+    transformers 5.24 ("no attribute 'image_outputs'"). The engine `transformers` also loads only
+    the language model.
     """
     whole = type(model).__name__ == "Llama4ForConditionalGeneration"
     return model.language_model if whole else model
@@ -109,11 +114,12 @@ def _whole_rows(model: str) -> bool:
 
 
 @contextlib.contextmanager
-def kind_named(model: str, doing: str) -> Iterator[None]:
-    """Raise Refused, with the model's kind, if GPTQModel fails to `doing` (a verb) the model.
+def name_model_kind(model: str, doing: str) -> Iterator[None]:
+    """Raise Refused that names the kind of model if GPTQModel fails to `doing` it (a verb).
 
     For an unsupported kind of model, GPTQModel's own errors name only a tensor or an attribute of
-    its code. Errors that are clear already pass: memory, devices, missing libraries, damaged files.
+    its code. Other errors are clear, and are not changed: memory, devices, missing libraries,
+    damaged files.
     """
     try:
         yield
@@ -136,21 +142,21 @@ def kind_named(model: str, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _place(command: Load, device: str) -> str | None:
+def _single_device(command: Load, device: str) -> str | None:
     """Return `device`, or None if GPTQModel must spread the layers over all GPUs.
 
     Raises Refused if the weights do not fit on all GPUs together.
     """
-    several = rooms(command, device)
+    several = room_by_gpu(command, device)
     if not several:
         return device
     if weights_on_disk(command.model) > sum(several.values()):
-        raise too_small()
+        raise weights_do_not_fit()
     return None
 
 
 @contextlib.contextmanager
-def _on_one(device: str) -> Iterator[None]:
+def _only_on(device: str) -> Iterator[None]:
     """Prevent GPTQModel from spreading the layers over all GPUs, within this context.
 
     GPTQModel 7.6 spreads them whatever `device` or `device_map` says (models/loader.py never takes
@@ -158,13 +164,13 @@ def _on_one(device: str) -> Iterator[None]:
     """
     from gptqmodel.models import loader
 
-    kept = loader._layerwise_device_count, loader._layerwise_device_strings
+    original = loader._layerwise_device_count, loader._layerwise_device_strings
     loader._layerwise_device_count = lambda wanted: 1
     loader._layerwise_device_strings = lambda wanted, count: [device]
     try:
         yield
     finally:
-        loader._layerwise_device_count, loader._layerwise_device_strings = kept
+        loader._layerwise_device_count, loader._layerwise_device_strings = original
 
 
 def _backend(family: str, kernel: str, backends: Any) -> Any:
@@ -177,5 +183,5 @@ def _backend(family: str, kernel: str, backends: Any) -> Any:
     raise Refused(
         "unsupported",
         f"GPTQModel has no kernel {kernel!r} for {family.upper()}",
-        f"one of: auto, {', '.join(known)}",
+        f"use one of: auto, {', '.join(known)}",
     )

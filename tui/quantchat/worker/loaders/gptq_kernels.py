@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.common import cuda_toolkit
-from quantchat.common.gptq_kernels import AUTO_ON_GPU, AWQ_ON_GPU, EXTENSIONS, slow
+from quantchat.common.gptq_kernels import AWQ_ON_GPU, EXTENSIONS, GPTQ_ON_GPU, slow_kernel_note
 from quantchat.common.input_files import MOST_JSON, read_regular
-from quantchat.common.triton_needs import lacking
+from quantchat.common.triton_needs import triton_problem
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.loaders.kernel_build import Building, built
@@ -28,14 +28,15 @@ from quantchat.worker.model.loaded import choose_dtype
 
 @dataclass(frozen=True)
 class Chosen:
-    """The chosen kernel, and notes for the user on why it is not a faster one."""
+    """The chosen kernel, and notes for the user."""
 
     name: str
     dtype: Any
     """The `torch.dtype` of the activations for which the kernel was chosen."""
     note: str = ""
+    """Why faster kernels were not chosen."""
     slow: str = ""
-    """Why its measured speed is misleading, and the remedy; empty for a fast kernel."""
+    """Why the measured speed is misleading, and what to do; empty for a fast kernel."""
 
 
 def method_of(command: Load) -> str:
@@ -54,46 +55,47 @@ def choose(command: Load, stage: Callable[[str], None], building: Building) -> C
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
     dtype = _dtype(command, config)
     family = method_of(command)
-    wish = str(command.options.get("kernel", "auto")).removeprefix(f"{family}_")
-    if wish != "auto":
-        if problem := built(wish, dtype, stage, building):
+    requested = str(command.options.get("kernel", "auto")).removeprefix(f"{family}_")
+    if requested != "auto":
+        if problem := built(requested, dtype, stage, building):
             raise Refused(
                 "unsupported",
-                f"GPTQModel's kernel {wish} cannot be compiled: {problem}",
+                f"GPTQModel's kernel {requested} cannot be compiled: {problem}",
                 f'{cuda_toolkit.INSTALL}, or use kernel = "auto"; see `quantchat doctor`',
             )
-        return _chosen(wish, dtype, cure='use kernel = "auto"')
+        return _chosen(requested, dtype, hint='use kernel = "auto"')
     settings = quantization(command.model, config)
     problems: list[str] = []
-    cure = "no faster kernel supports this checkpoint on this GPU"
-    tried = AUTO_ON_GPU if family == "gptq" else AWQ_ON_GPU
+    hint = "no faster kernel supports this checkpoint on this GPU"
+    tried = GPTQ_ON_GPU if family == "gptq" else AWQ_ON_GPU
     for name in tried[:-1]:
-        problem = unfit(name, settings, dtype, family)
+        problem = unsupported_reason(name, settings, dtype, family)
         if not problem:
             problem = built(name, dtype, stage, building)
             if not problem:
-                return _chosen(name, dtype, "; ".join(problems), cure)
+                return _chosen(name, dtype, "; ".join(problems), hint)
             if name in EXTENSIONS:
-                cure = f"{cuda_toolkit.INSTALL}, then load it again; see `quantchat doctor`"
+                hint = f"{cuda_toolkit.INSTALL}, then load it again; see `quantchat doctor`"
         problems.append(f"not {name}: {problem}")
-    return _chosen(tried[-1], dtype, "; ".join(problems), cure)
+    return _chosen(tried[-1], dtype, "; ".join(problems), hint)
 
 
-def _chosen(name: str, dtype: Any, note: str = "", cure: str = "") -> Chosen:
+def _chosen(name: str, dtype: Any, note: str = "", hint: str = "") -> Chosen:
     """Return the kernel `name` as chosen; set up GPTQModel for its use.
 
-    GPTQModel's kernel `torch` unpacks weights with Triton or else torch.compile, which needs Triton
-    too. If Triton cannot build launchers here, the first token would fail: switch both off.
+    GPTQModel's kernel `torch` unpacks weights with Triton, or with torch.compile, which needs
+    Triton too. If Triton cannot launch kernels here, both are switched off: the first token would
+    fail.
     """
-    if name == "torch" and lacking():
+    if name == "torch" and triton_problem():
         os.environ |= {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
-    return Chosen(name, dtype, note, slow(name, cure))
+    return Chosen(name, dtype, note, slow_kernel_note(name, hint))
 
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
     """Return the checkpoint's `bits`, `group_size`, `desc_act` and `sym`, with GPTQ's defaults."""
     told = getattr(config, "quantization_config", None)
-    if told is None:  # auto-gptq saves it in a separate file
+    if told is None:  # auto-gptq saves the settings in a separate file
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
     body = told if isinstance(told, dict) else told.to_dict() if told is not None else {}
@@ -101,7 +103,8 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
         "bits": int(body.get("bits") or 4),
         "group_size": int(body.get("group_size") or -1),
         "desc_act": bool(body.get("desc_act", False)),
-        "sym": bool(body.get("sym", not body.get("zero_point", False))),  # AWQ names its zeros
+        # AWQ's configs have `zero_point` in place of `sym`.
+        "sym": bool(body.get("sym", not body.get("zero_point", False))),
     }
 
 
@@ -119,7 +122,7 @@ def _dtype(command: Load, config: Any) -> Any:
     return fast_dtype(auto_dtype(config, DEVICE.CUDA, quant_inference=True), "cuda")
 
 
-def unfit(name: str, settings: dict[str, Any], dtype: Any, family: str) -> str:
+def unsupported_reason(name: str, settings: dict[str, Any], dtype: Any, family: str) -> str:
     """Return why the kernel does not support this checkpoint or GPU; empty if it does."""
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
@@ -129,11 +132,11 @@ def unfit(name: str, settings: dict[str, Any], dtype: Any, family: str) -> str:
     backend = BACKEND(f"{family}_{name}")
     layout = FORMAT.GPTQ if family == "gptq" else FORMAT.GEMM
     kernel = importer.get_kernel_for_backend(backend, METHOD(family), layout)
-    fine, error = ask(kernel, name, settings, dtype, DEVICE.CUDA)
-    return "" if fine else _short(str(error))
+    supported, error = supports(kernel, name, settings, dtype, DEVICE.CUDA)
+    return "" if supported else _short(str(error))
 
 
-def ask(
+def supports(
     kernel: Any, name: str, settings: dict[str, Any], dtype: Any, device: Any
 ) -> tuple[bool, Exception | None]:
     """Return whether the layer class `kernel` of kernel `name` supports the settings, and why not.
@@ -144,8 +147,8 @@ def ask(
     import torch
 
     validate = kernel._validate if name in EXTENSIONS else kernel.validate
-    fine, error = validate(**settings, pack_dtype=torch.int32, dtype=dtype, device=device)
-    return fine, error
+    supported, error = validate(**settings, pack_dtype=torch.int32, dtype=dtype, device=device)
+    return supported, error
 
 
 def _short(text: str) -> str:

@@ -1,11 +1,11 @@
-"""Tries the kernels of GPTQModel: runs a small layer, or asks whether a kernel can be compiled."""
+"""Tries GPTQModel's kernels: runs a small layer, or checks whether a kernel can be compiled."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from quantchat.common.gptq_kernels import AUTO_ON_GPU, EXTENSIONS
+from quantchat.common.gptq_kernels import EXTENSIONS, GPTQ_ON_GPU
 from quantchat.wire.jobs import (
     COMPILES,
     MUST_COMPILE,
@@ -15,13 +15,13 @@ from quantchat.wire.jobs import (
     Kernel,
     KernelState,
 )
-from quantchat.worker.loaders.gptq_kernels import ask
+from quantchat.worker.loaders.gptq_kernels import supports
 from quantchat.worker.loaders.kernel_build import compiled_before
 from quantchat.worker.loaders.probe import WIDTH, check_output, probe_dtype, short
 
 
 def kernels(device: str, tools: BuildTools) -> list[Kernel]:
-    """Return each kernel for GPTQ checkpoints, in the order in which `auto` considers them.
+    """Return each kernel for GPTQ checkpoints, in the order in which `auto` tries them.
 
     `tools` are the installed build tools. Raises whatever the library's import raises.
     """
@@ -35,13 +35,13 @@ def kernels(device: str, tools: BuildTools) -> list[Kernel]:
         kernel_class = importer.get_kernel_for_backend(backend, METHOD.GPTQ, FORMAT.GPTQ)
         name = backend.value.removeprefix("gptq_")
         state, detail = _gptq(kernel_class, name, device, tools)
-        by_itself = name in AUTO_ON_GPU if device != "cpu" else backend in chosen_from
+        by_itself = name in GPTQ_ON_GPU if device != "cpu" else backend in chosen_from
         found.append(Kernel("gptqmodel", name, state, detail, by_itself=by_itself))
     return _with_auto(found)
 
 
 def _with_auto(found: list[Kernel]) -> list[Kernel]:
-    """Return `found`, with `auto` set on the kernel that `auto` takes: the first usable one."""
+    """Return `found` with `auto` set for the kernel that `kernel = "auto"` chooses."""
     for place, kernel in enumerate(found):
         if kernel.by_itself and kernel.state != UNUSABLE:
             return [*found[:place], replace(kernel, auto=True), *found[place + 1 :]]
@@ -51,20 +51,20 @@ def _with_auto(found: list[Kernel]) -> list[Kernel]:
 def _gptq(kernel_class: Any, name: str, device: str, tools: BuildTools) -> tuple[KernelState, str]:
     from gptqmodel.models._const import DEVICE
 
-    process_tree = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
+    device_type = DEVICE.CUDA if device.startswith("cuda") else DEVICE.CPU
     supported = kernel_class.SUPPORTS_DEVICES
-    if DEVICE.ALL not in supported and process_tree not in supported:
+    if DEVICE.ALL not in supported and device_type not in supported:
         return UNUSABLE, f"for {' and '.join(one.value for one in supported)} only"
     settings = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
     extension = EXTENSIONS.get(name)
     try:
-        fine, error = ask(kernel_class, name, settings, probe_dtype(device), process_tree)
+        fine, error = supports(kernel_class, name, settings, probe_dtype(device), device_type)
         if not fine:
             return UNUSABLE, short(error)
         if extension:
             return _compiled(extension, tools)
         _run_gptq(kernel_class, device)
-    except Exception as error:  # noqa: BLE001 - any error means that it does not run
+    except Exception as error:  # noqa: BLE001 - any error means that the kernel does not run
         return UNUSABLE, short(error)
     return READY, ""
 

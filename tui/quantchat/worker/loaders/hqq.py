@@ -1,6 +1,6 @@
 """Load models with HQQ: half-quadratic quantization (Badri and Shaji 2023), without calibration.
 
-transformers 5 cannot quantize with HQQ. So the layers are replaced here one by one, and only one
+transformers 5 cannot quantize with HQQ. So this module replaces the layers one by one; only one
 layer at a time is in full precision on the device.
 """
 
@@ -24,7 +24,9 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     Raises Refused for a checkpoint that is quantized already.
     """
-    from hqq.core import quantize  # here, so that the time counts as import
+    from hqq.core import (
+        quantize,
+    )  # imported before the stage WEIGHTS, so that the time counts as import
     from transformers import AutoConfig
 
     refuse_quantized(command.model)

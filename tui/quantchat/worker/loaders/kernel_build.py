@@ -17,30 +17,31 @@ from typing import Any
 
 from quantchat.common import cuda_toolkit
 from quantchat.common.gptq_kernels import EXTENSIONS
-from quantchat.common.triton_needs import lacking
+from quantchat.common.triton_needs import triton_problem
 from quantchat.wire.messages import Progress
 from quantchat.worker.failures import on_one_line
 
-LOOK_S = 1.0
-"""Seconds between two looks at a build's folder."""
+POLL_S = 1.0
+"""Seconds between two readings of a build's progress."""
 
 Building = Callable[[Progress], None]
+"""A callback for the progress of compiling a kernel."""
 
 _ERROR = re.compile(r"(?:fatal )?error: [^\n|]+")
 _OBJECT = re.compile(r"^build (\S+\.o): ", re.M)
 
 
 def built(name: str, dtype: Any, stage: Callable[[str], None], building: Building) -> str:
-    """Build or load the kernel's extension; return why that failed, or empty.
+    """Build or load the kernel's extension; return why that failed, or an empty text.
 
-    Calls `building` with the compiler's progress. Triton compiles later by itself; for it, return
-    why it could not.
+    Calls `building` with the compiler's progress. Triton compiles its kernels later; for them,
+    return why Triton cannot work here.
     """
     import torch
     from gptqmodel import extension as extensions
 
     if name in ("triton", "gemm_triton"):
-        return lacking()
+        return triton_problem()
     wanted = EXTENSIONS.get(name)
     if wanted is None:
         return ""
@@ -48,14 +49,16 @@ def built(name: str, dtype: Any, stage: Callable[[str], None], building: Buildin
         wanted = "marlin_fp16"
     extension = extensions._EXTENSION_SPECS_BY_NAME[wanted].resolve()
     if torch.version.cuda and not compiled_before(extension):
-        if problem := cuda_toolkit.lacking(torch.version.cuda):
+        if problem := cuda_toolkit.build_problem(torch.version.cuda):
             return f"{problem} to compile it with"
         cuda_toolkit.use(torch.version.cuda)
     if name == "marlin":
-        _let_sources_be_generated()
+        _make_sources_writable()
     label = f"compiling the kernel {name}"
     stage(label if not compiled_before(extension) else f"loading the kernel {name}")
-    with _told(extension.base_build_root(), lambda *far: building(Progress(label, *far))):
+    with _progress_reported(
+        extension.base_build_root(), lambda *progress: building(Progress(label, *progress))
+    ):
         fine = extensions.is_available(wanted)
     return "" if fine else _reason(extensions.error(wanted))
 
@@ -75,7 +78,7 @@ def _reason(text: str) -> str:
     return on_one_line(re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", told))
 
 
-def _let_sources_be_generated() -> None:
+def _make_sources_writable() -> None:
     """Give GPTQModel a writable copy of Marlin's sources if its own folder is read-only.
 
     GPTQModel generates kernel sources next to its own, in site-packages.
@@ -99,20 +102,20 @@ def _let_sources_be_generated() -> None:
 def _copy_contents(source: str, target: str) -> None:
     """Copy a file's content if it differs.
 
-    Does not copy the read-only mode, and leaves the time of an equal file, so that ninja does not
-    rebuild it.
+    Does not copy the read-only mode. An equal file keeps its time, so that ninja does not rebuild
+    it.
     """
     old, new = Path(target), Path(source).read_bytes()
     if not old.is_file() or old.read_bytes() != new:
         old.write_bytes(new)
 
 
-# ------------------------------------------------------------ how far a build is
+# ------------------------------------------------------------ progress of a build
 
 
 @contextlib.contextmanager
-def _told(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
-    """Report the progress of the build under `root` each `LOOK_S` seconds within this context.
+def _progress_reported(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
+    """Report the progress of the build under `root` each `POLL_S` seconds within this context.
 
     A build that takes less time reports nothing.
     """
@@ -120,7 +123,7 @@ def _told(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
     began = time.monotonic()
 
     def watch() -> None:
-        while not over.wait(LOOK_S):
+        while not over.wait(POLL_S):
             done, total = progress_of(root)
             seconds = f"{time.monotonic() - began:.0f} s"
             files = f"{done} of {total} files, " if total else ""

@@ -9,5 +9,5 @@ SERVER = True
 
 
 def load(command: Load) -> RemoteDecoder:
-    """Return the client of the server, not connected yet. Raises Refused."""
+    """Return a client of the server, which is not connected yet. Raises Refused."""
     return RemoteDecoder(command)

@@ -21,7 +21,7 @@ def probe_dtype(device: str) -> Any:
 def check_output(output: Any) -> None:
     """Raise ArithmeticError unless `output` is finite, with the test layer's shape (1, WIDTH)."""
     if output.shape != (1, WIDTH) or not bool(output.isfinite().all()):
-        raise ArithmeticError("it ran, but its results are not numbers")
+        raise ArithmeticError("the kernel ran, but its results are not finite numbers")
 
 
 def short(error: BaseException | None) -> str:

@@ -25,7 +25,7 @@ UNUSED = SCIENCE
 _BITS = {"int4": 4, "nvfp4": 4, "int8": 8, "int8-dynamic": 8, "float8": 8}
 
 _BLOCK = 16
-"""Weights that share a scale in NVFP4; torchao needs multiples of it in both dimensions."""
+"""Weights that share a scale in NVFP4; torchao needs multiples of this in both dimensions."""
 
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
@@ -33,7 +33,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     Raises Refused for a checkpoint that is quantized already.
     """
-    import torchao  # noqa: F401 - here, so that the time counts as import
+    import torchao  # noqa: F401 - before the stage WEIGHTS, so that the time counts as import
     from transformers import AutoConfig, TorchAoConfig
 
     refuse_quantized(command.model)
@@ -41,15 +41,15 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
-    shape, kind = without_weights(command, config), command.options["quant_type"]
-    group = command.options["group_size"] or _group(shape)
-    left, note = modules_in_full_precision(shape, _refusal(kind, group))
+    layout, kind = without_weights(command, config), command.options["quant_type"]
+    group = command.options["group_size"] or _group(layout)
+    skipped, note = modules_in_full_precision(layout, _refusal(kind, group))
     model = load_model(
         command,
         device,
         dtype=half_precision(command, config, device),
         quantization_config=TorchAoConfig(
-            _config(kind, group, device), modules_to_not_convert=left
+            _config(kind, group, device), modules_to_not_convert=skipped
         ),
     )
     settings = f"int4 g{group}" if kind == "int4" else kind
@@ -71,7 +71,7 @@ def _group(model: Any) -> int:
 
 
 def _refusal(kind: str, group: int) -> Callable[[Any], bool]:
-    """Return a function that tells whether torchao skips, or fails on, a linear layer."""
+    """Return a function that says whether torchao skips a linear layer, or fails at it."""
     if kind == "int4":
         return lambda layer: layer.in_features % group > 0
     if kind == "nvfp4":

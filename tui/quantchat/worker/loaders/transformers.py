@@ -22,7 +22,9 @@ UNUSED = SCIENCE
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a transformers checkpoint. `options`: `gguf_file`, a file name in the model's folder."""
-    from transformers import AutoConfig  # here, so that the time counts as import
+    from transformers import (
+        AutoConfig,
+    )  # before the stage WEIGHTS, so that the time counts as import
 
     device = device_for(command)
     more: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Use a LoRA adapter (Hu et al. 2021) through PEFT: beside the weights of a model, or merged.
+"""Use a LoRA adapter (Hu et al. 2021) through PEFT: in addition to a model's weights, or merged.
 
-Beside quantized weights, as in QLoRA, the weights stay unchanged. An adapter is merged only before
-the weights are quantized, because merging into quantized weights would round them again.
+If the weights are quantized, as in QLoRA, they stay unchanged. An adapter is merged only before the
+weights are quantized, because merging into quantized weights would round them again.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from quantchat.worker.model.hub import fetched_named
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was checked: it is complete and of a supported kind."""
+    """An adapter that is complete and of a supported kind."""
 
     name: str
     """The name in the profile."""
     folder: Path
     config: dict[str, object]
     tensors: int
+    """Number of tensors in its file."""
 
     @property
     def kind(self) -> str:
-        """E.g. `LoRA r8 on q_proj, v_proj`."""
+        """Kind, rank and layers: `LoRA r8 on q_proj, v_proj`."""
         targets = self.config.get("target_modules")  # a list of names, or one pattern
         parts = ", ".join(sorted(map(str, targets))) if isinstance(targets, list) else targets
         return f"LoRA r{self.config.get('r')} on {parts}"
 
 
-def opened(name: str) -> Adapter:
+def check_adapter(name: str) -> Adapter:
     """Check the adapter `name`: an absolute folder, `org/name` or `org/name@revision`.
 
     Loads no weights. Raises Refused if it cannot be downloaded, is damaged, pickled or not LoRA, or
@@ -48,7 +49,7 @@ def opened(name: str) -> Adapter:
     config = _config(folder, name)
     tensors = len(tensor_names(folder / WEIGHTS))
     try:
-        import peft  # noqa: F401 - the message of transformers does not name our extra
+        import peft  # noqa: F401 - transformers' message does not name quantchat's extra
     except ImportError as error:
         raise Refused(
             "missing_library",
@@ -59,8 +60,8 @@ def opened(name: str) -> Adapter:
 
 
 def attach(model: Any, adapter: Adapter) -> None:
-    """Add `adapter` beside the weights of `model`. Raises Refused if any tensor does not fit."""
-    with _fitting(adapter):
+    """Add `adapter` to `model`, without changing its weights. Raises Refused if it does not fit."""
+    with _misfit_refused(adapter):
         model.load_adapter(str(adapter.folder))
     _check_complete(model, adapter)
 
@@ -72,25 +73,25 @@ def merge(model: Any, adapter: Adapter) -> Any:
     """
     from peft import PeftModel
 
-    with _fitting(adapter):
+    with _misfit_refused(adapter):
         adapted = PeftModel.from_pretrained(model, str(adapter.folder))
     _check_complete(adapted, adapter)
     return adapted.merge_and_unload()
 
 
 @contextlib.contextmanager
-def _fitting(adapter: Adapter) -> Iterator[None]:
+def _misfit_refused(adapter: Adapter) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
         if "ignore_mismatched_sizes" in why:  # transformers only names its option
-            why = "its tensors have other shapes than its config or the model says"
+            why = "its tensors have other shapes than its config or the model requires"
         raise _misfit(adapter, why) from error
 
 
 def _check_complete(model: Any, adapter: Adapter) -> None:
-    """Refuse an adapter of which PEFT has skipped tensors, because PEFT only warns."""
+    """Refuse an adapter if PEFT has skipped some of its tensors, about which PEFT only warns."""
     there = sum("lora_" in name for name, _ in model.named_parameters())
     if there != adapter.tensors:
         what = f"only {there} of its {adapter.tensors} tensors have a place in the model"
@@ -103,7 +104,11 @@ def _config(folder: Path, adapter: str) -> dict[str, object]:
     if not (folder / WEIGHTS).is_file():
         if pickled_file(folder):
             what = "its weights are pickled: opening them could run any code"
-            raise _unusable(adapter, what, "save it as safetensors: PeftModel.save_pretrained")
+            raise _unusable(
+                adapter,
+                what,
+                "load it on a safe machine and save it as safetensors: PeftModel.save_pretrained",
+            )
         raise _unusable(adapter, f"there is no {WEIGHTS}", "name a folder that PEFT has saved")
     config = json_object(folder / CONFIG)
     if config.get("peft_type") != "LORA":
@@ -113,7 +118,7 @@ def _config(folder: Path, adapter: str) -> dict[str, object]:
 
 
 def _misfit(adapter: Adapter, why: str) -> Refused:
-    base = adapter.config.get("base_model_name_or_path") or "a model that it does not name"
+    base = adapter.config.get("base_model_name_or_path") or "another model"
     what = f"it was made for {base} and does not fit this model: {why}"
     return _unusable(adapter.name, what)
 

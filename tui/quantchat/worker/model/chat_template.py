@@ -10,7 +10,7 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.text_bounds import bounded
 
 _PROBE = "quantchat probe 7"
-"""A question that must appear in the rendered text, as proof that the template uses the
+"""A question that must appear in the rendered text, to prove that the template uses the
 messages."""
 _IN_PARTS = "_quantchat_content_in_parts"
 """Attribute of a tokenizer whose template expects the content of a message as a list of parts."""
@@ -34,7 +34,7 @@ class WithChatTemplate:
 
 
 def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
-    """Render a short chat, and note which form of content the template of `tokenizer` expects.
+    """Render a short chat, and find out which form of content the template of `tokenizer` expects.
 
     Templates of vision models loop over the parts of a message: from a plain string they would
     render single letters, or nothing. Raises Refused if rendering fails or does not end.
@@ -51,26 +51,27 @@ def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
             if _PROBE in render(tokenizer, [Message("user", _PROBE)], variables):
                 return
     except Exception as error:  # Jinja and the functions that a template calls raise anything
-        if in_parts:  # the plain form was rendered, but without the question
+        if in_parts:  # with content as a string it was rendered, but without the question
             raise _refused(_NO_QUESTION, _HINT) from error
-        raise _told(tokenizer, error) from error
+        raise _cannot_render(tokenizer, error) from error
     raise _refused(_NO_QUESTION, _HINT)
 
 
 def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
     """Return the text of `messages` in the chat template of `tokenizer`, ready for an answer.
 
-    `variables` are variables of the template. It receives the thoughts of earlier answers under
-    the names that templates use; nearly all leave them out. A system message that the template
-    refuses (Gemma, early Mistral) is put before the first question. Raises what rendering raises.
+    `variables` are variables of the template. Thoughts of earlier answers are passed under the
+    names that templates use; nearly all templates leave them out. If the template refuses a system
+    message (Gemma, early Mistral), its text is put before the first question. Raises what rendering
+    raises.
     """
     from jinja2 import TemplateError
 
     def once(chat: Sequence[Message]) -> str:
-        told = as_wanted(tokenizer, [_as_dict(message) for message in chat])
+        form = with_content_form(tokenizer, [_as_dict(message) for message in chat])
         return str(
             tokenizer.apply_chat_template(
-                told, tokenize=False, add_generation_prompt=True, **variables
+                form, tokenize=False, add_generation_prompt=True, **variables
             )
         )
 
@@ -90,8 +91,8 @@ def _as_dict(message: Message) -> dict[str, Any]:
     return found
 
 
-def as_wanted(tokenizer: Any, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return `chat`, messages with role and content, in the form that the template expects."""
+def with_content_form(tokenizer: Any, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `chat`, with each message's content in the form that the template expects."""
     if not getattr(tokenizer, _IN_PARTS, False):
         return chat
     return [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in chat]
@@ -101,7 +102,7 @@ _NO_QUESTION = "the chat template leaves out the user's messages"
 _HINT = 'name another model\'s tokenizer and template: tokenizer = "org/name"'
 
 
-def _told(tokenizer: Any, error: Exception) -> Refused:
+def _cannot_render(tokenizer: Any, error: Exception) -> Refused:
     if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
         names = sorted(tokenizer.chat_template)
         return _refused(

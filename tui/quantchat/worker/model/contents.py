@@ -1,7 +1,8 @@
-"""Count which weights of a loaded model are quantized, and describe that in words.
+"""Count which weights of a loaded model are quantized, and describe the result in words.
 
-The settings do not show that: bitsandbytes quantizes only plain linear layers and skips the experts
-of a mixture, and transformers dequantizes formats without a kernel and says so only in its log.
+The settings of a model do not show it: bitsandbytes quantizes only plain linear layers and skips
+the experts of a mixture, and transformers dequantizes formats without a kernel and says so only in
+its log.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantchat.worker.memory import Holdings, is_subclass
+from quantchat.worker.memory import TensorBytes, is_subclass
 from quantchat.worker.model.devices import weights_on_disk
 
-_WORTH_SAYING = 0.05
-"""If a larger share of the weights (without embeddings) is unquantized, that is reported."""
+_REPORTED_SHARE = 0.05
+"""Share of unquantized weights, embeddings not counted, above which the share is reported."""
 
 _UNPACKED = 1.25
 """Weights count as unpacked if their bits in memory are more than this many times the bits of the
 format. (3-bit weights, ten in a word, take 1.07 times as many.)"""
 
 _EMBEDDINGS, _EXPERTS, _LAYERS = "embeddings", "experts", "layers"
-_BESIDE = "image and audio parts"
-"""Parts of a model, as the user reads them."""
+_TOWERS = "image and audio parts"
+"""Parts of a model, as shown to the user."""
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 _PACKED = {"uint8": 2, "int32": 8}
@@ -34,7 +35,7 @@ _PACKED = {"uint8": 2, "int32": 8}
 
 @dataclass
 class Contents:
-    """Numbers of weights as trained, in which packed weights count one by one."""
+    """Numbers of weights as trained: each weight in a packed tensor counts as one."""
 
     quantized: int = 0
     kernels: Counter[str] = field(default_factory=Counter)
@@ -98,20 +99,20 @@ class Contents:
 
     def not_quantized(self) -> str:
         """Return e.g. `experts not quantized: 91% of the weights are bfloat16`; empty below 5 %."""
-        if not self.quantized or self.share_plain < _WORTH_SAYING:
+        if not self.quantized or self.share_plain < _REPORTED_SHARE:
             return ""
         body = {part: count for part, count in self.plain.items() if part != _EMBEDDINGS}
         most = sorted(body, key=lambda part: -body[part])
         parts = [part for part in most if body[part] > 0.1 * sum(body.values())]
         return f"{' and '.join(parts)} not quantized: {self._plain_share()}"
 
-    def unpacked(self, held: Holdings, promised: float) -> str:
-        """Return e.g. `weights of 4 bits take 8.0 bits each`; empty if they are packed.
+    def unpacked(self, tensors: TensorBytes, promised: float) -> str:
+        """Return e.g. `weights of 4 bits take 8.0 bits each`; empty if the weights are packed.
 
-        `promised` is the format's bits per quantized weight, without scales and zeros; `held` are
-        the tensors of the same model.
+        `promised` is the format's bits per quantized weight, without scales and zeros; `tensors`
+        are the tensors of the same model.
         """
-        packed = held.by_dtype.total() - held.overhead.total() - self.plain_bytes
+        packed = tensors.by_dtype.total() - tensors.overhead.total() - self.plain_bytes
         bits = 8 * packed / max(1, self.quantized)
         if not self.quantized or not promised or bits < _UNPACKED * promised:
             return ""
@@ -135,7 +136,7 @@ class Contents:
 
 
 def label(kernel: str, contents: Contents) -> str:
-    """Return `kernel`, with the share of the model that it computes if that is not nearly all."""
+    """Return `kernel`, and the share of the weights that it computes unless that is nearly all."""
     if not contents.not_quantized():
         return kernel
     whole = contents.plain.total() + contents.quantized
@@ -145,13 +146,13 @@ def label(kernel: str, contents: Contents) -> str:
 def unpacked(model: Any, method: str, folder: str, gguf: str = "") -> tuple[str, str]:
     """Return kernel and note of a model that was dequantized while it was loaded.
 
-    `method` names its quantization, `folder` holds its files, `gguf` is its GGUF file, if it has
-    one.
+    `method` names its quantization, `folder` holds its files; `gguf` is its GGUF file, empty if it
+    has none.
     """
     dtype = str(model.dtype).removeprefix("torch.")
-    held = Holdings.of(model).by_dtype.total()
+    in_memory = TensorBytes.of(model).by_dtype.total()
     stored = (Path(folder) / gguf).stat().st_size if gguf else weights_on_disk(folder)
-    note = f"dequantized to {dtype}: {_size(held)}, not {_size(stored)}"
+    note = f"dequantized to {dtype}: {_size(in_memory)}, not {_size(stored)}"
     return f"{method}, dequantized to {dtype}", note
 
 
@@ -160,7 +161,7 @@ def _size(count: int) -> str:
 
 
 def _decoder_prefix(model: Any) -> str:
-    """Return the name prefix of the text decoder, if the model has other parts besides."""
+    """Return the prefix of the names in the text decoder; empty if the model has no other parts."""
     if model.config.get_text_config() is model.config:
         return ""
     try:
@@ -170,8 +171,8 @@ def _decoder_prefix(model: Any) -> str:
     return next((f"{name}." for name, module in model.named_modules() if module is decoder), "")
 
 
-def beside_the_decoder(model: Any) -> Iterator[str]:
-    """Yield the names of the linear layers of `model` for images and audio."""
+def tower_linears(model: Any) -> Iterator[str]:
+    """Yield the names of the linear layers in the vision and audio towers of `model`."""
     import torch
 
     inside, head = _decoder_prefix(model), model.get_output_embeddings()
@@ -185,7 +186,7 @@ def _part_of(name: str, embeds: bool, inside: str) -> str:
     if embeds or "embed" in name.rpartition(".layers.")[2]:
         return _EMBEDDINGS
     if inside and not name.startswith(inside):
-        return _BESIDE
+        return _TOWERS
     return _EXPERTS if "expert" in name else _LAYERS
 
 
@@ -207,7 +208,7 @@ def _packed_weights(module: Any, tensor: Any) -> int:
     """Return the number of quantized weights in `tensor` of `module`."""
     if (state := getattr(tensor, "quant_state", None)) is not None:  # bitsandbytes
         return math.prod(state.shape)
-    if is_subclass(tensor):  # with torchao, its shape is that of the weight
+    if is_subclass(tensor):  # torchao's subclass has the shape of the weight
         return int(tensor.numel()) if tensor.dim() > 1 else 0
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.dim() < 2 or dtype in _FLOATS:

@@ -13,7 +13,7 @@ from typing import Any
 
 from quantchat.common import cuda_driver
 from quantchat.common.input_files import MOST_JSON, read_regular
-from quantchat.common.memory_rules import SHARE
+from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, on_one_line
 
@@ -28,8 +28,8 @@ _TOO_OLD = re.compile(r"driver on your system is too old \(found version (\d+)\)
 def device_for(command: Load) -> str:
     """Return the torch device for a variant, and make it the current one. Raises Refused.
 
-    `auto` takes the first GPU with room for the whole checkpoint, because a CUDA graph can capture
-    a decode step on one GPU only. If no GPU has room, it takes the first GPU (see `rooms`).
+    `auto` is the first GPU with room for the whole checkpoint, because a CUDA graph can capture a
+    decode step on one GPU only. If no GPU has room, it is the first GPU (see `room_by_gpu`).
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -44,8 +44,8 @@ def choose_device(setting: str) -> str:
 
     Streams, events and graphs belong to the current device by default. If the model ran on GPU 1
     while GPU 0 is current, waiting for an event would wait for GPU 0, and the token would be read
-    too early. Raises Refused if the device does not exist. Raises it also for `auto` if there is a
-    GPU that torch cannot use, because the user does not expect the CPU then.
+    too early. Raises Refused if the device does not exist, and for `auto` if there is a GPU that
+    torch cannot use: then the user does not expect the CPU.
     """
     import torch
 
@@ -65,8 +65,8 @@ def choose_device(setting: str) -> str:
 def make_current(device: Any) -> None:
     """Make `device`, the `torch.device` of a loaded model's inputs, the current one.
 
-    It may differ from the chosen device. If the first GPU is full, all weights are on the second.
-    ExLlamaV2 makes the GPU of its last layer the current one (q_matrix.cu).
+    The current device may be another one: if the first GPU is full, all weights are on the second,
+    and ExLlamaV2 makes the GPU of its last layer the current one (q_matrix.cu).
     """
     if device.type == "cuda":
         import torch
@@ -74,8 +74,8 @@ def make_current(device: Any) -> None:
         torch.cuda.set_device(device.index)
 
 
-def passed_over(setting: str) -> str:
-    """Return why a variant with this device setting ignores a GPU; empty if no GPU is ignored."""
+def ignored_gpu_note(setting: str) -> str:
+    """Return a note if a variant with this `device` setting ignores a GPU; otherwise empty."""
     import torch
 
     if setting == "cpu" or _gpus() or torch.version.cuda or not gpu_is_shown():
@@ -86,11 +86,11 @@ def passed_over(setting: str) -> str:
 def gpu_is_shown() -> bool:
     """Return whether a driver is installed and its GPUs are not hidden from this process."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(cuda_driver.exists() for cuda_driver in _DRIVERS)
+    return not hidden and any(file.exists() for file in _DRIVERS)
 
 
 def _unusable() -> Refused | None:
-    """Return the refusal for a GPU that torch's CUDA cannot start; torch itself only warns.
+    """Return the refusal if there is a GPU that torch cannot use; torch itself only warns.
 
     Return None if torch finds no GPU, as in a container with a driver but without a GPU.
     """
@@ -107,9 +107,11 @@ def _unusable() -> Refused | None:
             return None
         if found := _TOO_OLD.search(text):
             version = int(found[1])
-            takes = f"{version // 1000}.{version % 1000 // 10}"
+            supported = f"{version // 1000}.{version % 1000 // 10}"
             return Refused(
-                "gpu_unusable", cuda_driver.complaint(takes, built_for), cuda_driver.cure(built_for)
+                "gpu_unusable",
+                cuda_driver.problem(supported, built_for),
+                cuda_driver.hint(built_for),
             )
         return Refused(
             "gpu_unusable",
@@ -131,8 +133,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def emulated(dtype: Any, device: str) -> str:
-    """Return a note about `dtype`, a `torch.dtype`, on this device; empty if there is none."""
+def bfloat16_note(dtype: Any, device: str) -> str:
+    """Return a note if the GPU only emulates bfloat16; `dtype` is the `torch.dtype` in use."""
     import torch
 
     if not _emulates_bfloat16(device):
@@ -145,7 +147,7 @@ def emulated(dtype: Any, device: str) -> str:
 
 
 def fast_dtype(dtype: Any, device: str) -> Any:
-    """Return `dtype`, a `torch.dtype`, or float16 for a bfloat16 that the GPU only emulates.
+    """Return `dtype`, a `torch.dtype`; float16 in place of a bfloat16 that the GPU only emulates.
 
     Used if the user named no dtype. Activations above 65504 overflow in float16; no Llama model is
     known to have such activations.
@@ -165,8 +167,8 @@ def _emulates_bfloat16(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] < 8
 
 
-def rooms(command: Load, device: str) -> dict[int, int]:
-    """Return the bytes for weights on each GPU, by index; empty if all weights go to `device`.
+def room_by_gpu(command: Load, device: str) -> dict[int, int]:
+    """Return the bytes for weights on each GPU by index; empty if all weights go to `device`.
 
     With `auto` the weights go to several GPUs if the checkpoint is larger than the room on
     `device`. A model that is quantized while it loads may still fit on one GPU.
@@ -180,11 +182,11 @@ def rooms(command: Load, device: str) -> dict[int, int]:
 
 
 def _room(index: int) -> int:
-    # The query creates a context of some hundred MB, so no GPU is queried without need.
+    # The query creates a CUDA context of some hundred MB, so query a GPU only if needed.
     import torch
 
     try:
-        return int(SHARE * torch.cuda.mem_get_info(index)[0])
+        return int(WEIGHTS_SHARE * torch.cuda.mem_get_info(index)[0])
     except RuntimeError:  # the GPU is full, or another process uses it exclusively
         return 0
 
@@ -199,18 +201,19 @@ def gpus_of(model: Any) -> list[str]:
 def refuse_offloaded(model: Any) -> None:
     """Refuse a model if transformers has put a part of it on the CPU or the disk.
 
-    Such a model would decode at the speed of the bus or the disk. Raises Refused.
+    Such a model would decode at the speed of the PCIe bus or the disk. Raises Refused.
     """
     places = getattr(model, "hf_device_map", None) or {}
     if {"cpu", "disk"} & {str(place) for place in places.values()}:
-        raise too_small()
+        raise weights_do_not_fit()
 
 
-def too_small() -> Refused:
+def weights_do_not_fit() -> Refused:
     """Return the refusal for weights that do not fit on all GPUs together."""
     return Refused(
         "out_of_memory",
-        f"out of memory: the weights do not fit into {SHARE:.0%} of the free memory of all GPUs",
+        "out of memory: the weights do not fit into "
+        f"{WEIGHTS_SHARE:.0%} of the free memory of all GPUs",
         "try fewer bits, or end other programs on the GPUs",
     )
 

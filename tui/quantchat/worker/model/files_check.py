@@ -1,7 +1,7 @@
 """Check the files of a checkpoint before a library opens them, and name a damaged file.
 
-This takes milliseconds: JSON is parsed, of safetensors only the header is read. Pickled weights are
-refused, because opening a pickle runs any code that it contains.
+This takes milliseconds: JSON files are parsed, and only the headers of safetensors files are read.
+Pickled weights are refused, because opening a pickle runs any code that it contains.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _LONGEST_HEADER = 100_000_000
 """Longest header of a safetensors file in bytes, as in the safetensors library
 (MAX_HEADER_SIZE)."""
-_AGAIN = (
-    "download or copy that file again; `quantchat cache remove` deletes a checkpoint that "
-    "quantchat made, and the next start makes it again"
+_DAMAGED_HINT = (
+    "download or copy that file again; if quantchat built the checkpoint, `quantchat cache remove` "
+    "deletes it, and the next start builds it again"
 )
 
 PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
@@ -59,9 +59,9 @@ def folder_of(model: str) -> ModelFolder:
 
 
 def check_kind(model: str, reader: FolderReader, *, gguf: bool = False) -> None:
-    """Refuse a folder that its engine's library cannot load, or would load as something else.
+    """Refuse a folder that its engine's library cannot load, or would load wrongly.
 
-    Reads the small files only, and so works before the weights are downloaded. `gguf`: the weights
+    Reads only the small files, so it works before the weights are downloaded. `gguf`: the weights
     come from a GGUF file. Raises Refused.
     """
     found = folder_of(model)
@@ -84,15 +84,14 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
     """Refuse a folder in which a file is missing, cut short or of another kind. Raises Refused.
 
     `gguf`: weights and tokenizer come from a GGUF file, which is not checked. Without `tokenizer`
-    the tokenizer comes from another folder. A model id of the hub passes.
+    the tokenizer comes from another folder. A model id of the hub is not checked.
     """
     folder = Path(model)
     if not folder.is_dir():
         return
     for file in folder.iterdir():
         if file.exists() and not file.is_file() and not file.is_dir():
-            # A library would open such a file: a FIFO blocks until a writer comes, a device never
-            # ends.
+            # A library would open it and block: a FIFO waits for a writer, a device never ends.
             raise _damaged(folder, file.name, "is not a regular file")
     bodies = {name: json_object(folder / name) for name in _JSON if (folder / name).exists()}
     if gguf:
@@ -100,10 +99,16 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
     if CONFIG not in bodies:
         raise _damaged(folder, CONFIG, "is missing")
     _refuse_kernels(bodies[CONFIG])
-    held = {file.name: tensor_names(file) for file in sorted(folder.glob("*.safetensors"))}
+    tensors_by_file = {
+        file.name: tensor_names(file) for file in sorted(folder.glob("*.safetensors"))
+    }
     if _INDEX in bodies:
-        _check_index(folder, bodies[_INDEX], held)
-    elif held and "model.safetensors" not in held and all(map(_SHARD.fullmatch, held)):
+        _check_index(folder, bodies[_INDEX], tensors_by_file)
+    elif (
+        tensors_by_file
+        and "model.safetensors" not in tensors_by_file
+        and all(map(_SHARD.fullmatch, tensors_by_file))
+    ):
         raise _damaged(folder, _INDEX, "is missing")
     if tokenizer:
         check_tokenizer(folder)
@@ -122,8 +127,8 @@ def _refuse_kernels(config: Any) -> None:
                     raise Refused(
                         "unsupported",
                         f"config.json names the kernel {kernel} of the hub, which is code ({key})",
-                        "remove that key in a copy of the model; `attention` in the profile"
-                        " chooses an installed kernel",
+                        "remove that key in a copy of the model; to choose an installed kernel, set"
+                        " `attention` in the profile",
                     )
         else:
             _refuse_kernels(value)
@@ -142,21 +147,21 @@ def check_tokenizer(folder: Path) -> None:
     raise _damaged(folder, "tokenizer.json", "is missing")
 
 
-def _check_index(folder: Path, index: dict[str, Any], held: dict[str, set[str]]) -> None:
+def _check_index(folder: Path, index: dict[str, Any], tensors_by_file: dict[str, set[str]]) -> None:
     places = index.get("weight_map")
     if not isinstance(places, dict):
         raise _damaged(folder, _INDEX, "has no weight_map")
     for tensor, file in places.items():
-        if file not in held:
+        if file not in tensors_by_file:
             raise _damaged(folder, str(file), f"is missing, and {_INDEX} names it")
-        if tensor not in held[file]:
+        if tensor not in tensors_by_file[file]:
             raise _damaged(folder, file, f"lacks the tensor {tensor}, which {_INDEX} names")
 
 
 def json_object(file: Path) -> dict[str, Any]:
     """Return the JSON object in `file`. Raises Refused."""
     try:
-        with _file_itself(file):
+        with _readable(file):
             body = json.loads(read_regular(file, MOST_JSON))
     except (ValueError, RecursionError) as error:
         raise _damaged(file.parent, file.name, "is not JSON, or is cut short") from error
@@ -172,7 +177,7 @@ def tensor_names(file: Path) -> set[str]:
     little-endian; the header in JSON; the data. Raises Refused if the header is damaged or the file
     is not as long as the header says.
     """
-    with _file_itself(file), open_regular(file) as stream:
+    with _readable(file), open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(_LONGEST_HEADER, size - 8):
@@ -194,8 +199,8 @@ def tensor_names(file: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def _file_itself(file: Path) -> Iterator[None]:
-    """Raise Refused if `file` is not a regular file or is far too large; pass other OSErrors on."""
+def _readable(file: Path) -> Iterator[None]:
+    """Raise Refused if `file` is not a regular file or too large. Other OSErrors are not caught."""
     try:
         yield
     except OSError as error:
@@ -205,7 +210,7 @@ def _file_itself(file: Path) -> Iterator[None]:
 
 
 def _damaged(folder: Path, file: str, what: str) -> Refused:
-    return Refused("bad_checkpoint", f"cannot load {folder}: {file} {what}", _AGAIN)
+    return Refused("bad_checkpoint", f"cannot load {folder}: {file} {what}", _DAMAGED_HINT)
 
 
 # ------------------------------------------------------------ pickled weights
@@ -224,7 +229,7 @@ def refuse_quantized(folder: str) -> None:
     if told := config.get("quantization_config"):
         raise Refused(
             "unsupported",
-            # Only old bitsandbytes checkpoints name no method.
+            # Only old bitsandbytes checkpoints do not name a method.
             f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
             "name the full-precision model from which it was made",
         )
@@ -238,7 +243,7 @@ def pickled_file(folder: Path) -> Path | None:
 def refuse_pickled(model: str, *, has_option: bool) -> None:
     """Refuse the folder `model` if its weights are pickled. Raises Refused.
 
-    `has_option`: whether the engine has the option `allow_pickle`. A model id of the hub passes.
+    `has_option`: whether the engine has the option `allow_pickle`. A hub id is not checked.
     """
     folder = Path(model)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
@@ -249,9 +254,10 @@ def refuse_pickled(model: str, *, has_option: bool) -> None:
 
 
 def refuse_all_pickled(folder: Path, model: str, *, has_option: bool) -> None:
-    """Refuse `model` if `folder`, into which all but its pickles were downloaded, has no weights.
+    """Refuse the hub id `model` if it has only pickled weights, which were not downloaded.
 
-    `has_option`: whether the engine has the option `allow_pickle`. Raises Refused.
+    `folder` holds the files that were downloaded. `has_option`: whether the engine has the option
+    `allow_pickle`. Raises Refused.
     """
     if not any(folder.glob("*.safetensors")):
         what = f"{model} has no safetensors, and other weights are pickled"

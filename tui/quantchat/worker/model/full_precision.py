@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.wire.messages import Load
-from quantchat.worker.model.contents import beside_the_decoder
+from quantchat.worker.model.contents import tower_linears
 from quantchat.worker.model.devices import fast_dtype
 from quantchat.worker.model.loaded import auto_class, choose_dtype
 
@@ -15,8 +15,8 @@ from quantchat.worker.model.loaded import auto_class, choose_dtype
 def half_precision(command: Load, config: Any, device: str) -> Any:
     """Return the `torch.dtype` of activations and unquantized weights.
 
-    For `auto` it is float16 or bfloat16, also for a float32 checkpoint: beside quantized weights,
-    float32 gains no accuracy.
+    For `auto` it is float16 or bfloat16, even for a float32 checkpoint: if weights are quantized,
+    float32 activations gain no accuracy.
     """
     import torch
 
@@ -41,10 +41,10 @@ def body_linears(model: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and module of the linear layers of the decoder, without the output head."""
     import torch
 
-    outside = {id(model.get_output_embeddings())}
-    outside.update(id(model.get_submodule(name)) for name in beside_the_decoder(model))
+    excluded = {id(model.get_output_embeddings())}
+    excluded.update(id(model.get_submodule(name)) for name in tower_linears(model))
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and id(module) not in outside:
+        if isinstance(module, torch.nn.Linear) and id(module) not in excluded:
             yield name, module
 
 
@@ -63,14 +63,16 @@ def modules_in_full_precision(
         for name, module in body_linears(model)
         if refuses(module)
     }
-    left = sorted({*towers, *refused, *_usual(model)}) if towers or refused else None
+    kept_patterns = (
+        sorted({*towers, *refused, *_head_and_tied(model)}) if towers or refused else None
+    )
     if not refused:
-        return left, ""
+        return kept_patterns, ""
     names = ", ".join(sorted({name.rpartition(".")[2] for name in refused}))
-    return left, f"not quantized, because the kernel does not support their width: {names}"
+    return kept_patterns, f"not quantized, because the kernel does not support their width: {names}"
 
 
-def _usual(model: Any) -> Iterator[str]:
+def _head_and_tied(model: Any) -> Iterator[str]:
     """Yield the modules that transformers never quantizes: the output head and its tied weights."""
     head = model.get_output_embeddings()
     yield from (name for name, module in model.named_modules() if module is head)
@@ -82,7 +84,7 @@ def _towers(model: Any) -> Iterator[str]:
     """Yield patterns of the vision and audio modules, one for each outermost module."""
     decoder = model.get_decoder()
     inside = next((name for name, module in model.named_modules() if module is decoder), "")
-    for layer in beside_the_decoder(model):
+    for layer in tower_linears(model):
         parts = layer.split(".")
         heads = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
         yield re.escape(next(head for head in heads if not f"{inside}.".startswith(f"{head}.")))

@@ -15,7 +15,7 @@ from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.model.files_check import check_files, refuse_all_pickled
 
 Report = Callable[[int, int], None]
-"""Receives the downloaded and the total bytes; the total grows while files are listed."""
+"""Is called with the downloaded and the total bytes; the total grows while files are listed."""
 
 _REPORT_S = 0.2
 _LIST_TIMEOUT_S = 10.0
@@ -28,10 +28,10 @@ def of_mib(done: int, total: int) -> str:
 
 
 NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
-"""Configuration and tokenizer, in any form."""
-_ELSEWHERE = ["*/*", "consolidated*"]
-"""Patterns that are never downloaded: some repositories hold the weights a second time, in folders
-or as `consolidated*`, in the formats of Meta's and Mistral's own libraries."""
+"""Patterns of the files of configuration and tokenizer, in all their forms."""
+_DUPLICATES = ["*/*", "consolidated*"]
+"""Patterns that are never downloaded. Some repositories hold the weights a second time, in folders
+or as `consolidated*`, in formats of Meta's and Mistral's own libraries."""
 
 
 class Fetched(NamedTuple):
@@ -39,10 +39,10 @@ class Fetched(NamedTuple):
 
     folder: Path
     note: str = ""
-    """Why a cached copy is used, if the hub did not answer."""
+    """Why a cached copy is used; empty if the hub answered."""
 
 
-def described(command: Load) -> Path:
+def small_files(command: Load) -> Path:
     """Return a folder with the small files of the model id in `command`, without weights.
 
     They are checked before anything large is downloaded. Raises Refused.
@@ -55,7 +55,7 @@ def described(command: Load) -> Path:
             command.revision,
             "",
             allow_patterns=NO_WEIGHTS,
-            ignore_patterns=_ELSEWHERE,
+            ignore_patterns=_DUPLICATES,
         ).folder
     except Refused:
         # snapshot_download refuses a cached copy in which a file is missing. Another library may
@@ -69,10 +69,11 @@ def described(command: Load) -> Path:
 
 
 def checkpoint(command: Load, report: Report) -> Fetched:
-    """Download the checkpoint of the model id in `command`, or take a whole copy from the cache.
+    """Download the checkpoint of the model id in `command`, or use a complete copy in the cache.
 
-    The libraries that load the model then get its local folder. With the id they would ask the hub
-    about each file, even a cached one, which takes minutes without a network. Raises Refused.
+    The libraries that load the model then get a local folder. If they got the id, they would ask
+    the hub about each file, even a cached file, which takes minutes without a network. Raises
+    Refused.
     """
     file, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
     weights = [file] if file else ["*.safetensors", *(["*.bin"] if pickles else [])]
@@ -84,7 +85,7 @@ def checkpoint(command: Load, report: Report) -> Fetched:
             "",
             report,
             allow_patterns=[*weights, *code, *NO_WEIGHTS],
-            ignore_patterns=_ELSEWHERE,
+            ignore_patterns=_DUPLICATES,
         )
     except Refused as refused:
         # snapshot_download refuses a cached copy in which a file is missing, though this variant
@@ -101,9 +102,10 @@ def checkpoint(command: Load, report: Report) -> Fetched:
 
 
 def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
-    """Download the GGUF file of the model id in `command` that `wanted` means, with all its parts.
+    """Download the GGUF file that `wanted` names (see `gguf.chosen`), with all its parts.
 
-    See `gguf.chosen`. If the hub cannot be reached, choose among the cached files. Raises Refused.
+    `command` has the model id. If the hub cannot be reached, choose among the cached files. Raises
+    Refused.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -151,16 +153,16 @@ def _from_cache(why: str) -> str:
     return f"loaded the copy in the hub's cache, which may be old: {why}"
 
 
-def _reporting(report: Report, begun: Callable[[], None]) -> type[Any]:
-    """Return a progress bar class that only calls `report`, and `begun` when it is created."""
+def _progress_class(report: Report, created: Callable[[], None]) -> type[Any]:
+    """Return a progress bar class that only calls `report`, and `created` when it is created."""
     from tqdm.std import tqdm
 
-    class Reporting(tqdm):  # type: ignore[misc]
+    class ProgressBar(tqdm):  # type: ignore[misc]
         def __init__(self, *given: Any, **named: Any) -> None:
-            begun()
-            # The library makes several bars. The one with "Reconstructing" counts the bytes
-            # written to the disk. Another counts the bytes that the network transferred, which may
-            # be fewer, and a third one counts files.
+            created()
+            # The library creates several bars. The bar "Reconstructing" counts the bytes written to
+            # the disk. Another bar counts the bytes that the network transferred, which may be
+            # fewer, and a third counts files.
             self._counts = named.get("unit") == "B" and "Reconstructing" in named.get("desc", "")
             self._reported_s = 0.0
             super().__init__(*given, **{**named, "disable": True})
@@ -173,7 +175,7 @@ def _reporting(report: Report, begun: Callable[[], None]) -> type[Any]:
                 report(int(self.n), int(self.total or 0))
             return None
 
-    return Reporting
+    return ProgressBar
 
 
 def fetched(
@@ -188,9 +190,9 @@ def fetched(
     import huggingface_hub
     from huggingface_hub import constants
 
-    check_room(name, revision, which)
-    asked: list[bool] = []
-    bar = _reporting(report, lambda: asked.append(True))
+    check_disk_space(name, revision, which)
+    bars_created: list[bool] = []
+    bar = _progress_class(report, lambda: bars_created.append(True))
     try:
         folder = Path(
             huggingface_hub.snapshot_download(name, revision=revision, tqdm_class=bar, **which)
@@ -209,8 +211,8 @@ def fetched(
             raise refused from error
         return Fetched(folder, _from_cache(refused.failure.reason))
     # Without a connection, and in its offline mode, the library silently returns its cached copy
-    # and makes no progress bar.
-    if asked or constants.HF_HUB_OFFLINE:
+    # and creates no progress bar.
+    if bars_created or constants.HF_HUB_OFFLINE:
         return Fetched(folder)
     return Fetched(folder, _from_cache("the hub did not answer"))
 
@@ -226,14 +228,14 @@ def _refused(error: Exception, name: str) -> Refused:
         return Refused(
             "fetch_failed",
             f"{what}: {constants.ENDPOINT} answered, but not as a model hub does (no JSON)",
-            "open that address in a browser: a login page of the network or a proxy may answer"
-            " instead; or name a folder that holds the model",
+            "open that address in a browser, because a login page or a proxy may answer"
+            " instead of the hub; or name a folder that holds the model",
         )
     return Refused(
         "fetch_failed",
         f"{what}: {first_line(error)}",
         "check the name and the network; for a gated model, log in with `hf auth login`; or name a"
-        " folder that holds it",
+        " folder that holds the files",
     )
 
 
@@ -249,7 +251,7 @@ def fetched_named(named: str, what: str, **which: Any) -> Path:
 # ------------------------------------------------------------ room on the disk
 
 
-def check_room(name: str, revision: str | None, which: dict[str, object]) -> None:
+def check_disk_space(name: str, revision: str | None, which: dict[str, object]) -> None:
     """Raise Refused if the missing files of `name` are larger than the free space on the disk.
 
     `which` holds `allow_patterns` and `ignore_patterns` of `snapshot_download`. If the hub cannot
@@ -289,7 +291,7 @@ def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> in
         told = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
             name, revision=revision or "main", files_metadata=True, timeout=_LIST_TIMEOUT_S
         )
-    except Exception:  # noqa: BLE001 - as in check_room
+    except Exception:  # noqa: BLE001 - the download reports it
         return 0
     files = filter_repo_objects(told.siblings or [], key=lambda file: file.rfilename, **patterns)
     blobs = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "blobs")
@@ -298,11 +300,11 @@ def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> in
         here = huggingface_hub.try_to_load_from_cache(name, file.rfilename, revision=told.sha)
         blob = (file.lfs.sha256 if file.lfs else file.blob_id) or ""
         if not isinstance(here, str) and not (blob and (blobs / blob).exists()):
-            total += max(0, (file.size or 0) - _begun(blobs, blob))
+            total += max(0, (file.size or 0) - _partial_bytes(blobs, blob))
     return total
 
 
-def _begun(blobs: Path, blob: str) -> int:
+def _partial_bytes(blobs: Path, blob: str) -> int:
     """Return the bytes of a partial download, by another process or an earlier run."""
-    halves = blobs.glob(f"{blob}*.incomplete") if blob else ()
-    return max((512 * half.stat().st_blocks for half in halves), default=0)
+    partial_files = blobs.glob(f"{blob}*.incomplete") if blob else ()
+    return max((512 * partial.stat().st_blocks for partial in partial_files), default=0)

@@ -16,7 +16,7 @@ from quantchat.common.versions import versions
 from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
-from quantchat.worker.memory import Holdings
+from quantchat.worker.memory import TensorBytes
 from quantchat.worker.model import recommended
 from quantchat.worker.model.chat_template import WithChatTemplate
 from quantchat.worker.model.contents import Contents, label, unpacked
@@ -24,8 +24,8 @@ from quantchat.worker.model.devices import (
     gpus_of,
     processor_name,
     refuse_offloaded,
-    rooms,
-    too_small,
+    room_by_gpu,
+    weights_do_not_fit,
 )
 from quantchat.worker.model.files_check import quantization_method, refuse_pickled
 from quantchat.worker.model.vocabulary import vocabulary_hash
@@ -42,8 +42,8 @@ NO_LIMIT = 1 << 20
 """Context length, in tokens, for models that do not name one."""
 
 _AUTO = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
-"""Classes of transformers. The first class that supports a model is used, so a model for images and
-text is loaded as a language model if transformers has a class for that."""
+"""Auto classes of transformers. The first one that supports a model is used, so a model for images
+and text is loaded as a language model if transformers has a class for that."""
 
 
 class Loaded(WithChatTemplate):
@@ -73,7 +73,7 @@ class Loaded(WithChatTemplate):
         contents = Contents.of(self.model)
         self.kernel = label(kernel, contents)
         self.note = "; ".join(filter(None, (note, contents.not_quantized())))
-        """Why its layers do not use a faster kernel, and which parts are not quantized."""
+        """Notes for the user: why no faster kernel is used, which parts are not quantized."""
         self._slow_kernel = slow_kernel
         self._bits = bits
         self._was_quantized = contents.quantized > 0
@@ -81,7 +81,7 @@ class Loaded(WithChatTemplate):
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
     def set_adapter(self, adapter: str, hashed: str) -> None:
-        """Note the model's adapter, by its description and its hash."""
+        """Store the description and the hash of the model's adapter."""
         self.kernel += f" + {adapter}"
         self._adapter_hash = hashed
 
@@ -122,7 +122,7 @@ class Loaded(WithChatTemplate):
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights at this moment: some kernels repack them on first use."""
-        return Holdings.of(self.model).by_dtype.total()
+        return TensorBytes.of(self.model).by_dtype.total()
 
     def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
         """Return what really runs; `decode` names the decode step."""
@@ -131,7 +131,7 @@ class Loaded(WithChatTemplate):
         model, command = self.model, self.command
         config = model.config
         # Count after the first forward pass, in which some libraries repack or unpack the weights.
-        contents, held = Contents.of(model), Holdings.of(model)
+        contents, tensors = Contents.of(model), TensorBytes.of(model)
         return Resolved(
             engine=command.engine,
             model=command.model + (f"@{command.revision}" if command.revision else ""),
@@ -155,8 +155,8 @@ class Loaded(WithChatTemplate):
             adapter_hash=self._adapter_hash,
             tokenizer=str(command.options.get("tokenizer") or ""),
             attention_backend=attention_backend,
-            bits_per_weight=8 * held.by_dtype.total() / max(1, contents.weights),
-            not_as_promised=self._not_as_promised(contents, held),
+            bits_per_weight=8 * tensors.by_dtype.total() / max(1, contents.weights),
+            not_as_promised=self._not_as_promised(contents, tensors),
             slow_kernel=self._slow_kernel,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
@@ -176,7 +176,7 @@ class Loaded(WithChatTemplate):
         if package := quantization_package(str(getattr(method, "value", method)).lower()):
             yield package
 
-    def _not_as_promised(self, contents: Contents, held: Holdings) -> str:
+    def _not_as_promised(self, contents: Contents, tensors: TensorBytes) -> str:
         """Return which weights are not in the format that the checkpoint or the variant names."""
         if not contents.quantized:
             gguf = str(self.command.options.get("gguf_file") or "")
@@ -184,7 +184,7 @@ class Loaded(WithChatTemplate):
             if not method and not self._was_quantized:
                 return ""
             return unpacked(self.model, method, self._folder, gguf)[1]
-        found = (contents.not_quantized(), contents.unpacked(held, self._bits))
+        found = (contents.not_quantized(), contents.unpacked(tensors, self._bits))
         return "; ".join(filter(None, found))
 
 
@@ -205,7 +205,7 @@ def auto_class(command: Load, config: Any) -> Any:
     if command.trust_remote_code and _AUTO[0] in (getattr(config, "auto_map", None) or {}):
         return transformers.AutoModelForCausalLM
     for name in _AUTO:
-        found = getattr(transformers, name, None)  # transformers 4 has not all of them
+        found = getattr(transformers, name, None)  # transformers 4 lacks some of them
         if found is not None and type(config) in found._model_mapping:
             return found
     named = ", ".join(getattr(config, "architectures", None) or [config.model_type])
@@ -219,7 +219,7 @@ def auto_class(command: Load, config: Any) -> Any:
 def load_model(command: Load, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
-    With `auto`, transformers fills one GPU after the other if no GPU has room for the whole model.
+    With device `auto`, transformers fills one GPU after the other if none has room for the model.
     Raises Refused for pickled weights (unless the option `allow_pickle` is on), for missing
     tensors, and for weights that do not fit on all GPUs together.
     """
@@ -231,13 +231,13 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
     if command.attention != "auto":
         more["attn_implementation"] = command.attention
     more["device_map"] = {"": device}
-    if several := rooms(command, device):
+    if several := room_by_gpu(command, device):
         more |= {"device_map": "sequential", "max_memory": several}
     named = {"gguf_file": more["gguf_file"]} if "gguf_file" in more else {}
     config = AutoConfig.from_pretrained(
         command.model, trust_remote_code=command.trust_remote_code, **named
     )
-    with _shapes_as_configured(), _on_gpus_alone():
+    with _wrong_shapes_refused(), _offloading_refused():
         model, told = auto_class(command, config).from_pretrained(
             command.model,
             trust_remote_code=command.trust_remote_code,
@@ -258,18 +258,18 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _on_gpus_alone() -> Iterator[None]:
+def _offloading_refused() -> Iterator[None]:
     """Replace the error of bitsandbytes about offloading, which names options of transformers."""
     try:
         yield
     except ValueError as error:
         if "dispatched on the CPU or the disk" not in str(error):
             raise
-        raise too_small() from error
+        raise weights_do_not_fit() from error
 
 
 @contextlib.contextmanager
-def _shapes_as_configured() -> Iterator[None]:
+def _wrong_shapes_refused() -> Iterator[None]:
     """Replace the error of transformers for wrong shapes, which only names an option."""
     try:
         yield
@@ -300,15 +300,15 @@ def _device_name(device: str) -> str:
 def _parameters(model: Any) -> int:
     """Return the number of parameters as trained.
 
-    transformers unpacks the counts of bitsandbytes. It does not see the buffers of GPTQ and AWQ
-    layers, which know their shape.
+    transformers counts the packed weights of bitsandbytes correctly. It does not count the buffers
+    of GPTQ and AWQ layers, so their shapes are added here.
     """
     try:
         count = int(model.num_parameters())
     except (AttributeError, NotImplementedError, ValueError):
         return 0
     for layer in model.modules():
-        if hasattr(layer, "W_q"):  # HQQ: a parameter, of which each element holds several weights
+        if hasattr(layer, "W_q"):  # HQQ: each element of this parameter holds several weights
             count += layer.in_features * layer.out_features - layer.W_q.numel()
         if hasattr(layer, "qweight"):
             for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):

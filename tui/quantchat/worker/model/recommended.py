@@ -12,7 +12,7 @@ GENERATION_CONFIG = "generation_config.json"
 GGUF_METADATA = "GGUF metadata"
 
 _NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Keys of generation_config.json. vLLM uses the same ones as its defaults."""
+"""The keys of generation_config.json that are used. vLLM takes its defaults from the same keys."""
 _IN_GGUF = {
     "temperature": "general.sampling.temp",
     "top_p": "general.sampling.top_p",
@@ -26,7 +26,7 @@ _IN_GGUF = {
 def of_folder(folder: str) -> dict[str, float]:
     """Return what `generation_config.json` recommends; empty without a readable file.
 
-    `do_sample: false` recommends greedy decoding, whatever else the file has.
+    `do_sample: false` recommends greedy decoding, whatever the other keys say.
     """
     try:
         read = json.loads(Path(folder, GENERATION_CONFIG).read_text(encoding="utf-8"))

@@ -22,16 +22,16 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    lent = command.options.get("tokenizer")
-    if lent:
+    named = command.options.get("tokenizer")
+    if named:
         more.pop("gguf_file", None)
     with bounded("loading the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
-            lent or command.model, trust_remote_code=command.trust_remote_code, **more
+            named or command.model, trust_remote_code=command.trust_remote_code, **more
         )
-    if not tokenizer.chat_template and (found := _of_the_processor(lent or command.model)):
+    if not tokenizer.chat_template and (found := _of_the_processor(named or command.model)):
         tokenizer.chat_template = found
-    known = _vocabulary(Path(command.model)) if lent else 0
+    known = _vocabulary(Path(command.model)) if named else 0
     if known and len(tokenizer) > known:
         raise Refused(
             "unsupported",
@@ -44,10 +44,10 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
 
 
 def fast_tokenizer(command: Load, **more: Any) -> Any:
-    """Load the tokenizer and check that it is a fast one, of the library `tokenizers`.
+    """Load the tokenizer, and check that it is one of the library `tokenizers` ("fast").
 
     Called before the model is loaded, which may take minutes. Raises Refused as `load_tokenizer`
-    does, and also if the tokenizer is not a fast one.
+    does, and if the tokenizer is not a fast one.
     """
     tokenizer = load_tokenizer(command, **more)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -90,7 +90,7 @@ def fetch_named(command: Load) -> Load:
 
 
 def _of_the_processor(model: str) -> str:
-    """Return the chat template that vision models store outside of the tokenizer, or ''."""
+    """Return the chat template that vision models store in a file of its own, or an empty text."""
     file = Path(model) / "chat_template.json"
     template = json_object(file).get("chat_template") if file.is_file() else None
     return template if isinstance(template, str) else ""
@@ -100,7 +100,7 @@ def _vocabulary(folder: Path) -> int:
     """Return the vocabulary size in the config of the model in `folder`; 0 if it has none."""
     try:
         config = json_object(folder / "config.json")
-    except OSError:  # only a GGUF file
+    except OSError:  # a folder with only a GGUF file
         return 0
     text = config.get("text_config")
     size = (text if isinstance(text, dict) else config).get("vocab_size", 0)

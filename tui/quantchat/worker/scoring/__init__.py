@@ -1,1 +1,1 @@
-"""Scoring: a loaded model's surprisal over a text, and its KL divergence from another model."""
+"""Scoring: a loaded model's surprisal for a text, and its KL divergence from another model."""

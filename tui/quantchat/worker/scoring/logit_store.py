@@ -1,10 +1,10 @@
 """Stores the logits of one model in a file, so that other models can be compared with it.
 
 The file has logit - max(logit) of each position as float16. The error is at most 2^-11 of that
-difference, so it is smallest for the most likely tokens, whose value is near 0. Reading normalises
-the logits again: the result is a distribution, and no KL divergence from it is negative by more
-than rounding. (llama.cpp stores 16-bit integers over a range of 16 nats: the files are as large,
-but all less likely tokens move to the end of that range.)
+difference, so it is smallest for the likeliest tokens, whose value is near 0. When the logits are
+read, they are normalised again: the result is a distribution, and no KL divergence from it is
+negative by more than rounding. (llama.cpp stores 16-bit integers over a range of 16 nats: the files
+have the same size, but tokens outside that range are moved to its end.)
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class LogitWriter(_LogitFile):
 
     def write(self, logits: Any) -> Any:
         """Store `logits`, rows of float32; return the log-probabilities of what was stored."""
-        kept = (logits - logits.amax(dim=-1, keepdim=True)).half()
-        self._file.write(kept.cpu().contiguous().numpy().data)
-        return kept.float().log_softmax(dim=-1)
+        stored = (logits - logits.amax(dim=-1, keepdim=True)).half()
+        self._file.write(stored.cpu().contiguous().numpy().data)
+        return stored.float().log_softmax(dim=-1)
 
 
 class LogitReader(_LogitFile):
@@ -69,12 +69,12 @@ class LogitReader(_LogitFile):
         block = bytearray(rows * self._vocabulary * BYTES)
         if self._file.readinto(block) != len(block):
             raise Refused("internal", "the stored logits of the reference are cut short")
-        kept = torch.frombuffer(block, dtype=torch.float16).view(rows, self._vocabulary)
-        return kept.to(device).float().log_softmax(dim=-1)
+        stored = torch.frombuffer(block, dtype=torch.float16).view(rows, self._vocabulary)
+        return stored.to(device).float().log_softmax(dim=-1)
 
 
 def divergence(p_log: Any, q_log: Any) -> Any:
-    """Return KL(p ‖ q) of each row in nats, from log-probabilities; where p is 0 it adds 0."""
+    """Return KL(p ‖ q) of each row in nats, from log-probabilities; terms with p = 0 are 0."""
     import torch
 
     p = p_log.exp()

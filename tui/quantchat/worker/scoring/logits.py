@@ -2,9 +2,9 @@
 
 All logits of a window are `window` x vocabulary numbers: over a gigabyte in float32 for 2048 tokens
 of a modern tokenizer. So the model runs without its last layer, which is then applied to a few
-positions at a time. That is wrong for a model that changes its logits afterwards (Gemma 2 caps
-them, Cohere scales them). So a trial compares both methods, and such a model computes all logits at
-once.
+positions at a time. That would be wrong for a model that changes its logits after that layer (Gemma
+2 caps them, Cohere scales them). A trial compares both methods; if they differ, all logits are
+computed at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.scoring.products import fast_products
 
-NUMBERS = 2**22
-"""Logits computed at a time: 16 MiB in float32, and a few times that for intermediate results."""
+BLOCK_LOGITS = 2**22
+"""Most logits computed at a time: 16 MiB in float32, and a few times that for intermediate
+results."""
 
-PIECE = 64
-"""Tokens that are read at a time through a quantized KV cache. Attention uses the exact keys and
-values of a piece's own tokens, and the quantized ones of the tokens before."""
+CHUNK = 64
+"""Tokens that are computed at a time with a quantized KV cache. Attention uses the exact keys and
+values of the chunk's own tokens, and the quantized ones of the tokens before it."""
 
-_TRIED = 16
+_TRIAL_TOKENS = 16
 """Number of tokens in the trial."""
 
 
@@ -36,7 +37,7 @@ class Forecast:
         self._model = loaded.model
         self._device = loaded.input_device
         self._new_cache = variant_cache(loaded.command, loaded.model.config)
-        self._head, self.vocabulary = self._try(trial[:_TRIED])
+        self._head, self.vocabulary = self._try(trial[:_TRIAL_TOKENS])
 
     @property
     def splits(self) -> bool:
@@ -51,8 +52,8 @@ class Forecast:
         import torch
 
         with torch.inference_mode():
-            states = self._whole(ids) if self._head is None else self._states(ids)
-            for block in states[first:].split(max(1, NUMBERS // self.vocabulary)):
+            states = self._all_logits(ids) if self._head is None else self._states(ids)
+            for block in states[first:].split(max(1, BLOCK_LOGITS // self.vocabulary)):
                 logits = (block if self._head is None else self._outputs(block)).float()
                 if logits.isnan().any():
                     raise Refused(
@@ -76,7 +77,7 @@ class Forecast:
         with fast_products(self._device):
             return self._head(states)
 
-    def _whole(self, ids: list[int]) -> Any:
+    def _all_logits(self, ids: list[int]) -> Any:
         return self._run(self._model, ids, "logits")
 
     def _run(self, module: Any, ids: list[int], output: str) -> Any:
@@ -88,27 +89,29 @@ class Forecast:
                 return getattr(module(input_ids=self._input(ids), use_cache=False), output)[0]
             named, cache = cache_parameter(module), self._new_cache()
             pieces = [
-                module(input_ids=self._input(ids[start : start + PIECE]), **{named: cache})
-                for start in range(0, len(ids), PIECE)
+                module(input_ids=self._input(ids[start : start + CHUNK]), **{named: cache})
+                for start in range(0, len(ids), CHUNK)
             ]
         return torch.cat([getattr(piece, output)[0] for piece in pieces])
 
     def _try(self, trial: list[int]) -> tuple[Any, int]:
         """Return the last layer and the size of the vocabulary.
 
-        The layer is None if its outputs are not the logits, or if the layers below it cannot run by
-        themselves, as with adapters.
+        The layer is None if its outputs are not the logits, or if the layers below it cannot run
+        without it, as with adapters.
         """
         import torch
 
         head = self._model.get_output_embeddings()
         with torch.inference_mode():
-            whole = self._whole(trial).float()
+            logits = self._all_logits(trial).float()
             if head is None or self._model.base_model is self._model:
-                return None, whole.shape[-1]
+                return None, logits.shape[-1]
             try:
-                alone = head(self._states(trial)).to(whole)
+                split_logits = head(self._states(trial)).to(logits)
             except AttributeError:
-                return None, whole.shape[-1]
-        same = whole.shape == alone.shape and torch.allclose(whole, alone, rtol=1e-3, atol=1e-2)
-        return head if same else None, whole.shape[-1]
+                return None, logits.shape[-1]
+        same = logits.shape == split_logits.shape and torch.allclose(
+            logits, split_logits, rtol=1e-3, atol=1e-2
+        )
+        return head if same else None, logits.shape[-1]

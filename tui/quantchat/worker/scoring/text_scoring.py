@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from quantchat.worker.llama.model import LlamaModel
     from quantchat.worker.llama.scoring import LlamaForecast
 
-MOST_NATS = 300.0
+MAX_MEAN_NATS = 300.0
 """Largest mean surprisal in nats: e^300 and the square of its error still fit a float64."""
 
 DECODE = "none: reads whole windows"
-"""Stands in place of the decode mode of a model that only reads."""
+"""`Resolved.decode` of a model that only reads a text."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TextScoring:
         """Yield logits (float32, a row for each token), the tokens' ids, and whether they count.
 
         The tokens of a window are in order; those that do not count are the early ones. A block has
-        as many rows as `logits.NUMBERS` allows.
+        as many rows as `logits.BLOCK_LOGITS` allows.
         """
         import torch
 
@@ -80,7 +80,7 @@ class TextScoring:
 
 
 def load_or_refuse(command: Load, report: Report) -> Loaded | LlamaModel:
-    """Load the model of a job. Raises Refused for any failure, described as one of loading."""
+    """Load the model of a job. Raises Refused for any failure, which says that loading failed."""
     try:
         return loaders.load_any(command, lambda stage: report(0, 0, stage))
     except Exception as error:
@@ -118,7 +118,7 @@ def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | Lla
 def surprisal(log_probabilities: Any, wanted: Any) -> Any:
     """Return the negative log-likelihood of the ids `wanted`, one for each row, in nats.
 
-    Raises Refused if one is not finite: then the model gives that token a probability of 0.
+    Raises Refused if one is not finite, because the model gives that token a probability of 0.
     """
     nll = -log_probabilities.gather(1, wanted[:, None])[:, 0]
     if not nll.isfinite().all():
@@ -130,12 +130,13 @@ def surprisal(log_probabilities: Any, wanted: Any) -> Any:
     return nll
 
 
-def bounded(mean: float) -> float:
+def check_mean(mean: float) -> float:
     """Return `mean`, in nats. Raises Refused if its perplexity is too large for a float64.
 
-    That happens with a broken checkpoint, whose large logits make it very sure of wrong tokens.
+    That happens with a broken checkpoint: its large logits give wrong tokens nearly all
+    probability.
     """
-    if mean > MOST_NATS:
+    if mean > MAX_MEAN_NATS:
         raise Refused(
             "unsupported",
             f"the perplexity of the model is too large: e^{mean:.0f}",

@@ -1,4 +1,4 @@
-"""Splits a text into the windows that a model reads, and chooses the tokens of each to score.
+"""Splits a text into the windows that a model reads, and chooses which tokens of each are scored.
 
 Without overlap this is the method of `llama-perplexity` (llama.cpp,
 tools/perplexity/perplexity.cpp): the second half of each window is scored, so that each scored
@@ -24,7 +24,7 @@ _CHARACTERS = 16
 
 @dataclass(frozen=True)
 class Windows:
-    """Full windows of `window` tokens; each begins `stride` tokens after the previous one."""
+    """Windows of `window` tokens; each begins `stride` tokens after the previous window."""
 
     window: int
     stride: int
@@ -45,7 +45,7 @@ class Windows:
 
     @property
     def scored(self) -> int:
-        """Number of tokens scored in a window, each given the tokens before it."""
+        """Number of tokens of a window that are scored, each after the tokens before it."""
         return self.window - self.context
 
     def starts(self, tokens: int) -> range:
@@ -55,7 +55,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """An encoded text; it starts with BOS if the tokenizer puts it there."""
+    """An encoded text, with BOS at the start if the tokenizer adds it."""
 
     ids: list[int]
     begin: int | None
@@ -91,7 +91,7 @@ def check(tokens: Tokens, windows: Windows, context_length: int) -> None:
         raise Refused(
             "context_full",
             f"a window has {windows.window} tokens, but the model takes {context_length}",
-            f"--window {context_length}",
+            f"use --window {context_length}",
         )
     if len(tokens.ids) < windows.window:
         raise Refused(
@@ -106,7 +106,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def _begin(tokenizer: Any) -> int | None:
-    """Return the BOS token if this tokenizer puts it before a text by itself; else None."""
+    """Return the BOS token if this tokenizer adds it before a text; otherwise None."""
     begin: int | None = tokenizer.bos_token_id
     ids = tokenizer("a")["input_ids"]
     return begin if begin is not None and ids and ids[0] == begin else None

@@ -1,4 +1,4 @@
-"""The client of an OpenAI-compatible server: finds its dialect, sends requests, describes it.
+"""The client of an OpenAI-compatible server: learns what it accepts, sends requests, describes it.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming.
 """
@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 
 class ServerClient:
-    """Sends requests to one server in the dialect that it accepts, and knows what it is.
+    """Sends requests to one server with the parameters that it accepts, and describes the server.
 
     All requests run in one event loop (`run`); several can be open at once.
     """
@@ -51,7 +51,7 @@ class ServerClient:
         self._key_env = str(options.get("key_env") or "")
         self.timeout_s = float(options["timeout_s"])
         self._sampling = Sampling(**options.get("sampling", {}))
-        """Sampling settings of the requests, as far as they are known at load."""
+        """Sampling settings of the profile; those of a request may differ."""
         own = bool(options.get("server"))
         self._connection = Connection(
             str(options["base_url"]), key_env=self._key_env, timeout_s=self.timeout_s, own=own
@@ -67,10 +67,10 @@ class ServerClient:
         """Whether the server streams; otherwise it sends each answer as a whole."""
         self._build = ""
         """The server's `system_fingerprint`, usually a version."""
-        self._has: list[str] = []
-        """The models that the server lists, if the requested one is not among them."""
+        self._other_models: list[str] = []
+        """The models that the server lists, if the requested model is not among them."""
         self._listed: dict[str, Any] = {}
-        """The server's entry for the model in this list."""
+        """The entry for the model in the server's list; empty if there is none."""
         self.ollama: ollama.Ollama | None = None
         self._logprobs = PromptLogprobs(self._client, self._model)
 
@@ -79,8 +79,8 @@ class ServerClient:
     def connect(self, wait: Callable[[str], None] | None = None) -> None:
         """List the server's models and request one token. Raises Refused.
 
-        While the server says that it still loads its model, `wait` is called with that message and
-        returns when to ask again. Without `wait` the server must be ready.
+        While the server answers that it still loads its model, `wait` is called with that answer,
+        and the server is asked again when it returns. Without `wait` the server must be ready.
         """
         while True:
             try:
@@ -101,42 +101,44 @@ class ServerClient:
         try:
             asked_for = self._client.get("/models", cast_to=object)
             body = await asyncio.wait_for(asked_for, self.timeout_s)
-            # A str if the server does not declare JSON.
+            # The body is a str if the server does not declare it as JSON.
             listed = mapping(parsed(body) if isinstance(body, str) else body).get("data")
         except (openai.APITimeoutError, asyncio.TimeoutError):
-            raise  # else the wait would be repeated
+            raise  # the next request would wait as long again
         except Exception as error:
-            if _refused(error) is not None:
+            if _own_refusal(error) is not None:
                 raise
             return  # not every server has a list; the first request shows whether it works
         models = [mapping(one) for one in listed] if isinstance(listed, list) else []
         names = (self._model, self._model + ollama.LATEST)
         self._listed = next((model for model in models if model.get("id") in names), {})
-        self._has = [] if self._listed else [m for one in models if (m := name(one.get("id")))]
+        self._other_models = (
+            [] if self._listed else [m for one in models if (m := name(one.get("id")))]
+        )
 
     async def _warm_up(self) -> None:
         for self._dialect in DIALECTS:
-            if await self._takes(self._sampling, last=self._dialect == DIALECTS[-1]):
+            if await self._accepts(self._sampling, last=self._dialect == DIALECTS[-1]):
                 break
         else:
-            # mlx_lm.server drops the connection if it does not accept a parameter.
+            # mlx_lm.server closes the connection if it does not accept a parameter.
             raise cut_off(self.where, "the stream ended in the middle of the answer")
         if self._sampling.temperature or "temperature" in self.refusals.without:
             return
-        # Try sampling too: the settings may change later.
-        taken = self._dialect
-        for self._dialect in DIALECTS[DIALECTS.index(taken) :]:
-            if await self._takes(Sampling(temperature=1.0), last=False, learn=False):
+        # Try a request with sampling too, because the user may change the settings later.
+        accepted = self._dialect
+        for self._dialect in DIALECTS[DIALECTS.index(accepted) :]:
+            if await self._accepts(Sampling(temperature=1.0), last=False, learn=False):
                 return
-        self._dialect = taken
+        self._dialect = accepted
 
-    async def _takes(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
+    async def _accepts(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
         """Return whether the server answers a request in the current dialect.
 
         With `last`, a refusal is raised. With `learn`, parameters that a refusal names are omitted
         from then on.
         """
-        # `fresh` also tries the options that only measurements need.
+        # `fresh` adds the parameters that only measurements need, so that they are tried too.
         request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
         while True:
             try:
@@ -165,18 +167,19 @@ class ServerClient:
     def resolved(self) -> Resolved:
         """Return what the server reports about itself and the model."""
         meta = mapping(self._listed.get("meta"))
-        # vLLM and SGLang; llama.cpp for one request; old llama.cpp for the training context.
+        # `max_model_len`: vLLM and SGLang. `n_ctx`: llama.cpp, for one request. `n_ctx_train`: old
+        # llama.cpp, the training context.
         lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
         owner = name(self._listed.get("owned_by"))
         resolved = Resolved(
             engine=self._command.engine,
             model=self._model,
-            architecture="not told by the server",
+            architecture="not reported by the server",
             kernel=f"server ({owner})" if owner else "server",
-            dtype="not told",
+            dtype="not reported",
             device=self.device,
             device_name=self.where,
-            attention="not told",
+            attention="not reported",
             decode="server, " + ("chat" if self._chat else "completion"),
             context_length=next((n for length in lengths if (n := count(length)) > 0), 0),
             chat_template=self._chat,
@@ -203,7 +206,7 @@ class ServerClient:
             else "the server does not count tokens, so tok/s and TPOT are not known"
         )
         own = "the server may answer from its own prompt cache"
-        sampling = [] if self._dialect.whole else ["top-p"]
+        sampling = [] if self._dialect.top_p_1 else ["top-p"]
         sampling += [] if self._dialect.neutral else ["top-k and repetition penalty"]
         if sampling:
             own += f", and samples with its own {', '.join(sampling)}"
@@ -244,9 +247,8 @@ class ServerClient:
             except Exception as error:
                 if is_timeout(error) or not is_transport(error):
                     raise
-                opening = create(
-                    **arguments
-                )  # retried once, because an idle connection may have been closed
+                # Try once more, because the server may have closed an idle connection.
+                opening = create(**arguments)
                 response = await opening.__aenter__()
         return _records(opening, response)
 
@@ -255,19 +257,19 @@ class ServerClient:
         try:
             return self._loop.run_until_complete(work)
         except Exception as error:
-            told = self.refusal(error)
-            if told is None or told is error:
+            refused = self.refusal(error)
+            if refused is None or refused is error:
                 raise
-            raise told from error
+            raise refused from error
 
     def refusal(self, error: Exception) -> Refused | None:
-        """Return what `error`, raised by a request, means for the user; None if it is a bug."""
-        return _refused(error) or refusal(
+        """Return the Refused to show for `error`, which a request raised; None if it is a bug."""
+        return _own_refusal(error) or refusal(
             error,
             where=self.where,
             model=self._model,
             key_env=self._key_env,
-            has=self._has,
+            has=self._other_models,
         )
 
     def score_prompt(self, ids: list[int], first: int = 1) -> list[TokenLogprobs]:
@@ -281,7 +283,7 @@ class ServerClient:
         """Return the probabilities of the tokens of `answer` to the chat `messages`.
 
         Sends `rows` equal requests at once, and returns the figures of the first. Raises Refused if
-        the server does not tell tokens or probabilities.
+        the server does not report tokens or probabilities.
         """
         prompt = chat_or_text(messages, chat=self._chat)
         url = self._connection.url
@@ -320,11 +322,11 @@ class ServerClient:
 
 
 MOST_STOPS = 4
-"""Stop sequences of a request: OpenAI's limit."""
+"""Most stop sequences in a request: OpenAI's limit."""
 
 
-def _refused(error: BaseException | None) -> Refused | None:
-    """Return the Refused that our own code raised and the client wrapped, or None."""
+def _own_refusal(error: BaseException | None) -> Refused | None:
+    """Return the Refused that quantchat's code raised within the client of OpenAI, or None."""
     while error is not None and not isinstance(error, Refused):
         error = error.__cause__
     return error
@@ -335,7 +337,7 @@ DRAIN_S = 0.2
 
 
 async def _records(opening: Any, response: Any) -> AsyncGenerator[Record, None]:
-    """Yield the records of `response`, and close it in any case."""
+    """Yield the records of `response`, and always close it at the end."""
     try:
         reader = StreamReader()
         async with contextlib.aclosing(response.iter_bytes()) as pieces:

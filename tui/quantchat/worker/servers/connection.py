@@ -19,7 +19,7 @@ CONNECT_S = 5.0
 MOST_BYTES = 32 * 2**20
 """Most bytes, uncompressed, of a response that is not an answer, e.g. a list of models."""
 MOST_BYTES_OF_AN_ERROR = 2**20
-"""Most bytes that are read of an error, of which one line is shown."""
+"""Most bytes that are read of an error response, of which one line is shown."""
 MOST_BYTES_A_TOKEN = 4096
 """Most bytes of an answer per requested token, in addition to `MOST_BYTES`."""
 
@@ -44,8 +44,8 @@ class Connection:
         key = _key(key_env)
         parts = urlsplit(self.url)
         self.where = parts.netloc
-        # No proxy for loopback or our own server. Its address is not even read, because an unknown
-        # scheme would raise.
+        # No proxy for loopback or our own server. The proxy's address is not even read, because an
+        # unknown scheme would raise.
         direct: dict[str, Any] = {}
         if own or is_loopback(parts.hostname or ""):
             direct = {"trust_env": False}
@@ -63,7 +63,7 @@ class Connection:
                 f"the proxy settings of the environment cannot be used: {error}",
                 "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY",
             ) from error
-        # No retries here: they would add hidden waits to a TTFT. The caller retries where it may.
+        # No retries here: they would add hidden waits to a TTFT. The caller retries if it can.
         self.client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=key,
@@ -83,7 +83,7 @@ class Connection:
             self._most_bytes = MOST_BYTES
 
     async def _check(self, response: Any) -> None:
-        """Refuse a redirect to another host, and limit the bytes read of `response`."""
+        """Refuse a redirect to another server, and limit the bytes that are read of `response`."""
         if response.is_redirect:
             asked, to = str(response.request.url), response.headers.get("location", "")
             target = urljoin(asked, to)
@@ -100,7 +100,7 @@ class Connection:
             raise Refused(
                 "server_refused",
                 f"the server at {self.where} compresses its answers unasked ({encoding})",
-                "turn compression off in the server, or in the proxy before it",
+                "turn compression off in the server, or in the proxy in front of it",
             )
         compressed = encoding not in ("", "identity")
         most = MOST_BYTES_OF_AN_ERROR if response.is_error else self._most_bytes
@@ -140,7 +140,7 @@ async def _inflated(source: Any) -> AsyncIterator[bytes]:
             while data:
                 yield stream.decompress(data, _INFLATED)
                 data = stream.unconsumed_tail
-        yield stream.flush()  # at most the end of a repetition
+        yield stream.flush()  # a few bytes at most
     except zlib.error as error:
         raise Refused(
             "stream_cut", f"the server sent compressed data that is damaged: {error}", "ask again"

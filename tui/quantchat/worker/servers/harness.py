@@ -1,7 +1,7 @@
 """Lets EleutherAI's lm-evaluation-harness ask a server, as its `local-completions` does.
 
-Unlike that, it asks in the dialects of `prompt_logprobs`, uses the client that all other commands
-use, with its key and a server that quantchat has started, and needs no further package.
+Unlike `local-completions`, it asks in each way of `prompt_logprobs`, needs no further package, and
+uses the client of all other commands: with its key, and with a server that quantchat has started.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONTEXT = 2048
 
 
 class ServedLM(HarnessModel):
-    """Answers with the server of `client`. `tokenizer` must be that of the served model."""
+    """Answers with the server of `client`; `tokenizer` must be the served model's."""
 
     def __init__(self, client: ServerClient, tokenizer: Any, variables: Mapping[str, Any]) -> None:
         resolved = client.resolved()

@@ -1,8 +1,8 @@
 """Ollama's own API, which says more about a model than OpenAI's protocol: https://docs.ollama.com.
 
-Its OpenAI side accepts no top-k, min-p or repetition penalty and cannot switch its prompt cache
-off. It silently drops text that does not fit its context, and unloads a model that was idle or that
-had to make room for another.
+Ollama's implementation of OpenAI's protocol accepts no top-k, min-p or repetition penalty and
+cannot switch the prompt cache off. Ollama silently drops text that does not fit its context, and
+unloads a model that was idle, or that had to make room for another.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MOST_REPEATED = 31
 itself."""
 _NO_PENALTY_SINCE = (0, 32, 10)
 """Before this version the default `repeat_penalty` was 1.1."""
-_SETS_NOTHING = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
-"""Parameters that a request cannot set, and their values without effect."""
+_NEUTRAL = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
+"""Parameters that a request cannot set, each with the value that has no effect."""
 _WEIGHTS = re.compile(r"^FROM .*\bsha256-([0-9a-f]{64})$", re.MULTILINE)
 """The line of a Modelfile that names the weights by their SHA-256."""
 _KEPT = (4, 5)
@@ -58,7 +58,7 @@ class Ollama:
             listed = mapping(await self._client.get("/api/ps", cast_to=object)).get("models")
             names = (self._model, self._model + LATEST)
             models = [mapping(one) for one in listed] if isinstance(listed, list) else []
-            # Another model may have replaced it.
+            # Another model may have replaced this one.
             running = next((one for one in models if one.get("name") in names), {})
             self.context = max(0, count(running.get("context_length")))
             self.size = max(0, count(running.get("size")))
@@ -66,7 +66,7 @@ class Ollama:
 
     def described(self, resolved: Resolved) -> Resolved:
         """Return `resolved` with what Ollama reports about the model."""
-        details, about = mapping(self._shown.get("details")), mapping(self._shown.get("model_info"))
+        details, info = mapping(self._shown.get("details")), mapping(self._shown.get("model_info"))
         dtype = name(details.get("quantization_level")) or resolved.dtype
         weights = _WEIGHTS.search(str(self._shown.get("modelfile") or ""))
         return replace(
@@ -74,19 +74,19 @@ class Ollama:
             kernel=f"server (Ollama, {dtype})",  # the screen shows no dtype of a server
             dtype=dtype,
             context_length=self.context,
-            parameters=max(0, count(about.get("general.parameter_count"))),
+            parameters=max(0, count(info.get("general.parameter_count"))),
             checkpoint_hash=weights[1] if weights else "",
             libraries={**resolved.libraries, "server": f"ollama {self._version}"},
         )
 
     @property
     def behaviour(self) -> str:
-        """What Ollama does though the request does not say so, for the end of the note."""
+        """What Ollama does without being asked, as part of the note for the user."""
         sampling = self._sampling()
-        own = f", samples by {', '.join(sampling)} of its own" if sampling else ""
+        own = f", samples with its own {', '.join(sampling)}" if sampling else ""
         room = f"its context of {self.context} tokens" if self.context else "its context"
         rest = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
-        if self.size:  # weights outside the GPU slow the model down, which no answer shows
+        if self.size:  # weights that are not on a GPU make it slow, and no answer shows that
             share = f"{self.on_gpu / self.size:.0%}" if self.on_gpu else "none"
             rest += (
                 f"; it reports {self.size / 2**30:.2f} GiB for the model, {share} of it on a GPU"
@@ -98,18 +98,18 @@ class Ollama:
 
     def _sampling(self) -> list[str]:
         """Return the parameters that no request can change and that have an effect."""
-        stand = {"top_k": "40"}
+        in_effect = {"top_k": "40"}
         version = tuple(int(one) for one in re.findall(r"\d+", self._version)[:3])
         if (0, 0, 0) < version < _NO_PENALTY_SINCE:  # a local build may call itself 0.0.0
-            stand["repeat_penalty"] = "1.1"
+            in_effect["repeat_penalty"] = "1.1"
         for line in str(self._shown.get("parameters") or "").splitlines():
             name, _, value = line.strip().partition(" ")
-            if name in _SETS_NOTHING:
-                stand[name] = value.strip()
+            if name in _NEUTRAL:
+                in_effect[name] = value.strip()
         return [
             f"{name} {value}"
-            for name, value in stand.items()
-            if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) or float(value) != _SETS_NOTHING[name]
+            for name, value in in_effect.items()
+            if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) or float(value) != _NEUTRAL[name]
         ]
 
     def dropped(self, messages: Sequence[Message], prompt: int, output: int) -> bool:
@@ -120,7 +120,7 @@ class Ollama:
         """
         before, self._read = self._read, (messages, prompt + output)
         if self.context:
-            # The length to which it cuts a prompt that is too long.
+            # The lengths to which Ollama cuts a prompt that is too long.
             left = [self.context - (self.context - kept) // 2 for kept in _KEPT]
             if prompt + output > self.context or prompt in left:
                 return True
@@ -132,9 +132,9 @@ class Ollama:
 
 
 async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Ollama | None:
-    """Return the Ollama behind `client` at `base_url`; each request may take `timeout_s` seconds.
+    """Return the Ollama server of `client` at `base_url`; a request may take `timeout_s` seconds.
 
-    None if only its OpenAI protocol can be reached, or if the model runs in its cloud.
+    Return None if only OpenAI's protocol can be reached, or if the model runs in Ollama's cloud.
     """
     root, _, path = base_url.rstrip("/").rpartition("/")
     if path != "v1":
@@ -148,7 +148,7 @@ async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Oll
             return None
         one = Ollama(native, model, name(version["version"]), shown)
         await asyncio.wait_for(one.load(), timeout_s)
-    except Exception:  # noqa: BLE001 - a proxy in front of it may answer anything
+    except Exception:  # noqa: BLE001 - a proxy in front of Ollama may answer anything
         return None
     return one
 

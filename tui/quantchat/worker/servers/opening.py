@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from quantchat.wire.messages import Load
-from quantchat.wire.redaction import also_secret, guard_streams
+from quantchat.wire.redaction import declare_secret, guard_streams
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers.started import StartedServer, with_port
 
@@ -21,7 +21,7 @@ STARTING = "starting the server"
 
 @dataclass
 class Opened:
-    """A connected server, and when (`time.perf_counter`, in s) each stage was over."""
+    """A connected server, and when each stage was over, in seconds of `time.perf_counter`."""
 
     decoder: RemoteDecoder
     imported: float
@@ -33,7 +33,7 @@ class Opener:
     """Opens the server of one variant.
 
     `tell` is called with a stage and a detail. `failed` is called from another thread, with the
-    reason, when a server that quantchat started ends by itself.
+    failure, when a server that quantchat started ends unexpectedly.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Opener:
         if own:
             command = replace(command, options=with_port(command.options))
         if key_env := command.options.get("key_env"):
-            also_secret(key_env)
+            declare_secret(key_env)
             guard_streams()
         decoder: RemoteDecoder = loader.load(command)
         imported = time.perf_counter()
         if own:
             server = self._start(command)
 
-            def wait(said: str) -> None:
-                server.wait_longer(said, lambda line: self._tell(STARTING, line))
+            def wait(message: str) -> None:
+                server.wait_longer(message, lambda line: self._tell(STARTING, line))
 
         started = time.perf_counter()
         self._tell("connecting", "")
@@ -69,10 +69,10 @@ class Opener:
         self._tell(STARTING, how["command"][0])
         self._server = StartedServer(how, command.options["base_url"], self._failed)
         self._server.wait(lambda line: self._tell(STARTING, line))
-        # Report this as the variant's failure, because the answer ends with the server.
+        # The end of the server is reported as the variant's failure, and ends a running answer.
         self._server.watch(lambda *failure: self._failed(Refused(*failure)))
         return self._server
 
     def explains(self, error: BaseException) -> bool:
-        """Return whether `error` is a lost connection to our own server, which has ended."""
+        """Return whether `error` was raised because the server that quantchat started has ended."""
         return self._server is not None and self._server.explains(error)

@@ -33,23 +33,24 @@ class TokenLogprobs:
     """The log-probabilities that a server reports for one position of a prompt, in nats."""
 
     own: float
+    """Log-probability of the prompt's own token."""
     likeliest: Mapping[int, float]
-    """Of the likeliest tokens, by id; empty if the server gives no ids."""
+    """Log-probabilities of the likeliest tokens, by id; empty if the server reports no ids."""
     best: float | None = None
-    """Of the likeliest token of all; None if the server does not give it."""
+    """Log-probability of the likeliest token; None if the server does not report it."""
 
 
 _Way = Callable[[Sequence[int], int], Awaitable[list[TokenLogprobs]]]
 
 
 class PromptLogprobs:
-    """Asks the server of `client` in the first way that it supports."""
+    """Asks the server of `client` in the first of the three ways that it supports."""
 
     def __init__(self, client: Any, model: str) -> None:
         self._client = client
         self._model = model
         self._ways: list[_Way] = [self._by_id, self._echoed, self._forced]
-        """Those that the server has not refused."""
+        """The ways that the server has not refused."""
         self._works = False
         """Whether the server has answered in the first of `_ways`."""
 

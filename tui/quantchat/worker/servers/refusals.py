@@ -29,10 +29,10 @@ class StillLoading(Refused):
 
 
 def is_transport(error: BaseException) -> bool:
-    """Return whether the connection failed and not the request."""
+    """Return whether the connection failed; otherwise the server answered."""
     import openai
 
-    if isinstance(error.__cause__, Refused):  # raised by our own code, inside the client
+    if isinstance(error.__cause__, Refused):  # raised by quantchat's code within the client
         return False
     if isinstance(error, openai.APIConnectionError):
         return True
@@ -61,15 +61,15 @@ _PARAMETERS = re.compile(
 _UNKNOWN = re.compile(
     r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I
 )
-"""Words of a refusal that concern an unknown name, not a value."""
+"""Words of a refusal because of an unknown name; other refusals concern a value."""
 
 
 def named_parameters(error: Exception) -> set[str]:
     """Return the parameters that `error` names as not accepted."""
-    said = _said(error)
-    if not is_of_the_request(error) or _TOO_LONG.search(said):
+    message = _message(error)
+    if not is_of_the_request(error) or _TOO_LONG.search(message):
         return set()
-    named = set(_PARAMETERS.findall(said))
+    named = set(_PARAMETERS.findall(message))
     body = mapping(getattr(error, "body", None))
     named.add(name(body.get("param")))
     details = body.get("detail")
@@ -79,7 +79,7 @@ def named_parameters(error: Exception) -> set[str]:
             {one for one in place if isinstance(one, str)} if isinstance(place, list) else set()
         )
     if not _UNKNOWN.search(str(getattr(error, "body", ""))):
-        named.discard("max_tokens")  # the value is wrong and not the name
+        named.discard("max_tokens")  # its value is wrong, not its name
     return named
 
 
@@ -106,20 +106,20 @@ def refusal(
             "start the server, or correct base_url in the variant; then retry",
         )
     if isinstance(error, openai.APIStatusError) and _wants_a_key(error):
-        held = f"it rejects the key in {key_env}" if key_env else "it requires a key"
+        why = f"it rejects the key in {key_env}" if key_env else "it requires a key"
         return Refused(
             "server_denied",
-            f"the server at {where} refused ({error.status_code}): {held}",
+            f"the server at {where} refused ({error.status_code}): {why}",
             'put a key into an environment variable and name it: key_env = "…_API_KEY"',
         )
     if isinstance(error, openai.NotFoundError) or (
         # LiteLLM answers an unknown name with "bad request".
-        has and isinstance(error, openai.BadRequestError) and model in _said(error)
+        has and isinstance(error, openai.BadRequestError) and model in _message(error)
     ):
         more = ", …" if len(has) > _NAMED else ""
         return Refused(
             "server_refused",
-            f"the server at {where} does not know {model} ({error.status_code}): {_said(error)}",
+            f"the server at {where} does not know {model} ({error.status_code}): {_message(error)}",
             f"correct `model`: the server has {', '.join(has[:_NAMED])}{more}"
             if has
             else "correct `model`, or base_url, which usually ends with /v1",
@@ -128,31 +128,31 @@ def refusal(
         wait = error.response.headers.get("retry-after", "")
         return Refused(
             "server_busy",
-            f"the server at {where} accepts no more requests now (429): {_said(error)}",
+            f"the server at {where} accepts no more requests now (429): {_message(error)}",
             f"wait {wait} s and ask again" if wait.isdecimal() else "wait, and ask again",
         )
-    if is_of_the_request(error) and _TOO_LONG.search(_said(error)):
+    if is_of_the_request(error) and _TOO_LONG.search(_message(error)):
         return Refused(
             "context_full",
-            f"the prompt does not fit into the context of the server at {where}: {_said(error)}",
+            f"the prompt does not fit into the context of the server at {where}: {_message(error)}",
             "remove the oldest turn, start a new chat, or lower max_new_tokens",
         )
     if isinstance(error, openai.APIStatusError) and error.status_code == 503:
         return StillLoading(
             "server_refused",
-            f"the server at {where} answered with 503: {_said(error)}",
+            f"the server at {where} answered with 503: {_message(error)}",
             "wait until it has loaded its model, then retry; or look at the server's log",
         )
     if isinstance(error, openai.APIStatusError):
         return Refused(
             "server_refused",
-            f"the server at {where} answered with {error.status_code}: {_said(error)}",
+            f"the server at {where} answered with {error.status_code}: {_message(error)}",
             "look at the server's log",
         )
     if isinstance(error, ServerError):  # sent within a stream, or in place of one
         return Refused(
             "stream_cut",
-            f"the server at {where} broke the answer off: {_said(error)}",
+            f"the server at {where} broke the answer off: {_message(error)}",
             "look at the server's log",
         )
     return None
@@ -168,13 +168,13 @@ def cut_off(where: str, reason: str) -> Refused:
 
 
 def _wants_a_key(error: Any) -> bool:
-    """Return whether a key is missing: LiteLLM without a database reports "bad request"."""
+    """Return whether the server wants a key. LiteLLM without a database reports "bad request"."""
     told = error.body.get("type") if isinstance(error.body, dict) else None
     return error.status_code in (401, 403) or told == "no_db_connection"
 
 
-def _said(error: Any) -> str:
-    """Return the message in the body of the response, or that of the exception."""
+def _message(error: Any) -> str:
+    """Return the message in the response's body, or else the exception's message."""
     body = getattr(error, "body", None)
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body.get("error") or body

@@ -1,4 +1,4 @@
-"""Stream the answers of an OpenAI-compatible server, and note when each chunk arrives.
+"""Stream the answers of an OpenAI-compatible server, and record when each chunk arrives.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming. A server sends
 chunks of text, usually one token each, and no token ids. The times are those of the chunks; the
@@ -56,14 +56,17 @@ MOST_TEXT = 8 * 2**20
 """Longest text of an answer, in characters of JSON: a message to the host has room for two."""
 
 MOST_CHUNKS_A_TOKEN, MOST_CHUNKS = 64, 1024
-"""Most chunks per requested token, and further chunks: a proxy may send single letters."""
+"""An answer has at most `MOST_CHUNKS` chunks and `MOST_CHUNKS_A_TOKEN` more for each requested
+token: a proxy may send single letters."""
 
 _LATE_CHUNKS = 64
-"""Chunks of thoughts after which a server has ignored the limit for them: it may add a sentence."""
+"""Chunks of thoughts beyond `max_thinking_tokens` after which the server has ignored that limit.
+Fewer are accepted, because a server may add a sentence to end the thoughts."""
 
-_SPELT_END = "eos_token"
-"""TGI's reason in a completion: the text of that chunk is the end token, not part of the answer."""
-_REASONS = {"stop": "eos", _SPELT_END: "eos", "length": "length"}
+_EOS_AS_TEXT = "eos_token"
+"""TGI's reason in a completion. The text of its chunk is the end token, not a part of the
+answer."""
+_REASONS = {"stop": "eos", _EOS_AS_TEXT: "eos", "length": "length"}
 """The server's reasons for an end, and quantchat's names for them."""
 
 
@@ -85,14 +88,14 @@ class _Stream:
     """The stop string that ended the answer; None if the server does not report it."""
     usage: Usage | None = None
     drafts: DraftCounts | None = None
-    heard_s: float = field(default_factory=time.monotonic)
+    arrived_s: float = field(default_factory=time.monotonic)
     """When data of the answer last arrived."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
     """The texts of the latest chunks."""
 
 
 class RemoteDecoder:
-    """Replaces a `Decoder`: it asks a server instead of a model."""
+    """Answers like a `Decoder`, but by asking a server."""
 
     def __init__(self, command: Load) -> None:
         self.client = ServerClient(command)
@@ -125,12 +128,12 @@ class RemoteDecoder:
     def forget(self) -> None:
         """Do nothing, because each request has the whole chat."""
 
-    def score_tokens(self, request: ScoreTokens, overtaken: Callable[[], bool]) -> TokenScores:
+    def score_tokens(self, request: ScoreTokens, cancelled: Callable[[], bool]) -> TokenScores:
         """Score the tokens of `request.text`, as the server tokenizes it. Raises Refused."""
         if not request.text:
             return TokenScores(request.number, problem="servers report no token ids")
         scored = self.client.score_answer(request.messages, request.text, request.batch)
-        found = self.client.run(_unless(scored, overtaken))
+        found = self.client.run(_cancellable(scored, cancelled))
         if any(one.best is None for one in found):
             problem = "the server does not name the likeliest token of each position"
             return TokenScores(request.number, problem=problem)
@@ -158,13 +161,13 @@ class RemoteDecoder:
             )
         outbox.send(Started(request.turn, received_ns, 0, 0))
         stream = _Stream(request.turn, served_splitter(self._thought_marks))
-        whole = self.client.run(self._until_stopped(request, outbox, stream, stopped))
+        complete = self.client.run(self._until_stopped(request, outbox, stream, stopped))
         answer, thought = stream.splitter.end()
         usage = stream.usage or Usage()
         text, thoughts = stream.text + answer, stream.thoughts + thought
         if not thoughts:
             text, thoughts = split_at_end(text)
-        reason, counted = self._end(request, stream, usage) if whole else ("stop", usage.output)
+        reason, counted = self._end(request, stream, usage) if complete else ("stop", usage.output)
         if (found := stream.drafts) is not None:
             outbox.send(Drafted(request.turn, found.drafted, found.accepted, found.steps))
         outbox.send(
@@ -183,15 +186,15 @@ class RemoteDecoder:
         )
 
     def _end(self, request: Generate, stream: _Stream, usage: Usage) -> tuple[str, int]:
-        """Return why a whole answer ended, in quantchat's words, and its number of tokens."""
+        """Return why a complete answer ended, in quantchat's words, and its number of tokens."""
         reason, counted = _REASONS.get(stream.reason, stream.reason), usage.output
         if stream.stopped_by:
             reason = "stop_string"
         elif stream.reason == "stop" and request.sampling.stop and stream.stopped_by is None:
             reason = "eos_or_stop_string"
         if reason in ("eos", "eos_or_stop_string") and counted == stream.chunks + 1:
-            # The server counts the end token too, which it does not send and which is not part of
-            # an answer.
+            # The server also counts the end token, which it does not send: it is not part of the
+            # answer.
             counted = stream.chunks
         if reason == "length" and 0 <= counted < request.max_new_tokens:
             reason = "context"  # vLLM accepts a prompt that leaves less room than requested
@@ -214,14 +217,14 @@ class RemoteDecoder:
         """Return whether the answer ended by itself. Raises TimeoutError for a silent server."""
         reading = asyncio.ensure_future(self._read(request, outbox, stream))
         while not reading.done():
-            silent = time.monotonic() - stream.heard_s > self.client.timeout_s
+            silent = time.monotonic() - stream.arrived_s > self.client.timeout_s
             if silent or stopped(request.turn):
                 reading.cancel()  # closes the stream, which tells the server to stop
                 await asyncio.wait([reading])
                 if not reading.cancelled():
                     break
                 if silent and not stream.reason:
-                    # Keep-alives or single bytes may still arrive.
+                    # Nothing of the answer arrives, although keep-alives or single bytes may.
                     raise TimeoutError
                 return silent
             await asyncio.wait([reading], timeout=STOP_S)
@@ -229,7 +232,7 @@ class RemoteDecoder:
         return True
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        """Read the answer; ask again without the parameters that a refusal names."""
+        """Read the answer. If the server refuses parameters, ask again without them."""
         while True:
             try:
                 await self._read_answer(request, outbox, stream)
@@ -242,9 +245,9 @@ class RemoteDecoder:
             self._restart(request, outbox, stream)
 
     def _restart(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        """Restart the times of the answer now."""
+        """Let the times of the answer start now."""
         outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
-        stream.heard_s = time.monotonic()
+        stream.arrived_s = time.monotonic()
 
     async def _read_answer(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
         records = await self._begin(request, outbox, stream)
@@ -252,13 +255,13 @@ class RemoteDecoder:
         try:
             async with contextlib.aclosing(records):
                 async for record in records:
-                    self._take(record, outbox, stream)
+                    self._add(record, outbox, stream)
                     if stream.chunks > most:
-                        said = f"the server goes on after {request.max_new_tokens} tokens"
-                        raise cut_off(self.client.where, said)
+                        message = f"the server does not stop after {request.max_new_tokens} tokens"
+                        raise cut_off(self.client.where, message)
                     budget = request.sampling.max_thinking_tokens
                     if budget and stream.thought_chunks > budget + _LATE_CHUNKS:
-                        raise _thinks_on(budget)
+                        raise _ignores_thinking_limit(budget)
         except Exception as error:
             if not is_transport(error):
                 raise
@@ -266,7 +269,7 @@ class RemoteDecoder:
                 if is_timeout(error):
                     raise
                 raise cut_off(self.client.where, str(error) or type(error).__name__) from error
-            # After the reason only a token count could follow.
+            # The answer is complete: after the reason for its end only a token count could follow.
         if not stream.reason:
             why = ollama.why_cut(stream.last) if self.client.ollama else ""
             raise cut_off(self.client.where, why or "the stream ended in the middle of the answer")
@@ -280,33 +283,34 @@ class RemoteDecoder:
     ) -> AsyncGenerator[Record, None]:
         if self.client.ollama:
             await asyncio.wait_for(self.client.ollama.load(), self.client.timeout_s)
-            self._restart(request, outbox, stream)  # a TTFT does not include loading a model
+            # So that TTFT does not include loading the model.
+            self._restart(request, outbox, stream)
         return await self.client.records(request)
 
-    def _take(self, record: Record, outbox: Outbox, stream: _Stream) -> None:
+    def _add(self, record: Record, outbox: Outbox, stream: _Stream) -> None:
         now = time.perf_counter_ns()
         before = stream.usage or Usage()
         if record.usage is not None:
             stream.usage = before.updated(record.usage)
         counted = (stream.usage or before).output
         stream.drafts = record.drafts or stream.drafts
-        said = record.text or record.thought
-        if said or record.reason or counted > before.output:
-            stream.heard_s = time.monotonic()
-        over = bool(stream.reason)  # LiteLLM sends its count later, together with a choice
+        text = record.text or record.thought
+        if text or record.reason or counted > before.output:
+            stream.arrived_s = time.monotonic()
+        ended = bool(stream.reason)  # LiteLLM sends its token count after the end, with a choice
         stream.reason = record.reason or stream.reason
         if record.stopped_by is not None:
             stream.stopped_by = record.stopped_by
-        if record.reason == _SPELT_END:
+        if record.reason == _EOS_AS_TEXT:
             return
-        if not said:
-            # A token may have no text: half a character, or an end token with ignore_eos. It counts
-            # nevertheless, or the last tokens would seem to take no time. Only servers that count
-            # in each chunk show it: with others the first count is that of the whole answer and
-            # comes with the reason for the end.
-            goes_on = not over and record.reason in ("", "length")
-            along = before.output >= stream.chunks > 0
-            if not (goes_on and along and counted > before.output):
+        if not text:
+            # A token may have no text: half a character, or an end token with ignore_eos. It is
+            # still a chunk, or the last tokens would seem to take no time. Only servers that send a
+            # token count with each chunk show such a token; others send one count, for the whole
+            # answer, with the reason for its end.
+            goes_on = not ended and record.reason in ("", "length")
+            counts_each_chunk = before.output >= stream.chunks > 0
+            if not (goes_on and counts_each_chunk and counted > before.output):
                 return
         stream.size += len(json.dumps(record.text)) + len(json.dumps(record.thought))
         if stream.size > MOST_TEXT:
@@ -321,11 +325,11 @@ class RemoteDecoder:
         outbox.send(Tokens(stream.turn, [NO_ID], [piece], [now], [thought] if thought else []))
 
 
-async def _unless(work: Coroutine[Any, Any, _T], overtaken: Callable[[], bool]) -> _T:
-    """Return the result of `work`. Raises Refused as soon as `overtaken()`."""
+async def _cancellable(work: Coroutine[Any, Any, _T], cancelled: Callable[[], bool]) -> _T:
+    """Return the result of `work`. Raises Refused as soon as `cancelled()` is true."""
     task = asyncio.ensure_future(work)
     while not task.done():
-        if overtaken():
+        if cancelled():
             task.cancel()  # closes its connections
             await asyncio.wait([task])
             raise Refused("stopped", "cancelled by another command", "")
@@ -334,14 +338,14 @@ async def _unless(work: Coroutine[Any, Any, _T], overtaken: Callable[[], bool]) 
 
 
 def _rank(told: TokenLogprobs) -> int:
-    """Return how many tokens were likelier: those that the server names, or at least one."""
+    """Return how many tokens were likelier, as far as the server names them."""
     named = sum(logprob > told.own for logprob in told.likeliest.values())
     return named or int(told.best is not None and told.best > told.own)
 
 
-def _thinks_on(budget: int) -> Refused:
+def _ignores_thinking_limit(budget: int) -> Refused:
     return Refused(
         "unsupported",
         f"the server goes on thinking after max_thinking_tokens = {budget}",
-        "set it to 0, or use a newer server: vLLM needs --reasoning-config for it",
+        "set it to 0; or use a newer server, and start vLLM with --reasoning-config",
     )

@@ -12,8 +12,8 @@ from quantchat.wire.messages import Generate, Message
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers.refusals import named_parameters
 
-_ALL = 1 << 30
-"""A `top_k` that excludes no token. Some servers take 0 for that, others refuse 0."""
+_ALL_TOKENS = 1 << 30
+"""A `top_k` that excludes no token. (Some servers accept 0 for that, others refuse 0.)"""
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,26 @@ class Dialect:
     """The extensions of OpenAI's protocol that a server accepts."""
 
     neutral: bool
-    """Neutral values: no top-k, no penalties and, for measured prompts, no prompt cache. Without
-    them some servers use their own: llama-cpp-python a repetition penalty of 1.1, vLLM the model's
-    `generation_config`; vLLM and llama.cpp cache prompts."""
+    """Whether neutral values are sent: no top-k, no penalties and, for measured prompts, no prompt
+    cache. Without them some servers use values of their own: llama-cpp-python a repetition penalty
+    of 1.1, vLLM the model's `generation_config`; vLLM and llama.cpp cache prompts."""
     usage: bool
-    """`stream_options.include_usage`."""
-    along: bool
-    """`stream_options.continuous_usage_stats`: token counts in each chunk. Apart from `usage`,
-    because OpenVINO's server accepts `include_usage` and refuses this option."""
-    whole: bool
-    """`top_p = 1`, which excludes no token. TGI accepts less than 1 only; without a value some
-    servers use their own, as with `neutral`."""
+    """Whether `stream_options.include_usage` is sent."""
+    usage_each_chunk: bool
+    """Whether `stream_options.continuous_usage_stats` is sent: token counts in each chunk. It is
+    separate from `usage`, because OpenVINO's server accepts only `include_usage`."""
+    top_p_1: bool
+    """Whether `top_p = 1` is sent, which excludes no token. TGI accepts only values below 1;
+    without a value some servers use their own, as with `neutral`."""
 
 
 DIALECTS = tuple(
     one
     for one in (Dialect(*takes) for takes in product((True, False), repeat=4))
-    if (one.neutral and one.usage) or not one.along
+    if (one.neutral and one.usage) or not one.usage_each_chunk
 )
-"""The dialects to try, that with most extensions first: a server that does not know an extension
-refuses the whole request."""
+"""The dialects, in the order in which they are tried: the one with most extensions comes first. A
+server that does not know an extension refuses the whole request."""
 
 
 class Refusals:
@@ -55,26 +55,27 @@ class Refusals:
     def learn(self, error: Exception, *, also_set: bool) -> bool:
         """Return whether `error` names a parameter that later requests can omit or rename.
 
-        With `also_set`, the parameters of `_SET` may be omitted too, not only those of `_LEFT_OUT`.
+        With `also_set`, the parameters of `_SET` may be omitted too, not only those of
+        `_OMITTABLE`.
         """
         named = named_parameters(error)
         if "max_tokens" in named and self.limit == "max_tokens":
             self.limit = "max_completion_tokens"
             return True
-        may = (*_LEFT_OUT, *_SET) if also_set else _LEFT_OUT
-        found = [one for one in may if one in named and one not in self.without]
+        omittable = (*_OMITTABLE, *_SET) if also_set else _OMITTABLE
+        found = [one for one in omittable if one in named and one not in self.without]
         self.without += found
         return bool(found)
 
     def applied(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return `arguments` as the server accepts them."""
-        left = {key: value for key, value in arguments.items() if key not in self.without}
-        if more := left.get("extra_body"):
-            left["extra_body"] = {key: more[key] for key in more if key not in self.without}
+        """Return `arguments` without, or renamed by, what the server has refused."""
+        accepted = {key: value for key, value in arguments.items() if key not in self.without}
+        if more := accepted.get("extra_body"):
+            accepted["extra_body"] = {key: more[key] for key in more if key not in self.without}
         if self.limit != "max_tokens":
-            limit = {self.limit: left.pop("max_tokens")}
-            left["extra_body"] = {**(left.get("extra_body") or {}), **limit}
-        return left
+            limit = {self.limit: accepted.pop("max_tokens")}
+            accepted["extra_body"] = {**(accepted.get("extra_body") or {}), **limit}
+        return accepted
 
     @property
     def note(self) -> str:
@@ -88,17 +89,17 @@ class Refusals:
         return "; ".join(parts)
 
 
-_LEFT_OUT = ("temperature", "seed")
-"""Parameters that requests may omit. `max_tokens` is not among them, because answers could be
-endless."""
+_OMITTABLE = ("temperature", "seed")
+"""Parameters that requests may omit. `max_tokens` is not among them, because an answer could then
+be endless."""
 _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
-"""Parameters that are sent as neutral values or because the user has set them. While a variant
-loads, a `Dialect` without neutral values is tried first. So these parameters are omitted by name
-only with the last dialect, or if the server refuses them later, in a chat."""
+"""Parameters that are sent as neutral values, or because the user has set them. While a variant
+loads, a `Dialect` without neutral values is tried before a parameter is omitted by its name; so
+these are omitted only with the last dialect, or if the server refuses them later, in a chat."""
 
 
 _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
-"""The parameter for the most tokens of thoughts, by the owner in a server's list of models."""
+"""The parameter that limits thoughts, by the owner that the server's list of models names."""
 
 
 def _ignored(server: str, name: str, hint: str) -> Refused:
@@ -122,21 +123,21 @@ def request_arguments(
     Raises Refused for a setting that the server would ignore.
     """
     sampling = request.sampling
-    more: dict[str, Any] = {}  # vLLM, SGLang and llama.cpp know these
+    more: dict[str, Any] = {}  # extensions of vLLM, SGLang and llama.cpp
     if template and chat:
         more["chat_template_kwargs"] = dict(template)
         if ollama and template.get("enable_thinking") is False:
-            more["reasoning_effort"] = "none"  # which vLLM refuses
+            more["reasoning_effort"] = "none"  # not for other servers: vLLM refuses it
     if sampling.top_k:
         more["top_k"] = sampling.top_k
     elif dialect.neutral and sampling.temperature:
-        more |= {"top_k": _ALL, "min_p": 0.0}
+        more |= {"top_k": _ALL_TOKENS, "min_p": 0.0}
     if sampling.min_p and sampling.temperature:
-        if ollama:  # which would ignore it
+        if ollama:  # Ollama would ignore it
             raise _ignored("Ollama", "min_p", "set min_p = 0, or set it in the Modelfile")
         more["min_p"] = sampling.min_p
     if sampling.logit_bias:
-        if ollama:  # which would ignore it
+        if ollama:  # Ollama would ignore it
             raise _ignored("Ollama", "logit_bias", "remove logit_bias from the settings")
         more["logit_bias"] = sampling.logit_bias
     if sampling.max_thinking_tokens:
@@ -144,7 +145,7 @@ def request_arguments(
             raise _ignored(
                 "the server",
                 "max_thinking_tokens",
-                f"set it to 0; {' and '.join(_THINKING_LIMITS)} servers take it",
+                f"set it to 0; servers that support it: {', '.join(_THINKING_LIMITS)}",
             )
         more[_THINKING_LIMITS[owner]] = sampling.max_thinking_tokens
     if sampling.stop and not request.ignore_eos:  # nothing ends an answer of a fixed length
@@ -156,8 +157,8 @@ def request_arguments(
     if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
     if dialect.neutral and request.fresh:
-        # The options of llama.cpp, of vLLM (a salt makes it another prompt) and of LiteLLM, which
-        # may cache whole answers.
+        # `cache_prompt` is llama.cpp's option, `cache_salt` vLLM's (with a new salt no cached
+        # prompt matches). `cache` is LiteLLM's, which may cache whole answers.
         more |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}
         more["cache"] = {"no-cache": True}
     if request.ignore_eos:
@@ -172,19 +173,20 @@ def request_arguments(
         "stream": True,
         "extra_body": more or None,
     }
-    if sampling.top_p < 1 or (dialect.whole and sampling.temperature):
+    if sampling.top_p < 1 or (dialect.top_p_1 and sampling.temperature):
         arguments["top_p"] = sampling.top_p
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
-        if dialect.along:
-            # vLLM and SGLang then count in each chunk, and stopped answers are counted too.
+        if dialect.usage_each_chunk:
+            # Then vLLM and SGLang send the count with each chunk, also for an answer that is
+            # stopped.
             arguments["stream_options"]["continuous_usage_stats"] = True
     arguments["messages" if chat else "prompt"] = chat_or_text(request.messages, chat=chat)
     return arguments
 
 
 def chat_or_text(messages: Sequence[Message], *, chat: bool) -> str | list[dict[str, str]]:
-    """Return what a request sends of `messages`: a chat, or the prompt of a completion."""
+    """Return `messages` for a request: as a chat, or as the prompt of a completion."""
     if chat:
         return [{"role": message.role, "content": message.content} for message in messages]
     return "\n".join(message.content for message in messages)

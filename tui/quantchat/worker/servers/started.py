@@ -1,6 +1,6 @@
 """A server that the worker starts for its variant, and that ends with the worker.
 
-It is a child of the worker and stays in the worker's session. So when the worker ends, for whatever
+The server is a child of the worker in the worker's session. So when the worker ends, for whatever
 reason, the server and its processes end too. Its output goes to the worker's log.
 """
 
@@ -28,25 +28,26 @@ from quantchat.wire.redaction import redacted
 from quantchat.worker import threads
 from quantchat.worker.failures import Refused
 
-_BEFORE_WORDS = re.compile(
+_LINE_PREFIX = re.compile(
     r"(\([^()]*pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR):? +)?([\d:., -]+ )?(\[[^\]]*\] +)?"
 )
 """The part of a log line before its text, as in vLLM, SGLang and uvicorn: process, level, time and
 place."""
 _ERROR = re.compile(r"\b\w*(Error|Exception): |^Value error, ")
 """Error lines of Python and pydantic."""
-_TOLD_BEFORE = re.compile(r"See (root cause|stack trace) ?\(?above", re.IGNORECASE)
+_REFERS_ABOVE = re.compile(r"See (root cause|stack trace) ?\(?above", re.IGNORECASE)
 """A line of vLLM's main process that refers to the error of another process."""
-_KEPT = 100
+_MOST_LINES = 100
 """Number of last lines that are searched for an error."""
-_SHOWN = 120
+_SHOWN_CHARACTERS = 120
 """Characters of a line shown while the server starts."""
 
 POLL_S = 0.1
-"""Seconds between two checks whether it is ready."""
-_CONNECTION_GONE = ("server_unreachable", "stream_cut")
-_DYING_S = 0.5
-"""Seconds to wait after a connection ended, until its process is reported as ended."""
+"""Seconds between two checks whether the server is ready."""
+_CONNECTION_LOST = ("server_unreachable", "stream_cut")
+"""Kinds of failures that the end of the server may cause."""
+_END_WAIT_S = 0.5
+"""Seconds to wait, after a connection was lost, for the server's process to end."""
 
 
 def with_port(options: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _program(command: Sequence[str]) -> str:
 class StartedServer:
     """Runs `server["command"]` without a shell; `server["path"]` comes first on its PATH.
 
-    `failed` is called with an exception in one of the threads that watch it. Raises Refused if the
+    `failed` is called with an exception of a thread that watches the server. Raises Refused if the
     program cannot be started.
     """
 
@@ -94,11 +95,11 @@ class StartedServer:
         self._deadline = time.monotonic() + self._timeout_s
         self._shown = ""
         """The last line that was reported."""
-        self._lines: deque[str] = deque(maxlen=_KEPT)
+        self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         """The server's last lines, which show its progress and why it ended."""
-        # The programs of this environment come last; the environment need not be activated.
-        places = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
-        environment = {**os.environ, "PATH": os.pathsep.join(filter(None, places))}
+        # The programs of this Python environment come last; it need not be activated.
+        folders = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
+        environment = {**os.environ, "PATH": os.pathsep.join(filter(None, folders))}
         program, *arguments = self._command
         try:
             self._process = subprocess.Popen(
@@ -120,13 +121,13 @@ class StartedServer:
         self._log = threads.start("server-log", self._read, failed)
 
     def wait(self, tell: Callable[[str], None]) -> None:
-        """Return once it answers at its ready address; `tell` gets its lines. Raises Refused."""
+        """Return once the server is ready; call `tell` with lines of its output. Raises Refused."""
         # No proxy for our own server.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while (left := self._deadline - time.monotonic()) > 0:
             if self._process.poll() is not None:
                 raise Refused(*self._end("before it was ready"))
-            self._tell_news(tell)
+            self._report_output(tell)
             try:
                 with opener.open(self._ready, timeout=max(POLL_S, left)):
                     return
@@ -138,38 +139,38 @@ class StartedServer:
             time.sleep(POLL_S)
         raise self._not_ready(f"at {self._ready} ")
 
-    def wait_longer(self, said: str, tell: Callable[[str], None]) -> None:
-        """Wait before the next request to a server that still loads, as its answer `said` says.
+    def wait_longer(self, message: str, tell: Callable[[str], None]) -> None:
+        """Wait before the next request to a server that still loads; `message` is its answer.
 
-        Raises Refused after its time limit.
+        Raises Refused after the time limit.
         """
         if time.monotonic() >= self._deadline:
-            raise self._not_ready("", f": {said}")
-        self._tell_news(tell)
+            raise self._not_ready("", f": {message}")
+        self._report_output(tell)
         time.sleep(POLL_S)
 
-    def _tell_news(self, tell: Callable[[str], None]) -> None:
+    def _report_output(self, tell: Callable[[str], None]) -> None:
         if self._lines and self._lines[-1] != self._shown:
             self._shown = self._lines[-1]
-            tell(redacted(self._shown)[:_SHOWN])
+            tell(redacted(self._shown)[:_SHOWN_CHARACTERS])
 
     def _not_ready(self, where: str, why: str = "") -> Refused:
         return Refused(
             "server_silent",
             f"{self._name} was not ready {where}within {self._timeout_s:g} s{why}",
-            "look at the log, or raise timeout_s in [variants.server]",
+            "look at the worker's log, or raise timeout_s in [variants.server]",
         )
 
     def explains(self, error: BaseException) -> bool:
         """Return whether `error` is a connection that ended because this server ended."""
-        if not isinstance(error, Refused) or error.failure.kind not in _CONNECTION_GONE:
+        if not isinstance(error, Refused) or error.failure.kind not in _CONNECTION_LOST:
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DYING_S)
+            self._process.wait(_END_WAIT_S)
         return self._process.returncode is not None
 
     def watch(self, ended: Callable[[FailureKind, str, str], None]) -> None:
-        """Call `ended(kind, reason, hint)` from a thread if the server ends by itself."""
+        """Call `ended(kind, reason, hint)` from a thread when the server ends."""
 
         def wait() -> None:
             self._process.wait()
@@ -181,30 +182,30 @@ class StartedServer:
         self._log.join(1.0)  # its last lines give the reason
         status = self._process.returncode
         if status < 0:  # a killed process prints no reason
-            how = f"was ended by signal {-status}"
+            what = f"was ended by signal {-status}"
         else:
-            words = self._last_words()
-            said = f": {words[:200]}" if words else ""
-            how = f"ended with status {status} {when}{said}"
+            text = self._error_line()
+            why = f": {text[:200]}" if text else ""
+            what = f"ended with status {status} {when}{why}"
         return (
             "server_ended",
-            f"{self._name} {how}",
-            "look at the server's output in the log, then retry",
+            f"{self._name} {what}",
+            "look at the server's output in the worker's log, then retry",
         )
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            # A full disk must not stop this loop, or the server would block on its output. Written
-            # to Python's stream, which removes secrets, and not to the descriptor.
+            # A full disk must not stop this loop, or the server would block on its output. Python's
+            # stream is used, not the descriptor, because it removes secrets.
             with contextlib.suppress(ValueError, OSError):
                 sys.stderr.write(line)
                 sys.stderr.flush()
-            words = _BEFORE_WORDS.sub("", " ".join(line.split()), count=1)
-            if words:
-                self._lines.append(words)
+            text = _LINE_PREFIX.sub("", " ".join(line.split()), count=1)
+            if text:
+                self._lines.append(text)
 
-    def _last_words(self) -> str:
-        """Return the last line that names an error; lines about cleaning up may follow it."""
+    def _error_line(self) -> str:
+        """Return the last line that names an error, or else the last line."""
         lines = list(reversed(self._lines))
-        errors = (one for one in lines if _ERROR.search(one) and not _TOLD_BEFORE.search(one))
+        errors = (one for one in lines if _ERROR.search(one) and not _REFERS_ABOVE.search(one))
         return next(errors, lines[0] if lines else "")

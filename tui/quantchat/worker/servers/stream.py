@@ -1,4 +1,4 @@
-"""Parse the stream of a server: bytes in, checked records out, for any bytes.
+"""Parse the stream of a server: turn bytes, whatever they are, into checked records.
 
 The format: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events) with
 OpenAI's chunks. Servers and proxies deviate from both: a field may be missing, null or of another
@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-MOST_COUNTED = 2**63
-"""Counts of this size or more do not fit into a snapshot and cannot be real."""
-_MOST_NAME = 200
-"""Characters that are kept of a server's names (build, reason)."""
+COUNT_LIMIT = 2**63
+"""Token counts from this number on cannot be real, and do not fit into a snapshot."""
+_NAME_CHARACTERS = 200
+"""Most characters of a server's name, build or reason that are used."""
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of surrogate pairs: JSON can escape them, UTF-8 cannot encode them."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""Surrogates, halves of a character: JSON can escape them, UTF-8 cannot encode them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Record:
     thought: str = ""
     """Reasoning, which is not part of the answer."""
     reason: str = ""
-    """The server's reason why the answer ends here; empty while it goes on."""
+    """The server's reason why the answer ends here; empty if it does not end."""
     stopped_by: str | None = None
     """The stop string that ended the answer, "" if none did; None if the server does not report
     it."""
@@ -71,7 +71,7 @@ class Record:
 
 
 class ServerError(Exception):
-    """Raised for an error that a server sends in place of an answer or of its rest.
+    """An error that a server sends in place of an answer, or of the rest of an answer.
 
     `body` is the error, as JSON or text.
     """
@@ -86,12 +86,12 @@ class ServerError(Exception):
 
 def count(value: Any) -> int:
     """Return `value` if it is a count of tokens, else -1."""
-    return value if type(value) is int and 0 <= value < MOST_COUNTED else -1
+    return value if type(value) is int and 0 <= value < COUNT_LIMIT else -1
 
 
 def name(value: Any) -> str:
-    """Return `value`, shortened, if it is a string, else an empty text."""
-    return whole_characters(value)[:_MOST_NAME] if isinstance(value, str) else ""
+    """Return `value`, shortened, if it is a string; otherwise an empty text."""
+    return whole_characters(value)[:_NAME_CHARACTERS] if isinstance(value, str) else ""
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -108,12 +108,12 @@ def parsed(text: str | bytes) -> Any:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < 20 else float(digits)  # Python refuses 5000 digits
+    return int(digits) if len(digits) < 20 else float(digits)  # Python refuses to parse 5000 digits
 
 
 def whole_characters(text: str) -> str:
     """Return `text` with surrogate pairs joined, and U+FFFD for single halves."""
-    if not _HALVES.search(text):
+    if not _SURROGATES.search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -136,7 +136,7 @@ def record_of(chunk: Any) -> Record | None:
     text, thought = _parts(said.get("content") if isinstance(said, dict) else said)
     fields = mapping(said)
     text = text or _string(choice.get("text")) or _string(fields.get("refusal"))
-    # Proxies repeat the same thought under both names.
+    # Proxies send the same thought under both names: use only one.
     thought = (
         _string(fields.get("reasoning_content")) or _string(fields.get("reasoning")) or thought
     )
@@ -151,14 +151,14 @@ def record_of(chunk: Any) -> Record | None:
 def _error_in(chunk: dict[str, Any]) -> Any:
     error = chunk.get("error")
     if not error and chunk.get("object") == "error":
-        error = chunk  # vLLM of old
+        error = chunk  # old releases of vLLM
     if not error and "choices" not in chunk and isinstance(chunk.get("detail"), str | list):
         error = chunk["detail"]  # FastAPI
     return error
 
 
 def _first_choice(choices: Any) -> dict[str, Any]:
-    """Return the first choice: only one is requested, others belong to other answers."""
+    """Return the choice with index 0. Only one answer is requested; other choices are ignored."""
     found = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
     return next((one for one in found if one.get("index") in (0, None)), {})
 
@@ -184,20 +184,20 @@ def _parts(content: Any) -> tuple[str, str]:
 
 
 def _reason(value: Any) -> str:
-    """Return the reason for the end, of any type; null, false and "" do not end an answer."""
+    """Return the reason for the end as text; empty for null, false and "", which end no answer."""
     if not value:
         return ""
-    return name(value) if isinstance(value, str) else json.dumps(value)[:_MOST_NAME]
+    return name(value) if isinstance(value, str) else json.dumps(value)[:_NAME_CHARACTERS]
 
 
 def _stopped_by(choice: dict[str, Any]) -> str | None:
-    """Return the stop string as vLLM and SGLang report it; "" for an end token; else None."""
+    """Return the stop string that vLLM or SGLang reports; "" for an end token; None if unknown."""
     told = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
     return _string(told[0]) if told else None
 
 
 def _usage(value: Any) -> Usage | None:
-    """Return the counts in `value`, or None. Ollama sends zeros until the end."""
+    """Return the counts in `value`; None without counts, or with zeros, as Ollama sends first."""
     counted = mapping(value)
     prompt, output = count(counted.get("prompt_tokens")), count(counted.get("completion_tokens"))
     if prompt <= 0 and output <= 0:
@@ -243,7 +243,7 @@ class StreamReader:
         self._data: list[str] = []
         self._event = ""
         self._foreign: list[str] = []
-        """Lines outside of events, from a web page or an answer that is not streamed."""
+        """Lines that belong to no event: of a web page, or of an answer that is not streamed."""
         self._text, self._thought = _Characters(), _Characters()
         self._seen = False
         """Whether any event was read."""
@@ -266,7 +266,7 @@ class StreamReader:
     def end(self) -> Iterator[Record]:
         """Yield the records that the end of the stream completes. Raises ServerError."""
         last, self._line = bytes(self._line), bytearray()
-        with contextlib.suppress(_NoJson):  # it was cut in the middle of an event
+        with contextlib.suppress(_NoJson):  # the stream was cut in the middle of an event
             yield from self._read(last.decode("utf-8", "replace"))
             yield from self._dispatch()
         if not self._seen and (said := "\n".join(self._foreign).strip()):
@@ -290,7 +290,7 @@ class StreamReader:
             self._foreign.append(line)
 
     def _dispatch(self) -> Iterator[Record]:
-        """Yield the record of the event that a blank line ends; without data it is a keep-alive."""
+        """Yield the record of the event that a blank line ends; none if it has no data."""
         data, event = "\n".join(self._data), self._event
         self._data, self._event = [], ""
         if not data.strip() or self.over:
@@ -305,7 +305,7 @@ class StreamReader:
             chunk = parsed(data)
         except ValueError as error:
             raise _NoJson(
-                f"the server sent an event that is not JSON: {data[:_MOST_NAME]}"
+                f"the server sent an event that is not JSON: {data[:_NAME_CHARACTERS]}"
             ) from error
         if (record := record_of(chunk)) is not None:
             yield self._joined(record)
@@ -315,7 +315,7 @@ class StreamReader:
         return dataclasses.replace(record, text=text, thought=thought)
 
     def _not_streamed(self, said: str) -> Iterator[Record]:
-        """Yield the record of a response that is a whole answer; else raise its text as error."""
+        """Yield the record of an answer sent as a whole. Raises ServerError for other text."""
         try:
             value = parsed(said)
         except ValueError:
@@ -338,7 +338,7 @@ class _Characters:
         self._half = ""
 
     def joined(self, text: str) -> str:
-        """Return `text` after the half that was held back, in whole characters."""
+        """Return the half that was held back and `text`; hold back a half at the end of `text`."""
         if not text:
             return ""
         text = self._half + text

@@ -20,20 +20,20 @@ async def answer_tokens(
     answer: str,
     template: Mapping[str, Any],
 ) -> tuple[list[int], int]:
-    """Return the token ids of `prompt` followed by `answer`, and the number of those of `prompt`.
+    """Return the token ids of `prompt` and `answer` together, and the number of ids of `prompt`.
 
     `prompt` is a text, or the messages of a chat, which the server formats with the variables
-    `template`. The text of the answer is tokenized again: the ids differ from the generated ones if
-    the model wrote the text in another way than its tokenizer does. Raises Refused if the server
-    at `base_url` cannot tell.
+    `template`. The text of the answer is tokenized again; its ids differ from the generated ids if
+    the model split the text in another way than its tokenizer does. Raises Refused if the server at
+    `base_url` reports no ids.
     """
     import openai
 
     root, _, path = base_url.rstrip("/").rpartition("/")
     native = _Native(client.with_options(base_url=root if path == "v1" else base_url), model)
-    for asked in (native.vllm, native.llama_cpp):
+    for tokenize in (native.vllm, native.llama_cpp):
         try:
-            before, whole = await asked(prompt, answer, template)
+            before, whole = await tokenize(prompt, answer, template)
         except openai.APIStatusError:
             continue  # it has no such path, or refuses the parameters
         except (LookupError, TypeError, ValueError):
@@ -77,8 +77,8 @@ class _Native:
             text = prompt
         else:
             variables = {"chat_template_kwargs": dict(template)} if template else {}
-            said = await self._post("/apply-template", messages=list(prompt), **variables)
-            text = said["prompt"]
+            rendered = await self._post("/apply-template", messages=list(prompt), **variables)
+            text = rendered["prompt"]
         special = {"add_special": True, "parse_special": True}
         before = await self._ids("/tokenize", content=text, **special)
         return before, await self._ids("/tokenize", content=text + answer, **special)

@@ -1,7 +1,7 @@
 """Faster decoding on a CPU: the interface of this package (docs/explanation/cpu-decoding.md).
 
 `fast_step` returns the fastest decode step of this package that computes the same logits as the
-model's own modules. After it, `unfused_weights` lets these modules compute again. The rest of the
+model's own modules. After that, these modules must run within `unfused_weights`. The rest of the
 worker uses nothing else of this package.
 
 The package calls kernels of torch and bitsandbytes directly and reads layouts that these libraries
@@ -29,7 +29,7 @@ class FastStep(NamedTuple):
     step: Step | None
     """None if no step passed: then the model's own modules compute."""
     rejected: str
-    """The faster forms that failed, each with the reason; empty if none failed."""
+    """The faster forms that were rejected, each with the reason; empty if none was."""
 
 
 def fast_step(model: Any, fault: Callable[[Step], str], *, batches: bool = False) -> FastStep:
@@ -38,8 +38,7 @@ def fast_step(model: Any, fault: Callable[[Step], str], *, batches: bool = False
     `fault` compares a step with the model's modules and returns what is wrong with it, or an empty
     text. A form that raises an exception (for example because a library renamed an attribute) is
     rejected like a form that computes something else. If no form passes, `model` computes as
-    before. With `batches`, only forms in which `model` itself is faster are tried, since fused
-    steps decode a single prompt.
+    before. With `batches`, fused steps are not tried, because they decode a single prompt.
     """
     rejected: list[str] = []
     for name, build, undo in _FORMS[batches:]:
@@ -81,5 +80,5 @@ _FORMS: tuple[tuple[str, _Build, Callable[[Any], None]], ...] = (
     ("fused Llama steps", _fused, unfuse),
     ("direct kernel calls", _direct, _restore),
 )
-"""The forms, fastest first: name, function that builds it, function that undoes it. With the second
-form, `model` itself computes."""
+"""The forms, fastest first: name, function that builds it, function that undoes it. The second form
+makes the modules of `model` themselves faster."""

@@ -1,8 +1,8 @@
-"""Undo the fusing of weights: split the weights of a fused product among their layers again.
+"""Undo the fusing of weights: give each layer of a fused product weights of its own again.
 
 A fused product (`kernels.product` over several layers) stores the weights of these layers side by
 side, and each layer keeps a view of its part. A view of rows works like a weight of its own. A view
-of columns does not: the kernels expect contiguous columns and would read a neighbour's numbers.
+of columns does not: the kernels expect contiguous memory and would read a neighbour's numbers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 torch's packed product unpacks the weight again for every few rows. That is the fastest way for one
 row, and slow for a prompt. The layout is not documented and depends on the processor. It was read
 from `weight_to_int4pack_kernel` (ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width`
-compares the unpacked weights with those that the kernel uses; if they differ, the kernel computes.
+compares the unpacked weights with those that the kernel uses; if they differ, only the kernel is
+used.
 """
 
 from __future__ import annotations

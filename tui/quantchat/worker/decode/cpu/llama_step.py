@@ -1,8 +1,8 @@
 """The decode step of the Llama family, written out: few Python calls between the kernels.
 
 It computes the same sums in the same order and dtypes as the modules of transformers (version
-5.24), without the Python code between their kernels. Query, key and value are one product, gate and
-up another.
+5.24), without the Python code between their kernels. Query, key and value are computed as one
+product, gate and up as another.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class LlamaStep:
         self._epsilon = config.rms_norm_eps
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads
-        self._size = model.model.layers[0].self_attn.head_dim
-        self._wide = config.intermediate_size
+        self._head_size = model.model.layers[0].self_attn.head_dim
+        self._mlp_width = config.intermediate_size
         self._capacity = self._length = 0
         self._keys: list[Any] = []
         self._values: list[Any] = []
@@ -89,21 +89,21 @@ class LlamaStep:
             self._grow(end)
         cos, sin = self._cos[start:end], self._sin[start:end]
         attend = self._attend_one if count == 1 else self._attend_many
-        rotated = self._heads + self._kv_heads
+        rotated_heads = self._heads + self._kv_heads
         x = functional.embedding(ids, self._embedding)
         for block, keys, values in zip(self._blocks, self._keys, self._values, strict=True):
             if stopped is not None and stopped():
                 raise Interrupted(cache_intact=True)  # places beyond the length are ignored
             qkv = block.qkv(self._normed(x, block.before))
-            qkv = qkv.view(count, rotated + self._kv_heads, self._size)
-            turned = qkv[:, :rotated]
-            turned = turned * cos + torch.roll(turned, self._size // 2, -1) * sin
-            keys[0, :, start:end] = turned[:, self._heads :].transpose(0, 1)
-            values[0, :, start:end] = qkv[:, rotated:].transpose(0, 1)
-            seen = attend(turned[:, : self._heads], keys[:, :, :end], values[:, :, :end])
+            qkv = qkv.view(count, rotated_heads + self._kv_heads, self._head_size)
+            rotated = qkv[:, :rotated_heads]
+            rotated = rotated * cos + torch.roll(rotated, self._head_size // 2, -1) * sin
+            keys[0, :, start:end] = rotated[:, self._heads :].transpose(0, 1)
+            values[0, :, start:end] = qkv[:, rotated_heads:].transpose(0, 1)
+            seen = attend(rotated[:, : self._heads], keys[:, :, :end], values[:, :, :end])
             x = x + block.output(seen)
             gate_up = block.gate_up(self._normed(x, block.after))
-            gate, up = gate_up[:, : self._wide], gate_up[:, self._wide :]
+            gate, up = gate_up[:, : self._mlp_width], gate_up[:, self._mlp_width :]
             x = x + block.down(functional.silu(gate) * up)
         self._length = end
         return self._head(self._normed(x[-1:], self._norm))
@@ -116,7 +116,7 @@ class LlamaStep:
 
     def _attend_one(self, query: Any, keys: Any, values: Any) -> Any:
         # Heads that share a key become rows of one head, so that no key is copied.
-        rows = query.reshape(1, self._kv_heads, -1, self._size)
+        rows = query.reshape(1, self._kv_heads, -1, self._head_size)
         return functional.scaled_dot_product_attention(rows, keys, values).reshape(1, -1)
 
     def _attend_many(self, query: Any, keys: Any, values: Any) -> Any:
@@ -136,7 +136,7 @@ class LlamaStep:
 
     def _grow(self, tokens: int) -> None:
         capacity = bucket(tokens)
-        shape = (1, self._kv_heads, capacity, self._size)
+        shape = (1, self._kv_heads, capacity, self._head_size)
         for buffers in (self._keys, self._values):
             grown = [self._embedding.new_zeros(shape) for _ in self._blocks]
             for new, old in zip(grown, buffers, strict=False):
@@ -144,7 +144,7 @@ class LlamaStep:
             buffers[:] = grown
         # Once for all layers and steps. The sign of the rotation is folded into the sine.
         cos, sin = self._model.model.rotary_emb(self._embedding, torch.arange(capacity)[None])
-        half = self._size // 2
+        half = self._head_size // 2
         self._cos = cos[0, :, None].contiguous()
         self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None].contiguous()
         self._capacity = capacity

@@ -1,7 +1,4 @@
-"""Decode steps: each computes tokens after the cached ones, in its own way.
-
-All have the interface `Step`, which is all that the native loop and the tests know.
-"""
+"""Decode steps: ways to compute tokens after the cached tokens, with one interface, `Step`."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ Stopped = Callable[[], bool]
 class Interrupted(Exception):
     """Raised by a step that was stopped in the middle.
 
-    `cache_intact` says that the cache is as it was before; otherwise the cache is empty.
+    `cache_intact`: whether the cache is as it was before the step; otherwise it is empty.
     """
 
     def __init__(self, *, cache_intact: bool) -> None:
@@ -32,15 +29,15 @@ class Step(Protocol):
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
 
-        On a GPU the work is only queued. The logits are valid until the next call. If `stopped` is
-        given, for long work on a CPU, raises Interrupted between two blocks once it is true.
+        On a GPU the work is only queued. The logits are valid until the next call. `stopped` is
+        given for long work on a CPU; Interrupted is raised between two blocks once it returns True.
         """
 
     def prepare(self, first: int, last: int) -> None:
         """Prepare for steps after which the cache has `first` to `last` tokens.
 
-        The contents of the cache do not change. This is for slow work that should not delay a
-        token.
+        The contents of the cache do not change. Slow work, such as allocating memory, is done here
+        so that it does not delay a token.
         """
 
     def cut(self, tokens: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from quantchat.common.triton_needs import lacking_to_build
+from quantchat.common.triton_needs import compiler_problem
 from quantchat.worker.decode.steps.static import StaticStep
 
 
@@ -34,7 +34,7 @@ class CompiledStep(StaticStep):
 def missing_compiler(device: Any) -> str:
     """Return why nothing can be compiled for `device`, or an empty text."""
     if device.type != "cpu":
-        return lacking_to_build()
+        return compiler_problem()
     from torch._inductor import cpp_builder, exc
 
     try:

@@ -1,4 +1,4 @@
-"""A decode step by the model's own modules, over a cache that grows in steps."""
+"""A decode step by the model's own modules, with a cache that grows in steps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EagerStep:
         if self._positions:
             more[self._positions] = torch.arange(before, after, device=tokens.device).unsqueeze(0)
         try:
-            with torch.inference_mode(), _asked_between_blocks(self._model, stopped):
+            with torch.inference_mode(), _stop_between_blocks(self._model, stopped):
                 output = self._model(
                     input_ids=tokens,
                     **more,
@@ -72,7 +72,7 @@ class EagerStep:
         """Drop the KV cache and free its memory."""
         self.cache = self._new_cache()
         self._length = 0
-        release(self._model.device)
+        release_unused(self._model.device)
 
     def kv_bytes(self) -> int:
         """Return the bytes allocated for the KV cache."""
@@ -80,20 +80,20 @@ class EagerStep:
 
 
 class _Stop(Exception):
-    """Leaves a model's forward pass."""
+    """Ends a model's forward pass early."""
 
 
-def _asked_between_blocks(model: Any, stopped: Stopped | None) -> AbstractContextManager[None]:
-    """Call `stopped` before each block of `model`; _Stop leaves the forward pass if it is true."""
+def _stop_between_blocks(model: Any, stopped: Stopped | None) -> AbstractContextManager[None]:
+    """While the context lasts, raise _Stop before a block of `model` once `stopped` is true."""
     if stopped is None:
         return nullcontext()
-    asked = stopped
+    must_stop = stopped
 
-    def ask() -> None:
-        if asked():
+    def check() -> None:
+        if must_stop():
             raise _Stop
 
-    return before_each_block(model, ask)
+    return before_each_block(model, check)
 
 
 @contextmanager
@@ -115,8 +115,8 @@ def before_each_block(model: Any, call: Callable[[], None]) -> Iterator[None]:
             hook.remove()
 
 
-def release(device: Any) -> None:
-    """Give memory that torch's allocator has reserved but does not use back to the device."""
+def release_unused(device: Any) -> None:
+    """Return memory that torch's allocator has reserved but does not use to the device."""
     if device.type == "cuda":
         import torch
 

@@ -1,8 +1,8 @@
 """The static step as a CUDA graph: captured once, then replayed with one launch.
 
-It is captured without Dynamo, so that the kernels of bitsandbytes and GPTQModel are included
-unchanged. There is one graph for each allocated length of the cache; a capture takes a fraction of
-a second.
+The capture works without Dynamo (torch.compile), so that the kernels of bitsandbytes and GPTQModel
+are included unchanged. There is one graph for each allocated length of the cache; a capture takes a
+fraction of a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ captured on another stream would lack them."""
 
 
 class GraphStep(StaticStep):
-    """Replays the captured step. Dropping the cache keeps its buffers, which the graphs address.
+    """Replays the captured step. `forget` keeps the cache's buffers, because graphs address them.
 
     Each of `norms` is captured as one kernel (see `decode.norms`). Raises Refused if a graph is not
     possible.
@@ -66,7 +66,7 @@ class GraphStep(StaticStep):
         """Grow the cache once, and capture a graph for each length that the answer may have.
 
         Otherwise a token would wait a tenth of a second or more for a capture. If memory is short,
-        nothing is prepared: the answer may be short.
+        nothing is prepared, because the answer may turn out short.
         """
         layers = self.cache.layers
         if not layers[0].is_initialized:
@@ -76,7 +76,7 @@ class GraphStep(StaticStep):
                 for layer in layers:
                     layer.reserve(last)
                 self._detect_moves()
-                # This place in the cache is empty, because the prompt's tokens come before it.
+                # Captures write to this place, which is empty: the prompt's tokens come before it.
                 self._position.fill_(first - 1)
                 with self._writing_to_position():
                     for window in buckets(first, last):
@@ -92,8 +92,8 @@ class GraphStep(StaticStep):
 
     def _moved(self) -> None:
         self._graphs.clear()
-        # A new pool: workspaces of libraries, or logits in use, may still lie in the old one, and
-        # torch asserts that such a pool is not shared.
+        # The old pool may still hold workspaces of libraries, or logits in use, and torch asserts
+        # that such a pool is not shared.
         self._pool = torch.cuda.graph_pool_handle()
 
     def _decode(self, window: int) -> Any:
@@ -102,7 +102,7 @@ class GraphStep(StaticStep):
         return logits
 
     def _graph(self, window: int) -> tuple[Any, Any]:
-        """Return the graph over the first `window` places, and its logits; capture it if needed."""
+        """Return the graph for the first `window` places of the cache, and the logits it writes."""
         if window not in self._graphs:
             self._graphs[window] = self._capture(window)
         return self._graphs[window]
@@ -117,9 +117,10 @@ class GraphStep(StaticStep):
         places = torch.arange(window, device=self._position.device)
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            for _ in range(_BEFORE_CAPTURE - 1):  # the same token to the same place each time
+            # Each of these steps writes the same token to the same place.
+            for _ in range(_BEFORE_CAPTURE - 1):
                 self._forward(places)
-            with _never_waiting():
+            with _no_host_wait():
                 self._forward(places)
         before = torch.cuda.current_stream()
         before.wait_stream(self._stream)
@@ -136,8 +137,8 @@ class GraphStep(StaticStep):
 
 
 @contextlib.contextmanager
-def _never_waiting() -> Iterator[None]:
-    """Refuse code that makes the host wait for the device, as LLM.int8() does for outliers."""
+def _no_host_wait() -> Iterator[None]:
+    """Raise Refused if code makes the host wait for the device, as LLM.int8() does for outliers."""
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -147,7 +148,7 @@ def _never_waiting() -> Iterator[None]:
             raise
         raise Refused(
             "unsupported",
-            'decode = "graph" is not possible: a kernel of the model makes the host wait for it',
+            'decode = "graph" is not possible: a kernel makes the host wait for the GPU',
             'use decode = "eager"',
         ) from error
     finally:

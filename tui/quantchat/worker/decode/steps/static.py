@@ -38,7 +38,8 @@ class StaticStep(EagerStep):
         self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
         self._buffers: list[tuple[int, int]] = []
-        """Address and length of each layer's keys at the last step; values move with keys."""
+        """Address and length of each layer's keys at the last step. The values move with the
+        keys."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -89,11 +90,11 @@ class StaticStep(EagerStep):
             self._buffers = buffers
 
     def _moved(self) -> None:
-        """Handle that the buffers of the cache have moved or grown since the last step."""
+        """React to a move of the cache's buffers; nothing to do here."""
 
     def _forward(self, places: Any) -> Any:
-        # A mask to be added to the scores, in their dtype: each layer would convert a boolean mask
-        # with three kernels.
+        # A mask that is added to the attention scores, in their dtype: a boolean mask would cost
+        # each layer three kernels for its conversion.
         mask = torch.zeros(places.shape, dtype=self._model.dtype, device=places.device)
         mask = mask.masked_fill(places > self._position, float("-inf"))
         output = self._model(
