@@ -62,10 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set what all tests and the programs that they start inherit.
 
     OpenMP computes in one thread, however many are asked for: two test processes with a worker or
-    two each share two cores, and threads that wait for each other spin. And Ctrl+C and SIGHUP are
+    two each share two cores, and threads that wait for each other spin. torch must not ask for more threads than that: see
+    `compute_threads`. And Ctrl+C and SIGHUP are
     enabled where they are ignored, as in a background job or under nohup: tests send them.
     """
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", os.environ["OMP_THREAD_LIMIT"])
     if _only_fast(config):
         settings.load_profile("fast")
     for number, handler in (

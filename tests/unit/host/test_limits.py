@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantchat.host import limits
-from quantchat.host.limits import CpuThrottling, MemoryLimits, UsableMemory, usable_cpus
+from quantchat.host.limits import (
+    CpuThrottling,
+    MemoryLimits,
+    UsableMemory,
+    compute_threads,
+    usable_cpus,
+)
 from quantchat.session.requests import threads_for
 from quantchat.system.host import Host
 
@@ -115,8 +121,16 @@ def test_a_container_sees_its_own_cgroup_as_the_root(tmp_path: Path) -> None:
 
 def test_a_pair_of_workers_shares_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for cpus, alone, together in ((1, 1, 1), (2, 2, 1), (5, 5, 2)):
-        monkeypatch.setattr("quantchat.session.requests.usable_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("quantchat.session.requests.compute_threads", lambda cpus=cpus: cpus)
         assert (threads_for(1), threads_for(2)) == (alone, together)
+
+
+def test_no_more_threads_are_asked_for_than_openmp_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN leaves the part of a thread that is not started uncomputed."""
+    monkeypatch.setattr("quantchat.host.limits.usable_cpus", lambda: 4)
+    for limit, threads in (("", 4), ("1", 1), ("3", 3), ("9", 4), ("0", 1), ("two", 4)):
+        monkeypatch.setenv("OMP_THREAD_LIMIT", limit)
+        assert compute_threads() == threads, limit
 
 
 # ------------------------------------------------------------ memory

@@ -156,7 +156,7 @@ async def test_its_libraries_take_no_more_cpus_than_it_may_use(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if own:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
-    monkeypatch.setattr("quantchat.host.worker_process.usable_cpus", lambda: 3)
+    monkeypatch.setattr("quantchat.host.worker_process.compute_threads", lambda: 3)
     found = await surroundings(Place("test"))
     assert found["OMP_NUM_THREADS"] == (own or "3")
 

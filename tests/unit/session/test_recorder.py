@@ -15,7 +15,7 @@ import pytest
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
 from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
-from quantchat.host.limits import usable_cpus
+from quantchat.host.limits import compute_threads
 from quantchat.profile.model import Generation, Profile
 from quantchat.session import live_variant
 from quantchat.session.comparison import Comparison
@@ -107,7 +107,7 @@ async def test_a_turn_is_recorded_token_by_token(tmp_path: Path) -> None:
     assert first.request is not None
     assert first.request.sampling == Sampling(temperature=0.5, seed=7)
     assert (first.request.system, first.request.messages) == ("Be brief.", 2)
-    assert first.request.threads == max(1, usable_cpus() // 2)
+    assert first.request.threads == max(1, compute_threads() // 2)
 
 
 async def test_what_ran_is_recorded(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,6 +37,16 @@ def usable_cpus(root: Path = _ROOT) -> int:
     quotas = [_quota(folder) for folder in _levels("cpu", root)]
     limits = [len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]
     return max(1, min(limits))
+
+
+def compute_threads() -> int:
+    """Return how many threads a library may compute with: `usable_cpus`, or OMP_THREAD_LIMIT.
+
+    Where OpenMP starts fewer threads than it was asked for, oneDNN leaves the other threads' part
+    of a result uncomputed, and says nothing (torch 2.13, bfloat16). So no more are asked for.
+    """
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    return max(1, min(usable_cpus(), int(limit) if limit.isdecimal() else sys.maxsize))
 
 
 class MemoryLimits:

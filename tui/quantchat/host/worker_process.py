@@ -22,7 +22,7 @@ from typing import IO, Protocol
 from quantchat import paths
 from quantchat.errors import UserError
 from quantchat.files import read_tail
-from quantchat.host.limits import usable_cpus
+from quantchat.host.limits import compute_threads
 from quantchat.host.logs import new_log
 from quantchat.host.process_group import kill_all
 from quantchat.host.scratch import Scratch, sweep_once
@@ -268,7 +268,7 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
         **_folders(),
         # OpenMP considers the affinity but no CPU quota. This value is for loading and for jobs;
         # each generation request sets its own number of threads.
-        "OMP_NUM_THREADS": str(usable_cpus()),
+        "OMP_NUM_THREADS": str(compute_threads()),
     }
     if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # torch prefers the newer name
         environment["PYTORCH_ALLOC_CONF"] = older

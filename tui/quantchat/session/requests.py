@@ -6,7 +6,7 @@ from typing import Any
 
 from quantchat.checkpoints.maker import Prepared
 from quantchat.engines.registry import engine_of
-from quantchat.host.limits import usable_cpus
+from quantchat.host.limits import compute_threads
 from quantchat.profile.model import AnyVariant, Generation
 from quantchat.wire.messages import Generate, Load, Message, Sampling
 
@@ -72,4 +72,4 @@ def single_prompt_request(
 
 def threads_for(decoding: int) -> int:
     """Return the CPU threads for each of `decoding` workers, which share the usable CPUs."""
-    return max(1, usable_cpus() // decoding)
+    return max(1, compute_threads() // decoding)
