@@ -45,6 +45,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"QUANTCHAT_{name}", str(tmp_path / name.lower()))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    # Of the whole process, which in a test runs many commands.
+    monkeypatch.setattr("quantchat.host.signals._asked_to_stop", False)
 
 
 @pytest.fixture
@@ -62,9 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set what all tests and the programs that they start inherit.
 
     OpenMP computes in one thread, however many are asked for: two test processes with a worker or
-    two each share two cores, and threads that wait for each other spin. torch must not ask for more threads than that: see
-    `compute_threads`. And Ctrl+C and SIGHUP are
-    enabled where they are ignored, as in a background job or under nohup: tests send them.
+    two each share two cores, and threads that wait for each other spin. torch must not ask for
+    more threads than that: see `compute_threads`. And Ctrl+C and SIGHUP are enabled where they are
+    ignored, as in a background job or under nohup: tests send them.
     """
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     os.environ.setdefault("OMP_NUM_THREADS", os.environ["OMP_THREAD_LIMIT"])

@@ -142,6 +142,7 @@ def test_energy_that_varies_is_told() -> None:
 def test_each_figure_with_an_interval_is_judged() -> None:
     sampled = {one.title for one in figures.FIGURES if isinstance(one, AnswerFigure)}
     # TPOT is the inverse of the throughput, and prefill the most of TTFT. The slowest gaps of an
-    # answer vary on any machine, and its length and thoughts are the model's.
+    # answer vary on any machine, and its length, thoughts and accepted drafts are the model's.
     others = {"TPOT", "prefill throughput", "ITL p95", "ITL p99", "answer length", "TTFA"}
+    others |= {"draft acceptance", "mean acceptance length"}
     assert sampled - others == {one.title for one in FIGURES}

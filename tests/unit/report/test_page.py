@@ -109,7 +109,7 @@ def test_contended_figures_say_so(tmp_path: Path) -> None:
 
 def test_a_chat_is_told_without_ratios() -> None:
     text = inert(page(snapshot())).text
-    assert "a chat: each figure is of one answer" in text
+    assert "a chat: each figure is of a single answer" in text
     assert "What is the capital of France?" in text
     assert "B against A" not in text
 

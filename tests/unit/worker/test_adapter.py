@@ -303,7 +303,7 @@ def test_merged_or_beside_and_never_both() -> None:
     ("keys", "said"),
     [
         ({"engine": "transformers"}, "merge_adapter needs an `adapter`"),
-        ({"engine": "gptq", "adapter": "org/l"}, "for a model that is quantized here"),
+        ({"engine": "gptq", "adapter": "org/l"}, "needs a model that is quantized here"),
         (
             {"engine": "transformers", "adapter": "org/l", "gguf_file": "m.gguf"},
             "and does not work with gguf_file",

@@ -80,6 +80,7 @@ class Nf4(torch.nn.Module):  # type: ignore[misc]
         out, inputs = dense.weight.shape
         layer = nn.Linear4bit(inputs, out, bias=False, quant_type="nf4")
         layer.weight = nn.Params4bit(dense.weight.data, requires_grad=False, quant_type="nf4")
+        layer.support_avx512bf16_for_cpu = False
         return layer.to("cpu").eval()
 
 

@@ -41,8 +41,11 @@ def test_experts_under_bitsandbytes(tmp_path: Path) -> None:
     assert 14 < found.bits_per_weight < 16
 
 
-def test_a_dense_model_under_bitsandbytes_is_as_promised(tmp_path: Path) -> None:
-    found = resolved("bitsandbytes", tiny_folder(tmp_path, vocab_size=97), NF4)
+@pytest.mark.parametrize("width", [96, 120, 128])
+def test_a_dense_model_under_bitsandbytes_is_as_promised(tmp_path: Path, width: int) -> None:
+    """So are layers whose width keeps them from being repacked on a processor with AVX512-BF16."""
+    folder = tiny_folder(tmp_path, vocab_size=97, intermediate_size=width)
+    found = resolved("bitsandbytes", folder, NF4)
     assert found.not_as_promised == "" and 4.5 < found.bits_per_weight < 8
 
 

@@ -98,7 +98,7 @@ def test_more_is_read_where_tokens_are_long(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_with_what_to_do() -> None:
     with pytest.raises(Refused, match="takes 8") as caught:
         check(Tokens([1] * 100, None), Windows(16, 16), 8)
-    assert caught.value.failure.hint == "--window 8"
+    assert caught.value.failure.hint == "use --window 8"
     with pytest.raises(Refused, match="less than one window"):
         check(Tokens([1] * 15, None), Windows(16, 16), 1024)
 

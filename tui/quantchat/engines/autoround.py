@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import model_validator
-
 from quantchat.engines.engine import Method
 from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel, gptq_layer
 from quantchat.engines.quantize import QuantizeAutoRound
@@ -27,14 +25,6 @@ class AutoRound(WithKernel):
     """What loads the model."""
     quantize: QuantizeAutoRound | None = None
     """If present, the model is quantized first, and the checkpoint is cached."""
-
-    @model_validator(mode="after")
-    def _merges_before_it_is_quantized(self) -> AutoRound:
-        if self.merge_adapter and self.quantize is None:
-            raise ValueError(
-                "merge_adapter needs a model that is quantized here, with [variants.quantize]"
-            )
-        return self
 
 
 class _Engine(GptqModelEngine[AutoRound]):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import model_validator
-
 from quantchat.engines.engine import Method
 from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel
 from quantchat.engines.quantize import QuantizeAwq
@@ -20,15 +18,6 @@ class Awq(WithKernel):
     """What loads the model."""
     quantize: QuantizeAwq | None = None
     """If present, the model is quantized first, and the checkpoint is cached."""
-
-    @model_validator(mode="after")
-    def _merges_before_it_is_quantized(self) -> Awq:
-        if self.merge_adapter and self.quantize is None:
-            raise ValueError(
-                "merge_adapter needs a model that is quantized here, with [variants.quantize];"
-                " remove merge_adapter to apply the adapter at run time"
-            )
-        return self
 
 
 class _Engine(GptqModelEngine[Awq]):

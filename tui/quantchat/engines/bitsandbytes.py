@@ -81,7 +81,9 @@ class _Engine(OnLoad[BitsAndBytes]):
     ) -> tuple[int, Mapping[str, int]]:
         if spec.quant_type == "int8":
             return tensor.elements, {"scales": 4 * tensor.shape[0]}
-        overhead = _four_bit_overhead(tensor.elements, spec.double_quant, on_cpu_kernel)
+        # A layer of other widths cannot be repacked.
+        repacked = on_cpu_kernel and tensor.shape[0] % 32 == 0 and tensor.shape[1] % 64 == 0
+        overhead = _four_bit_overhead(tensor.elements, spec.double_quant, repacked)
         return divide_up(tensor.elements, 2), overhead
 
     def left_unquantized(
@@ -89,8 +91,6 @@ class _Engine(OnLoad[BitsAndBytes]):
     ) -> str:
         if str(files.config.get("model_type")) in _OWN_LINEARS:
             return "layers of its own classes"
-        if on_cpu_kernel and spec.quant_type != "int8" and tensor.shape[0] % 32:
-            return "layers whose width is not a multiple of 32"
         return ""
 
 

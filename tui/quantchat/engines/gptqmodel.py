@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quantchat.engines.engine import Engine, Table
 from quantchat.engines.variant import TakesAdapter, VariantBase
@@ -30,7 +30,7 @@ from quantchat.wire.library import FolderReader, Library
 
 
 class WithKernel(TakesAdapter):
-    """The keys of an engine that loads with GPTQModel."""
+    """The keys of an engine that loads with GPTQModel, and of which `quantize` is a table."""
 
     kernel: str = Field(
         "auto",
@@ -39,6 +39,15 @@ class WithKernel(TakesAdapter):
     )
     """GPTQModel's name of a kernel: marlin, exllama_v2, triton, torch, … `auto`: on a GPU the first
     of these that supports the checkpoint and can be compiled; on a CPU GPTQModel chooses."""
+
+    @model_validator(mode="after")
+    def _merges_before_it_is_quantized(self) -> WithKernel:
+        if self.merge_adapter and self.calibration_table is None:
+            raise ValueError(
+                "merge_adapter needs a model that is quantized here, with [variants.quantize];"
+                " remove merge_adapter to apply the adapter at run time"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class OnLoad(Engine[Table]):
     ) -> str:
         """Return why the library leaves a layer unquantized; empty if it quantizes the layer.
 
-        The reason names the kind of layers, e.g. `layers whose width is not a multiple of 32`.
+        The reason names the kind of layers, e.g. `layers whose width is not a multiple of 16`.
         """
         return ""
 

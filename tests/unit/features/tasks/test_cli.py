@@ -141,6 +141,6 @@ def test_without_the_harness_nothing_is_made(
 def test_a_folder_of_tables_has_one_of_tasks(tmp_path: Path) -> None:
     snapshot = store.load(Path(saved(tmp_path, "=Tasks")))
     rows = tables([("s.json", snapshot)])["tasks.csv"].decode().splitlines()
-    assert rows[1] == "s.json,bf16,reference,letters,1,0,8,acc,none,0.5,0.1,,,,"
+    assert rows[1] == "s.json,bf16,reference,letters,1,0,8,acc,none,0.5,0.1,,,,,8"
     assert rows[2].startswith("s.json,GPTQ,variant,letters,1,0,8,acc,none,0.5,0.1,1,1,1.0,0.48")
     assert "tasks.csv" not in tables([("s.json", scored())])

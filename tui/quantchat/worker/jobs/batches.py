@@ -36,7 +36,7 @@ def run(job: BatchJob, report: Report) -> BatchResult:
         raise Refused(
             "unsupported",
             f"quantchat cannot decode batches with the engine {job.load.engine}",
-            'start llama-server with the model, and load-test it: engine = "openai"',
+            "start llama-server with the model, and load-test that server",
         )
     needed = job.prompt_tokens + job.output_tokens
     if needed > loaded.context_length:

@@ -21,9 +21,9 @@ from quantchat.worker.model.tokenizer import fast_tokenizer
 
 UNUSED = (*SCIENCE, "torchao")
 
-_CPU_BLOCK = 32
-"""If bitsandbytes repacks weights for AVX512-BF16, the number of outputs of a 4-bit layer must be a
-multiple of this (`_convert_weight_packed_for_cpu`)."""
+_REPACKED = (32, 64)
+"""For AVX512-BF16 bitsandbytes repacks 4-bit weights, which fails unless the numbers of outputs and
+inputs are multiples of these (0.50, `_convert_weight_packed_for_cpu`)."""
 
 _NOT_QUANTIZED = "not quantized"
 
@@ -36,7 +36,6 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """
     with compiled_when_called():
         import bitsandbytes
-    import torch
     from transformers import AutoConfig, BitsAndBytesConfig
 
     device = device_for(command)
@@ -54,14 +53,8 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         _check_quantized(quantized, command.options)
         quantization = None
     else:
-        from bitsandbytes.functional import has_avx512bf16
-
-        packs = command.options["quant_type"] != "int8" and device == "cpu" and has_avx512bf16()
         skipped, note = modules_in_full_precision(
-            without_weights(command, config),
-            lambda layer: (
-                packs and type(layer) is torch.nn.Linear and layer.out_features % _CPU_BLOCK > 0
-            ),
+            without_weights(command, config), lambda layer: False
         )
         quantization.llm_int8_skip_modules = skipped
     model = load_model(
@@ -70,6 +63,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
         dtype=dtype,
         **({} if quantization is None else {"quantization_config": quantization}),
     )
+    _unpack_odd_widths(model, bitsandbytes.nn)
     kernel = _kernel(model, bitsandbytes.nn)
     note = _nothing_quantized(model, kernel) or note
     bits = 8 if command.options["quant_type"] == "int8" else 4
@@ -105,6 +99,15 @@ def _check_quantized(quantized: Any, options: dict[str, Any]) -> None:
             f"the checkpoint is {kind}, but the variant has quant_type = {options['quant_type']!r}",
             f'write quant_type = "{kind}", or name the unquantized model',
         )
+
+
+def _unpack_odd_widths(model: Any, nn: Any) -> None:
+    """Have 4-bit layers that cannot be repacked computed as on a processor without AVX512-BF16."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear4bit):
+            outputs, inputs = _REPACKED
+            if layer.out_features % outputs or layer.in_features % inputs:
+                layer.support_avx512bf16_for_cpu = False
 
 
 def _kernel(model: Any, nn: Any) -> str:

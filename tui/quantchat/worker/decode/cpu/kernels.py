@@ -192,16 +192,15 @@ def _packed_4bit(layers: Sequence[Any]) -> Product | None:
 
 
 class _Unpacked4Bit:
-    """bitsandbytes without AVX512-BF16 (as in 0.50), which unpacks the weight for each product.
+    """bitsandbytes without its AVX512-BF16 layout (as in 0.50): unpacks a weight for each product.
 
-    If the processor has no fast bfloat16, this class unpacks to float32: that takes less than half
+    Unless the processor has fast bfloat16, this class unpacks to float32: that takes less than half
     the time, and the product is faster too.
     """
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
         self._bias = _bias([layer])
-        self._dtype = torch.bfloat16 if NATIVE_BF16 else torch.float32
 
     @classmethod
     def of(cls, layers: Sequence[Any]) -> Product | None:
@@ -218,10 +217,12 @@ class _Unpacked4Bit:
             absmax = state.offset + torch.ops.bitsandbytes.dequantize_blockwise(
                 absmax, inner.absmax, inner.code, inner.blocksize, torch.float32
             )
+        fast = NATIVE_BF16 and rows.dtype == torch.bfloat16
+        dtype = torch.bfloat16 if fast else torch.float32
         matrix = torch.ops.bitsandbytes.dequantize_4bit(
-            weight.data, absmax, state.blocksize, state.quant_type, state.shape, self._dtype
+            weight.data, absmax, state.blocksize, state.quant_type, state.shape, dtype
         )
-        out = functional.linear(rows.to(self._dtype), matrix).to(rows.dtype)
+        out = functional.linear(rows.to(dtype), matrix).to(rows.dtype)
         return out if self._bias is None else out.add_(self._bias)
 
 
