@@ -110,7 +110,7 @@ async def test_a_against_a_on_the_screen(setup: Setup) -> None:
         await run.answered()
         await run.pilot.press("ctrl+circumflex_accent")
         await see(run.pilot, "together")
-        await see(run.pilot, "Against itself, one at a time")
+        await see(run.pilot, "Compared with itself, one at a time")
         await run.pilot.press("escape")
-        await see_gone(run.pilot, "Against itself, one at a time")
+        await see_gone(run.pilot, "Compared with itself, one at a time")
         assert not run.comparison.busy

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from fakes.printed_document import printed
-from quantchat.checkpoints.cache import CheckpointCache, Entry, Site, State
+from quantchat.checkpoints.cache import BuildFolders, CheckpointCache, Entry, State
 from quantchat.cli import main
 from quantchat.cli.cache import cache_table
 
@@ -27,7 +27,7 @@ def folder(own_folders: None, tmp_path: Path) -> Path:
     folder = tmp_path / "cache" / "checkpoints"
     cache = CheckpointCache(folder)
 
-    async def build(site: Site) -> dict[str, Any]:
+    async def build(site: BuildFolders) -> dict[str, Any]:
         (site.output / "model.safetensors").write_bytes(b"w" * 5000)
         return {}
 
@@ -144,7 +144,7 @@ def test_what_was_stopped_is_kept_listed_and_removed(folder: Path, capsys: Captu
     cache = CheckpointCache(folder)
     found: list[list[str]] = []
 
-    async def build(site: Site) -> dict[str, Any]:
+    async def build(site: BuildFolders) -> dict[str, Any]:
         found.append([f.name for f in site.unfinished.iterdir()])
         (site.output / "model.safetensors").write_bytes(b"w" * 5000)
         (site.unfinished / "layer-1").write_bytes(b"half" * 2000)

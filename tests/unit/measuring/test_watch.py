@@ -24,7 +24,7 @@ from quantchat.measuring.rounds import TRIES, Plan, Task
 from quantchat.measuring.watch import CHECK_S, FREQUENCY_EVERY_S, LATE_S, LEAST_READINGS, Watch
 from quantchat.snapshot import store
 from quantchat.system import disturbance
-from quantchat.system.disturbance import CpuClock, CpuFrequency, CpuTime, busiest, stopped
+from quantchat.system.disturbance import CpuClock, CpuFrequency, CpuTime, busiest, stopped_processes
 from quantchat.system.sampler import DeviceSampler
 from unit.measuring.test_rounds import opened
 
@@ -88,11 +88,11 @@ async def test_a_worker_that_is_stopped_is_seen(asleep: subprocess.Popen[bytes])
     assert found == []
     with watch.turn(1) as found:
         asleep.send_signal(signal.SIGSTOP)
-        await until(lambda: stopped([asleep.pid]))
+        await until(lambda: stopped_processes([asleep.pid]))
         watch.check(1.5)
         watch.check(0.4)
         asleep.send_signal(signal.SIGCONT)
-        await until(lambda: not stopped([asleep.pid]))
+        await until(lambda: not stopped_processes([asleep.pid]))
         watch.check(CHECK_S)
     assert found == ["B: its worker was stopped for about 1.9 s"]
 

@@ -15,7 +15,7 @@ from fakes import fake_hub
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.openai_server import FakeServer
 from quantchat import paths
-from quantchat.checkpoints.cache import CheckpointCache, Site
+from quantchat.checkpoints.cache import BuildFolders, CheckpointCache
 from quantchat.cli import main
 from quantchat.console import opening
 from quantchat.engines import registry
@@ -241,7 +241,7 @@ def test_what_making_costs_is_told_before_it_is_asked(
 
 
 async def test_the_time_goes_by_the_last_one_made_here(llama: Path, tmp_path: Path) -> None:
-    async def build(site: Site) -> dict[str, object]:
+    async def build(site: BuildFolders) -> dict[str, object]:
         (site.output / "model.safetensors").write_bytes(b"x" * 1000)
         return {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.checkpoints import built_results, verify
 from quantchat.checkpoints.built_results import calibration_used
-from quantchat.checkpoints.cache import MADE, CheckpointCache, Site, read_built
+from quantchat.checkpoints.cache import MADE, BuildFolders, CheckpointCache, read_built
 from quantchat.checkpoints.calibration_coverage import shortage
 from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.fetch import SMOLLM2, Wheel
@@ -186,15 +186,15 @@ class CheckpointBuilder:
         def report(done: int, total: int, detail: str) -> None:
             on_progress(Progress(stage.title, done, total, detail))
 
-        async def build(site: Site) -> dict[str, object]:
+        async def build(folders: BuildFolders) -> dict[str, object]:
             self._check_room(stage.room(needs))
             report(0, 0, "")
             return await stage.build(
                 BuildContext(
                     needs,
-                    site.output,
-                    site.scratch,
-                    site.unfinished,
+                    folders.output,
+                    folders.scratch,
+                    folders.unfinished,
                     report,
                     self._start,
                     self._threads,

@@ -60,7 +60,7 @@ class BuiltCheckpoint:
 
 
 @dataclass(frozen=True)
-class Site:
+class BuildFolders:
     """The folders of one build; the content of `output` at the end becomes the artifact."""
 
     output: Path
@@ -121,7 +121,7 @@ class CheckpointCache:
     async def make(
         self,
         name: str,
-        build: Callable[[Site], Awaitable[dict[str, object]]],
+        build: Callable[[BuildFolders], Awaitable[dict[str, object]]],
         *,
         inputs: dict[str, object],
         versions: dict[str, str],
@@ -142,12 +142,12 @@ class CheckpointCache:
             part = paths.private(self._parts / f"{name}.{uuid.uuid4().hex[:8]}")
             unfinished = paths.private(self._unfinished / name)
             try:
-                site = Site(
+                folders = BuildFolders(
                     paths.private(part / "output"), paths.private(part / "scratch"), unfinished
                 )
                 began = time.monotonic()
-                result = await build(site)
-                files = await asyncio.to_thread(_make_durable, site.output)
+                result = await build(folders)
+                files = await asyncio.to_thread(_make_durable, folders.output)
                 made = BuiltCheckpoint(
                     schema=SCHEMA,
                     inputs=inputs,
@@ -157,8 +157,8 @@ class CheckpointCache:
                     seconds=round(time.monotonic() - began, 1),
                     finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 )
-                _write(site.output / MADE, json.dumps(asdict(made), indent=1) + "\n")
-                made_at = self._publish(site.output, part, name)
+                _write(folders.output / MADE, json.dumps(asdict(made), indent=1) + "\n")
+                made_at = self._publish(folders.output, part, name)
                 unfinished.rename(part / "unfinished")
                 return made_at
             finally:

@@ -16,7 +16,7 @@ class SingleFlight(Generic[T]):
     """The running tasks by key, each with its waiting callers."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, _Shared[T]] = {}
+        self._running: dict[str, _Shared[T]] = {}
 
     async def join(
         self,
@@ -30,17 +30,17 @@ class SingleFlight(Generic[T]):
         progress at once. A cancelled caller stops waiting. When no caller is waiting any more, the
         task is cancelled, and this call waits until the task has ended.
         """
-        shared = self._under_way.get(key)
+        shared = self._running.get(key)
         if shared is None:
-            shared = self._under_way[key] = _Shared(begin)
-        place = shared.enter(on_progress)
+            shared = self._running[key] = _Shared(begin)
+        number = shared.add_listener(on_progress)
         try:
             return await asyncio.shield(shared.task)
         finally:
-            shared.leave(place)
-            if not shared.listeners and self._under_way.get(key) is shared:
+            shared.remove_listener(number)
+            if not shared.listeners and self._running.get(key) is shared:
                 # Delete first: a new caller must not join a task that is being cancelled.
-                del self._under_way[key]
+                del self._running[key]
                 await shared.end()
 
 
@@ -49,24 +49,24 @@ class _Shared(Generic[T]):
         self.listeners: dict[int, OnProgress] = {}
         self._latest: Progress | None = None
         self._entered = 0
-        self.task: asyncio.Task[T] = asyncio.ensure_future(begin(self._tell))
+        self.task: asyncio.Task[T] = asyncio.ensure_future(begin(self._report))
 
-    def enter(self, listener: OnProgress) -> int:
+    def add_listener(self, listener: OnProgress) -> int:
         self._entered += 1
         self.listeners[self._entered] = listener
         if self._latest is not None:
             listener(self._latest)
         return self._entered
 
-    def leave(self, place: int) -> None:
-        del self.listeners[place]
+    def remove_listener(self, number: int) -> None:
+        del self.listeners[number]
 
     async def end(self) -> None:
         """Cancel the task if it is still running; wait for its end and ignore its result."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         self._latest = progress
         for listener in list(self.listeners.values()):
             listener(progress)

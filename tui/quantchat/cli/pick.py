@@ -223,6 +223,6 @@ def status_of(found: PickRecord) -> int:
     """Return the exit status of the decision."""
     chosen = found.of(found.recommended) if found.recommended else None
     if chosen is not None:
-        return 0 if chosen.certain else UNDECIDED
-    left = [one for one in found.candidates if not one.dropped and not one.fails]
+        return 0 if chosen.meets_limits else UNDECIDED
+    left = [one for one in found.candidates if not one.dropped and not one.misses_limit]
     return UNDECIDED if left else NONE_MEETS

@@ -18,7 +18,13 @@ from statistics import median
 from quantchat.host.limits import CpuThrottling
 from quantchat.host.watchdog import checking
 from quantchat.session.live_variant import LiveVariant
-from quantchat.system.disturbance import CpuClock, CpuFrequency, busiest, stopped, suspended_s
+from quantchat.system.disturbance import (
+    CpuClock,
+    CpuFrequency,
+    busiest,
+    stopped_processes,
+    suspended_s,
+)
 from quantchat.wire.variant import SERVER
 
 CHECK_S = 0.1
@@ -119,7 +125,7 @@ class Watch:
             if (mhz := self.frequency.mhz()) is not None:
                 self._mhz.append(mhz)
         labels = {one.pid: one.label for one in self.sides if one.pid is not None}
-        for pid in stopped(labels):
+        for pid in stopped_processes(labels):
             label = labels[pid]
             self._stopped_s[label] = self._stopped_s.get(label, 0.0) + seconds
 

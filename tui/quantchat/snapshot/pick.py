@@ -81,12 +81,12 @@ class CandidateRecord(Record):
     """Whether no other candidate is at least as good in memory, speed and KLD and better in one."""
 
     @property
-    def fails(self) -> bool:
+    def misses_limit(self) -> bool:
         """Return whether a limit is shown to be missed."""
         return any(one.outcome == "shown otherwise" for one in self.limits)
 
     @property
-    def certain(self) -> bool:
+    def meets_limits(self) -> bool:
         """Return whether every limit is shown to be met."""
         return all(one.outcome == "shown" for one in self.limits)
 

@@ -120,7 +120,7 @@ def suspended_s() -> float:
     return time.clock_gettime(boot) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def stopped(pids: Iterable[int]) -> list[int]:
+def stopped_processes(pids: Iterable[int]) -> list[int]:
     """Return those of `pids` that are stopped (by SIGSTOP or a debugger)."""
     found = []
     for pid in pids:

@@ -58,8 +58,8 @@ def test_the_fastest_within_the_limits() -> None:
     ]
     found = decide(given_, limits(max_kld=0.05), "bf16")
     assert (found.recommended, found.runner_up) == ("good", "slow")
-    assert found.candidates[0].fails
-    assert found.candidates[1].certain
+    assert found.candidates[0].misses_limit
+    assert found.candidates[1].meets_limits
     assert [(one.other, one.told_apart) for one in found.comparisons] == [("slow", True)]
     assert headline(found).startswith("Take good: decodes ")
     assert "Runner-up: slow" in said(found)
@@ -185,7 +185,7 @@ def test_any_candidates_give_a_decision_that_can_be_shown(
     terminal.rendered(blocks(found))
     chosen = found.of(found.recommended)
     if chosen is not None:
-        assert not chosen.fails
+        assert not chosen.misses_limit
         assert found.recommended != found.runner_up
-        if any(one.certain for one in found.candidates) and prefer == "fastest":
-            assert chosen.certain
+        if any(one.meets_limits for one in found.candidates) and prefer == "fastest":
+            assert chosen.meets_limits

@@ -85,7 +85,7 @@ async def test_from_profile_to_recommendation(tmp_path: Path) -> None:
     found = snapshot.pick
     assert found is not None
     assert (found.recommended, found.runner_up) == ("int8", "bf16")
-    assert [one.fails for one in found.candidates] == [False, True, False, True]
+    assert [one.misses_limit for one in found.candidates] == [False, True, False, True]
     speeds = [one.speed.value for one in found.candidates if one.speed]
     assert speeds == pytest.approx([25, 100, 50, 99], rel=0.01)
     assert [one.kld.value for one in found.candidates if one.kld] == pytest.approx(

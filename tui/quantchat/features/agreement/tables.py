@@ -21,7 +21,7 @@ def blocks(results: Sequence[AgreementResult]) -> list[Block]:
             rows.append(cells([Cell(condition, indent=2), same, earliest]))
     return [
         Table(
-            "Compared with its answer one at a time, with an empty KV cache",
+            "Compared with itself, one at a time with an empty cache",
             (
                 Column("repeated"),
                 Column("same answer", right=True),

@@ -126,7 +126,7 @@ class LoadTest:
         """Measure all variants. Cancelling stops it; finished rounds are kept."""
         while self._undone:
             spec = self._undone[0]
-            measure = self._server if engine_of(spec).is_server else self._local
+            measure = self._measure_server if engine_of(spec).is_server else self._measure_local
             try:
                 found = await measure(spec)
             except asyncio.CancelledError:
@@ -140,7 +140,7 @@ class LoadTest:
             self._undone.pop(0)
             self._jobs.on_model(spec.label, None)
 
-    async def _server(self, spec: AnyVariant) -> LoadedRecord:
+    async def _measure_server(self, spec: AnyVariant) -> LoadedRecord:
         plan, workspace = self._plan, self._workspace()
 
         def job(load: Load) -> LoadTestJob:
@@ -164,7 +164,7 @@ class LoadTest:
             known["failure"] = error.failure
         return record.model_copy(update={**known, "rounds": _read(workspace, LoadRound)})
 
-    async def _local(self, spec: AnyVariant) -> LoadedRecord:
+    async def _measure_local(self, spec: AnyVariant) -> LoadedRecord:
         plan, workspace = self._plan, self._workspace()
         planned = self._planned(spec)
         most = planned.largest_batch

@@ -76,8 +76,8 @@ def decide(
     frontier = _frontier(candidates)
     records = [_record(one, limits, one.label in frontier) for one in candidates]
     by_label = {one.label: one for one in candidates}
-    meeting = [one for one in records if not one.dropped and not one.fails]
-    certain = [one for one in meeting if one.certain]
+    meeting = [one for one in records if not one.dropped and not one.misses_limit]
+    certain = [one for one in meeting if one.meets_limits]
     ranked = _ranked(certain, limits.prefer) or _ranked(meeting, limits.prefer)
     best = ranked[0].label if ranked else ""
     rivals = [one for one in _ranked(meeting, limits.prefer) if one.label != best]

@@ -105,7 +105,7 @@ class Picking:
 
         Raises ModelsFailed if no variant could be measured.
         """
-        self._task = asyncio.ensure_future(self._all())
+        self._task = asyncio.ensure_future(self._measure_all())
         try:
             await self._task
         except asyncio.CancelledError:
@@ -139,7 +139,7 @@ class Picking:
         """Whether everything was measured, so that the saved state can be removed."""
         return not self._why_stopped
 
-    async def _all(self) -> None:
+    async def _measure_all(self) -> None:
         sample = self._sampler.sample()
         self._planned = await to_daemon_thread(lambda: planned(self._profile, self._plan, sample))
         self._on_step()
@@ -148,7 +148,7 @@ class Picking:
             if one.dropped or self._state_of(one.spec).failed:
                 continue
             await self._first_visit(one.spec)
-            await self._quality(one.spec)
+            await self._measure_quality(one.spec)
             self._on_model(one.spec.label, None)
         await self._decide_more()
 
@@ -261,7 +261,7 @@ class Picking:
                 self._update(reference_evaluated=done, harness=self._evaluating.harness)
             self._on_model(reference.label, None)
 
-    async def _quality(self, spec: AnyVariant) -> None:
+    async def _measure_quality(self, spec: AnyVariant) -> None:
         """Score `spec` and run the tasks on it, unless it misses a limit and time is short."""
         if self._state_of(spec).failed or spec not in scorable(self._profile):
             return
@@ -283,7 +283,7 @@ class Picking:
     async def _misses_a_limit(self, spec: AnyVariant) -> bool:
         record = await asyncio.to_thread(lambda: self.record)
         found = record.of(spec.label)
-        return found is not None and found.fails
+        return found is not None and found.misses_limit
 
     def _scored(self, scoring: Scoring) -> None:
         self._update(score=scoring.record)

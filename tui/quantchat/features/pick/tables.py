@@ -66,10 +66,10 @@ def headline(pick: PickRecord) -> str:
     """Return the recommendation in one sentence."""
     chosen = pick.of(pick.recommended) if pick.recommended else None
     if chosen is None:
-        if any(not one.dropped and not one.fails for one in pick.candidates):
+        if any(not one.dropped and not one.misses_limit for one in pick.candidates):
             return "No recommendation yet: nothing was measured of the candidates that remain."
         return f"No variant meets the limits: {limits_text(pick.limits)}."
-    sure = "" if chosen.certain else ", but it is not shown yet that it meets all limits"
+    sure = "" if chosen.meets_limits else ", but it is not shown yet that it meets all limits"
     return f"Take {one_line(chosen.label)}: {figures_text(chosen)}{sure}."
 
 
@@ -316,7 +316,7 @@ def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
                 file, one.label, _role_of(pick, one), one.dropped, one.memory, one.memory_how,
                 *_ends(one.speed), *_ends(one.kld), *_ends(one.drop),
                 "yes" if one.frontier else "no",
-                "no" if one.fails else "yes" if one.certain else "undecided",
+                "no" if one.misses_limit else "yes" if one.meets_limits else "undecided",
             ))  # fmt: skip
     return DataTable(_COLUMNS, tuple(rows))
 
