@@ -110,6 +110,23 @@ async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path
     assert seen == Flips.between(theirs.figures[0].right, figure.right)
 
 
+async def test_questions_about_one_passage_are_found_through_the_harness(
+    models: Path, task: Path
+) -> None:
+    file = task.with_name("letters.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["passage"] = f"Of trees, part {number // 4}."
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, found = await done(models, str(task), limit=8)
+    (result,) = found.models[1].tasks
+    assert result.passages == [0] * 4 + [1] * 4
+    seen = flips(result, result.figures[0], found.reference)
+    assert seen is not None
+    assert (seen.documents, seen.clusters) == (8, 2)
+    assert "8 documents about 2 passages" in " ".join(report.facts(found))
+
+
 async def test_examples_and_a_limit_are_other_questions(models: Path, task: Path) -> None:
     _, plain = await done(models, str(task))
     _, shown = await done(models, str(task), few_shot=2, limit=5)
