@@ -1,25 +1,32 @@
-"""Each method on the demo's model: it loads, answers and scores.
+"""Each method that quantizes on loading: the demo's model answers, and a tiny one is scored.
 
-Each checkpoint is built once, in a minute or two, and cached.
+The demo's model is loaded once for each method, because quantizing it takes a CPU up to a minute.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from array import array
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+from fakes.in_process_jobs import InProcessJobs
+from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
 from quantchat.engines.registry import engine_of
 from quantchat.host.job_runner import run_job
 from quantchat.host.worker_process import Place, start_worker
-from quantchat.profile.model import Generation, Profile
+from quantchat.profile.model import AnyVariant, Generation, Profile
 from quantchat.session.requests import load_request, single_prompt_request
 from quantchat.wire.jobs import ScoreJob, Workspace
-from quantchat.wire.messages import Failed, Finished, Ready
+from quantchat.wire.messages import Failed, Finished, Load, Message, Ready, ScoreTokens, TokenScores
 
 pytestmark = pytest.mark.model
 
@@ -37,18 +44,13 @@ METHODS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "kernel"), METHODS, ids=lambda value: str(value))
-async def test_it_loads_answers_and_scores(
-    keys: dict[str, Any],
-    kernel: str,
-    demo_cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("QUANTCHAT_CACHE", str(demo_cache))
-    monkeypatch.setenv("QUANTCHAT_LOGS", str(tmp_path / "logs"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    common = {"model": "demo:smollm2-135m-instruct", "device": "cpu"}
+each_method = pytest.mark.parametrize(("keys", "kernel"), METHODS, ids=str)
+REPEATED = "The capital of France is Paris. " * 12
+
+
+def variant(keys: dict[str, Any], model: str) -> AnyVariant:
+    """Return the first variant of a profile; skip the test if a library of it is missing."""
+    common = {"model": model, "device": "cpu"}
     # quantchat's own loop would first check itself, with many products of kernels that are slow.
     variants = [
         {"label": "it", "decode": "generate", **common, **keys},
@@ -58,9 +60,26 @@ async def test_it_loads_answers_and_scores(
     for library in engine_of(spec).libraries:
         if importlib.util.find_spec(library.module) is None:
             pytest.skip(f"{library.package} is not installed: {library.command}")
+    return spec
+
+
+@each_method
+async def test_it_loads_answers_and_predicts(
+    keys: dict[str, Any],
+    kernel: str,
+    demo_cache: Path,
+    demo_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUANTCHAT_CACHE", str(demo_cache))
+    monkeypatch.setenv("QUANTCHAT_LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = variant(keys, "demo:smollm2-135m-instruct")
     made = await CheckpointBuilder().prepare(spec, lambda progress: None)
     files, _ = files_to_load(spec, fetch=False)
     planned = estimate_of(spec, files, False, 64)
+    tokens = Tokenizer.from_file(str(demo_base / "tokenizer.json")).encode(REPEATED).ids
 
     worker = await start_worker(Place("test"))
     try:
@@ -77,24 +96,50 @@ async def test_it_loads_answers_and_scores(
                 )
             if isinstance(event, Finished):
                 assert event.text.strip() and event.output_tokens == 3
+                worker.send(ScoreTokens(1, [Message("user", "Repeat.")], tokens, threads=1))
+            if isinstance(event, TokenScores):
+                assert len(event.logprobs) == len(tokens), event.problem
+                # The repetitions are foretold, at 3 bits too; random weights would need
+                # ln(49152) = 10.8 nats for each token.
+                assert -mean(event.logprobs[len(tokens) // 2 :]) < 3
                 break
     finally:
         await worker.close()
 
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny model whose widths are multiples of 64 but not of 128."""
+    widths: dict[str, Any] = {"hidden_size": 192, "intermediate_size": 320, "head_dim": 48}
+    return tiny_folder(tmp_path_factory.mktemp("tiny"), dtype="bfloat16", **widths)
+
+
+@each_method
+async def test_it_is_scored(
+    keys: dict[str, Any],
+    kernel: str,
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    spec = variant(keys, str(tiny))
     text = tmp_path / "text.txt"
-    text.write_text("The capital of France is Paris. " * 12, encoding="utf-8")
-    job = ScoreJob(
-        load_request(spec, made), str(text), 64, 64, Workspace(str(tmp_path), str(tmp_path))
+    text.write_text(REPEATED, encoding="utf-8")
+
+    async def surprisals(load: Load, kernel: str) -> array[float]:
+        folder = tmp_path / load.engine
+        folder.mkdir()
+        job = ScoreJob(load, str(text), 64, 64, Workspace(str(folder), str(folder)))
+        scored = await run_job(InProcessJobs().start, job, lambda done, total, detail: None)
+        assert scored.resolved.kernel == kernel and scored.weights > 0
+        found = array("d", (folder / "nll").read_bytes())
+        assert len(found) == scored.positions > 100
+        return found
+
+    load = load_request(spec, Prepared(str(tiny)))
+    ours = await surprisals(load, kernel)
+    plain = await surprisals(
+        replace(load, engine="transformers", loader="", options={}), "not quantized"
     )
-    scored = await run_job(start_worker, job, lambda done, total, detail: None)
-    assert scored.resolved.kernel == kernel and scored.weights > 0
-    # The repetitions are foretold, at 3 bits too; random weights would need ln(49152) = 10.8 nats.
-    assert sum(_floats(tmp_path / "nll")) / scored.positions < 3
-
-
-def _floats(file: Path) -> list[float]:
-    from array import array
-
-    found = array("d")
-    found.frombytes(file.read_bytes())
-    return found.tolist()
+    # Rounded, but near: two models that know nothing of each other differ by half of it and more.
+    apart = mean(abs(one - other) for one, other in zip(ours, plain, strict=True))
+    assert 0 < apart < mean(plain) / 4
