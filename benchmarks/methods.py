@@ -2,7 +2,7 @@
 
 `python benchmarks/methods.py` scores the variants of `benchmarks/methods.toml` on the text that
 ships with quantchat, and times each beside bf16 in one run, the two in turn; it makes missing
-checkpoints first (AWQ takes a CPU ten minutes and more). It writes
+checkpoints first (AWQ and AutoRound take a CPU ten minutes and more). It writes
 `benchmarks/results/methods.json`, from which `--table` prints the table of
 `docs/reference/methods.md`.
 

@@ -200,8 +200,8 @@ COMMANDS: tuple[Command, ...] = (
         "maximise",
         "f3",
         "maximise",
-        "Show the left column alone, then the right one, then both; in a narrow terminal, which "
-        "shows one column at a time, the other one",
+        "Show the left column alone, then the right one, then both. A narrow terminal shows one "
+        "column at a time: show the other one",
         "Columns",
         4,
     ),

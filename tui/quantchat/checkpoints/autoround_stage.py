@@ -19,7 +19,7 @@ class QuantizeWithAutoRound(Calibrated):
     """The stage that quantizes with AutoRound."""
 
     quantize: QuantizeAutoRound
-    makers = (AUTO_ROUND.package, "torch", "transformers")
+    versioned = (AUTO_ROUND.package, "torch", "transformers")
     optional = (AUTO_ROUND,)
     title = "rounding block"
 
@@ -41,6 +41,7 @@ class QuantizeWithAutoRound(Calibrated):
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     """Return the stage that builds the checkpoint of `spec` from `weights`."""
-    made = spec.calibration_table
-    assert isinstance(made, QuantizeAutoRound)  # noqa: S101 - else it loads a finished checkpoint
-    return QuantizeWithAutoRound(weights, made)
+    quantize = spec.calibration_table
+    # A variant without this table loads a finished checkpoint, and needs no stage.
+    assert isinstance(quantize, QuantizeAutoRound)  # noqa: S101
+    return QuantizeWithAutoRound(weights, quantize)

@@ -35,7 +35,7 @@ class Calibrated(FromWeights):
     """A stage that quantizes with a calibration set: the model's own chats or a user's text."""
 
     quantize: Calibration
-    makers: ClassVar[tuple[str, ...]] = (*_GPTQMODEL, "torch", "transformers")
+    versioned: ClassVar[tuple[str, ...]] = (*_GPTQMODEL, "torch", "transformers")
     """Packages whose versions the checkpoint depends on."""
     key = "quantizing layer"
     title = "quantizing layer"
@@ -56,7 +56,7 @@ class Calibrated(FromWeights):
             **self.weights.inputs,
             **self.weights.chat_settings,
             **asdict(self.settings),
-            "versions": versions(self.makers),
+            "versions": versions(self.versioned),
             "recipe": 2,
         }
 

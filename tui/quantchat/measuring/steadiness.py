@@ -21,8 +21,7 @@ OUTLIER = 1.5
 many times the figure."""
 
 LEAST_ROUNDS = 3
-"""Fewest rounds in which an outlier can be found, because of two values either may be the
-outlier."""
+"""Fewest rounds in which an outlier can be found: with two values, either may be the outlier."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
 """By number of rounds: the factor by which a figure may vary more, because rounds are few."""
@@ -81,7 +80,7 @@ def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
 
 
 Rounds = dict[int, dict[int, float]]
-"""Figures by task and round."""
+"""Figures by prompt (the number of its task) and round."""
 
 
 def _by_task(label: str, figure: CheckedFigure, measured: Sequence[Measured]) -> Rounds:
@@ -135,5 +134,5 @@ def _unsteady(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
     by = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
     return [
         f"{label}, prompt {', '.join(map(str, spreads))}: {figure.title} varied by {by} between "
-        f"rounds (coefficient of variation over {figure.most_variation:.0%})"
+        f"rounds (coefficient of variation; more than {figure.most_variation:.0%} is unusual)"
     ]

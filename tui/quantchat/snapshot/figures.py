@@ -2,7 +2,8 @@
 
 A line in `FIGURES` adds a figure of measurements everywhere: `compare`, gates and their help, JSON,
 reports and CSV. A line in `QUALITY` adds one of `score`, `eval` or `load` to gates and their help.
-Readers take the lists from this module when they run, as `figures.FIGURES`.
+Use the lists as `figures.FIGURES` when the code runs, and do not import them by name: then a figure
+that is added later, as by a test, is seen everywhere.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _bits(variant: VariantRecord, ledger: Ledger | None) -> float | None:
 
 
 def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
-    # If NVML does not report the process, its memory has another source, with a label.
+    # `variant.memory` also names the source, which is another one if NVML lacks the process.
     if variant.memory is not None and variant.memory.bytes:
         return variant.memory.bytes
     return ledger.process if ledger and ledger.process > 0 else None
@@ -144,8 +145,16 @@ QUALITY: tuple[QualityFigure, ...] = (
     QualityFigure("top1_agreement", "top-1 agreement, 0 to 1", "score"),
     QualityFigure("accuracy", "accuracy over all tasks, 0 to 1", "eval"),
     QualityFigure("flips", "share of answers that changed, 0 to 1", "eval"),
-    QualityFigure("output_tps", "highest output throughput of a level, tok/s", "load"),
-    QualityFigure("goodput_per_s", "highest goodput of a level, requests per second", "load"),
+    QualityFigure(
+        "output_tps",
+        "highest output throughput at any number of simultaneous requests, tok/s",
+        "load",
+    ),
+    QualityFigure(
+        "goodput_per_s",
+        "highest goodput at any number of simultaneous requests, requests per second",
+        "load",
+    ),
 )
 
 

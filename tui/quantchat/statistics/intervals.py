@@ -11,16 +11,17 @@ than the pairs of one prompt do, they are no source of variance, and their part 
 of the pairs; so are rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950).
 `_pooled_above` says when. The variances of prompts and rounds are added (Cameron, Gelbach and
 Miller 2011), with Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide
-as by either alone. `benchmarks/intervals.py` measures how often it holds the true ratio.
+as with prompts alone and with rounds alone. `benchmarks/intervals.py` measures how often it holds
+the true ratio.
 
 A pause of the machine, or another program that runs for some seconds, makes single pairs ten times
 as slow. A mean follows such outliers, and its interval grows until it shows nothing. So the ratio
 is Huber's M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard
-deviations from the centre are moved to that distance. The intervals are those of the estimate's
-pseudo-values, whose mean is the estimate, with Huber's (1981) correction for small samples, and
-with one degree of freedom less for each pair that was moved (as for a trimmed mean: Tukey and
-McLaughlin 1963). A few pairs of a single prompt, or of a single round, are averaged as they are
-(`ROBUST_FROM`).
+deviations from the centre are moved to that distance. For the interval each pair is replaced by a
+pseudo-value, so chosen that their mean is the estimate, with Huber's (1981) correction for small
+samples, and with one degree of freedom less for each pair that was moved (as for a trimmed mean:
+Tukey and McLaughlin 1963). A few pairs of a single prompt, or of a single round, are averaged as
+they are (`ROBUST_FROM`).
 
 Each interval is Student's t times the standard error. For a statistic of several figures, such as a
 quotient of means, the error comes from leaving out one prompt, round or pair at a time (the
@@ -50,16 +51,16 @@ HUBER_K = 1.345
 """Huber's k in robust standard deviations: 95 % of the mean's efficiency under normal noise."""
 
 POOLED_ABOVE = {1: 0.5, 2: 0.5, 3: 0.35}
-"""p-value of the F test above which prompts, or rounds, are pooled with the pairs, by their degrees
-of freedom. Far above 0.05, because a source that is missed makes the interval too narrow, and one
-that is pooled too late makes it only somewhat wide."""
+"""By degrees of freedom: prompts, or rounds, are pooled with the pairs if the p-value of their F
+test is above this. Far above 0.05, because a source that is missed makes the interval too narrow,
+and one that is pooled too late makes it only somewhat wide."""
 
 POOLED_ABOVE_MANY = 0.25
 """The same for five and more prompts or rounds (advised by Bozivich, Bancroft and Hartley 1956)."""
 
 FEW = 2
-"""Degrees of freedom with which rounds are always a source if there are more prompts than rounds,
-and prompts if there are more rounds: so few cannot show that they do not differ."""
+"""With at most this many degrees of freedom, the scarcer of prompts and rounds always counts as a
+source of variance: so few cannot show that they do not differ."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
 
 
 def _exp(log: float) -> float:
-    """Return e^log, or the largest float: the end of an interval that says nothing."""
+    """Return e^log, or the largest float if it overflows: the upper end of a useless interval."""
     try:
         return math.exp(log)
     except OverflowError:
@@ -163,7 +164,7 @@ def _exp(log: float) -> float:
 def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
     """Return a typical a and a typical b of `pairs`, whose `ratio` comes from `ratio_of`.
 
-    Their common level is the geometric mean over the prompts of the median over a prompt's rounds.
+    Their common level: the median over each prompt's rounds, then the geometric mean over prompts.
     Each side's own mean could contradict the ratio that is printed beside it.
     """
     logs: defaultdict[Hashable, list[float]] = defaultdict(list)
@@ -225,7 +226,7 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) ->
         raise ValueError("nothing was measured")
     prompts = _units((row.prompt, row.figures) for row in rows)
     rounds = _units((row.round, row.figures) for row in rows)
-    with numpy.errstate(all="ignore"):  # a result that is not finite shows it
+    with numpy.errstate(all="ignore"):  # an invalid operation gives a result that is not finite
         value = float(statistic(list(prompts.mean(axis=0))))
         found = [
             _Spread(_error(statistic, units), len(units), len(units) - 1, way)
@@ -319,9 +320,9 @@ def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
     parts = [one.error**2 for one in (prompt, round_, within)]
     variance = max(parts[0] + parts[1] - parts[2], parts[0], parts[1])
     terms = zip(parts, (prompt, round_, within), strict=True)
-    doubt = math.fsum(part**2 / one.freedom for part, one in terms)
+    satterthwaite = math.fsum(part**2 / one.freedom for part, one in terms)
     clusters = min(prompt.clusters, round_.clusters)
-    freedom = max(1.0, variance**2 / doubt) if doubt else 1.0
+    freedom = max(1.0, variance**2 / satterthwaite) if satterthwaite else 1.0
     added = _Spread(math.sqrt(variance), clusters, freedom, "prompt and round")
     return max(added, prompt, round_, key=lambda one: one.margin)
 
@@ -358,7 +359,7 @@ def _error(statistic: Statistic, units: Any) -> float:
 
     count = len(units)
     if (units == units[0]).all():
-        return 0.0  # the rounding of the means would be left
+        return 0.0  # otherwise rounding errors would count as spread
     others = (units.sum(axis=0) - units) / (count - 1)
     values = numpy.asarray(statistic(list(others.T)), dtype=float)
     error = math.sqrt((count - 1) / count * float(((values - values.mean()) ** 2).sum()))

@@ -1,11 +1,11 @@
-"""Send events from a separate thread, so that decoding never waits for the program to read them.
+"""Send events from a separate thread, so that decoding never waits for a reader.
 
 The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
 time into a queue. Only the decoding thread may run torch.
 
 An exception in this thread ends the answer it belongs to: it is reported as that turn's failure,
 and the rest of the turn is dropped. Between two answers it is reported as the variant's failure. If
-it cannot be reported, the worker ends, which the program notices.
+it cannot be reported, the worker ends, which the main process notices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantchat.worker.thinking_limit import PieceStream, ThinkingLimit
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
-"""Tokens within this many seconds are sent as one batch. The screen shows new text less often."""
+"""Tokens within this many seconds are sent as one batch. The screen is redrawn less often."""
 
 MEMORY_S = 0.5
 """Fewest seconds between two memory ledgers while decoding."""
@@ -60,10 +60,10 @@ class _End:
 class _Pieces:
     """Decodes token ids one by one into pieces; joined, these are the text of all tokens.
 
-    A tokenizer with tokens for single bytes decodes consecutive byte tokens as a whole: bytes that
-    are not UTF-8 turn the characters before them into U+FFFD too, for which the stream of
-    `tokenizers` raises an exception ("Invalid prefix encountered"). Then the pieces so far stay,
-    and a new stream begins with the tokens that have completed no text yet.
+    Consecutive tokens for single bytes are decoded together. If a later byte makes them invalid
+    UTF-8, characters that were already returned become U+FFFD, and `DecodeStream` of `tokenizers`
+    raises an exception ("Invalid prefix encountered"). Then the pieces so far stay, and a new
+    stream begins with the tokens that have completed no text yet.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -37,8 +37,8 @@ class Splitter:
     """Splits an output, which comes in pieces, into answer and thoughts.
 
     The result does not depend on how the output is cut into pieces. `pairs` are the marks to look
-    for; with `channels` also those of harmony. `opened` is the closing mark if the prompt has
-    already opened the thoughts, and otherwise empty.
+    for; with `channels` also those of harmony. If the prompt has already opened the thoughts,
+    `opened` is the mark that will close them, and otherwise empty.
     """
 
     def __init__(
@@ -158,9 +158,9 @@ class Splitter:
 def split_at_end(text: str) -> tuple[str, str]:
     """Return answer and thoughts of a whole output whose thoughts the prompt has opened.
 
-    A server does not send its prompt, so only the closing mark shows that it opened thoughts. The
-    mark counts only next to a line break or at the end of the text, because an answer may mention
-    it.
+    A server does not send back the prompt that its chat template makes; only a closing mark shows
+    that this prompt has opened thoughts. The mark counts only next to a line break or at the end of
+    the text, because an answer may mention it.
     """
     for close in PAIRS.values():
         found = re.search(rf"(?:\A|(?<=\n)){re.escape(close)}|{re.escape(close)}(?=\n|\Z)", text)
@@ -186,7 +186,7 @@ class Marks:
             if end in names or (one in template and end in template)
         }
         self._opened = ""
-        """Closing mark if, as the profile says, each prompt opens the thoughts; otherwise empty."""
+        """The closing mark if the profile says that each prompt opens thoughts; otherwise empty."""
         if given:
             self._pairs, self._opened = _named(given)
         self._channels = {CHANNEL, MESSAGE} <= names

@@ -45,9 +45,9 @@ _TERMS = (
     ("non-torch", "GPU memory not reserved by torch: CUDA context, libraries"),
     (
         "same for",
-        "number of tokens that both answers begin with; then the next token of each side and its "
-        "probability; in brackets the probability that the same side gave to the "
-        "other side's token, e.g. ‘cat’ 0.54 (‘dog’ 0.42)",
+        "how many first tokens both answers share; then each side's next token with its "
+        "probability, and in brackets the other side's token with the probability that it had "
+        "here, e.g. ‘cat’ 0.54 (‘dog’ 0.42)",
     ),
     ("single answer", "a ratio from one answer of each side: not a measurement (F12 measures)"),
     ("–", "not known; never 0"),

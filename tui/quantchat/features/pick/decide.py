@@ -1,6 +1,7 @@
 """Decide between measured candidates: limits, frontier, the best one, and those equally good.
 
-A limit is judged like a gate (`snapshot.verdicts`): shown, shown otherwise, or undecided. A
+A limit is judged like a gate (`snapshot.verdicts`): it is shown to be met, shown to be missed, or
+undecided. A
 candidate that is shown to miss a limit is dropped. A candidate with an undecided limit is
 recommended only if no candidate is shown to meet all limits. The best candidate in the preferred
 figure is compared with each other candidate, and the p-values of these comparisons are corrected
@@ -51,6 +52,7 @@ class Candidate:
 
     label: str
     dropped: str = ""
+    """Why the variant is no candidate any more; empty while it is."""
     memory: int | None = None
     memory_how: str = ""
     speeds: Mapping[tuple[int, int], float] = field(default_factory=dict)
@@ -59,6 +61,7 @@ class Candidate:
     tokens: int = 0
     """Length in tokens of the text on which `kld` was measured."""
     drop: Uncertain | None = None
+    """Loss of accuracy against the reference, as a share of the questions."""
     questions: int = 0
     is_reference: bool = False
 
@@ -125,6 +128,7 @@ def _measured(found: Uncertain | None) -> MeasuredRecord | None:
         return MeasuredRecord(value=found.value, low=None, high=None)
     return MeasuredRecord(
         value=found.value,
+        # The centre is not the value where that is a robust estimate or lies near a bound.
         low=min(found.value, found.centre - found.margin),
         high=max(found.value, found.centre + found.margin),
     )
@@ -158,9 +162,9 @@ def judged_limits(one: Candidate, limits: LimitsRecord) -> list[LimitRecord]:
         text = f"KLD at most {limits.max_kld:g}"
         found.append(_limit(text, _at_most(one.kld, limits.max_kld, one.tokens, "token"), "nats"))
     if limits.max_drop is not None:
-        text = f"accuracy at most {limits.max_drop:.2%} worse"
+        text = f"at most {100 * limits.max_drop:g} % points of accuracy lost"
         judged_drop = _at_most(one.drop, limits.max_drop, one.questions, "question")
-        found.append(_limit(text, judged_drop, "of the questions"))
+        found.append(_limit(text, judged_drop, "% points", scale=100))
     return found
 
 
@@ -174,7 +178,8 @@ def _at_most(found: Uncertain | None, most: float, units: int, unit: str) -> Jud
     )  # fmt: skip
 
 
-def _limit(text: str, judged: Judged | None, unit: str) -> LimitRecord:
+def _limit(text: str, judged: Judged | None, unit: str, scale: int = 1) -> LimitRecord:
+    """Return the record of the limit `text`; the figure is printed times `scale`, in `unit`."""
     if judged is None:
         return LimitRecord(limit=text, outcome="undecided", reason="not measured")
     if judged.low is None or judged.high is None:
@@ -183,7 +188,8 @@ def _limit(text: str, judged: Judged | None, unit: str) -> LimitRecord:
         return LimitRecord(limit=text, outcome=judged.outcome, reason=unit)
     if judged.low == judged.high == 0:
         return LimitRecord(limit=text, outcome=judged.outcome, reason="the reference itself")
-    reason = f"{judged.value:.3g} {unit} ({judged.low:.3g} to {judged.high:.3g})"
+    value, low, high = (scale * figure for figure in (judged.value, judged.low, judged.high))
+    reason = f"{value:.3g} {unit} ({low:.3g} to {high:.3g})"
     if judged.outcome == "undecided":
         needed = judged.needed
         reason += (
@@ -305,7 +311,7 @@ def _difference(
     if best.kld is None or other.kld is None:
         return "KLD not known", None, False
     further = other.kld.value - best.kld.value
-    # How both are correlated is not recorded: the sum of the errors is never too small.
+    # Their correlation is not recorded. The error of the difference is at most the sum of both.
     error = (best.kld.margin + other.kld.margin) / _z()
     if not error or not math.isfinite(error):
         return f"KLD {further:+.3g}", 0.0 if further and not error else 1.0, False

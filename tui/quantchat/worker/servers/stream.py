@@ -215,7 +215,7 @@ _DRAFTS = (
     ("sglext", "spec_tokens_details",
      ("spec_num_proposed_drafts", "spec_num_correct_drafts", "spec_verify_ct")),
 )  # fmt: skip
-"""Where servers report the counts of `DraftCounts`, in its order: two keys, and the names."""
+"""Per server: outer key, inner key, and the names of the counts in the order of `DraftCounts`."""
 
 
 def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
@@ -224,7 +224,7 @@ def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
         if told := mapping(mapping(chunk.get(key)).get(inner)):
             found = DraftCounts(*(count(told.get(name)) for name in names))
             break
-    else:  # llama.cpp, in which each pass gave the accepted tokens and one more
+    else:  # llama.cpp: a pass yields its accepted tokens and one more
         timings = mapping(chunk.get("timings"))
         drafted, accepted = count(timings.get("draft_n")), count(timings.get("draft_n_accepted"))
         found = DraftCounts(drafted, accepted, count(timings.get("predicted_n")) - accepted)
