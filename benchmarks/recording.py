@@ -43,19 +43,23 @@ class Step(NamedTuple):
 
 
 DEMO = (
-    Step("● ready", 2, "What is the capital of France? Name three sights there.\r"),
+    Step("● ready", 2, "Why is the sky blue? Answer in two sentences.\r"),
     Step(" tokens · ", 2, "\x11"),  # the figures under both answers: they are over
     Step("", 0, "\x11"),  # a second ^Q quits without saving
 )
 
 
 def record(
-    command: Sequence[str], steps: Sequence[Step], columns: int = COLUMNS, rows: int = ROWS
+    command: Sequence[str],
+    steps: Sequence[Step],
+    columns: int = COLUMNS,
+    rows: int = ROWS,
+    title: str = "",
 ) -> list[str]:
     """Run `command` in a terminal, act on `steps`; return the lines of the asciicast.
 
-    Raises RuntimeError if a step is not reached in `LIMIT_S`.
-    """
+    The recording names the command `title`, without paths of this machine. Raises RuntimeError if a
+    step is not reached in `LIMIT_S`."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -64,7 +68,7 @@ def record(
         "width": columns,
         "height": rows,
         "timestamp": int(time.time()),
-        "command": " ".join(command),
+        "title": title,
         "env": {"TERM": env["TERM"]},
     }
     lines = [json.dumps(header)]
@@ -135,7 +139,9 @@ def _text(screen: pyte.Screen) -> str:
 
 def _add(lines: list[str], started: float, text: str) -> None:
     if text:
-        lines.append(json.dumps([round(time.monotonic() - started, 6), "o", text]))
+        lines.append(
+            json.dumps([round(time.monotonic() - started, 3), "o", text], ensure_ascii=False)
+        )
 
 
 if __name__ == "__main__":
@@ -144,6 +150,7 @@ if __name__ == "__main__":
         # Without the user's preferences, prompts and recovered conversations.
         os.environ |= {"QUANTCHAT_CONFIG": folder, "QUANTCHAT_SNAPSHOTS": folder}
         # One draw a second: a small file.
-        cast = record([sys.executable, "-m", "quantchat", "--low-bandwidth", "demo"], DEMO)
+        command = [sys.executable, "-m", "quantchat", "--low-bandwidth", "demo"]
+        cast = record(command, DEMO, title="quantchat --low-bandwidth demo")
     target.write_text("\n".join(cast) + "\n", encoding="utf-8")
     print(f"wrote {target}")

@@ -17,7 +17,7 @@ from quantchat.profile import library, load
 from quantchat.session.live_variant import State
 
 SIZE = (120, 40)
-PROMPT = "What is the capital of France? Name three sights there."
+PROMPT = "Why is the sky blue? Answer in two sentences."
 TARGET = Path(__file__).with_name("screen.svg")
 
 
