@@ -67,6 +67,12 @@ def profile(base: Path, gguf: Path, tokens: int) -> Profile:
     )
 
 
+def make_environment() -> None:
+    """Make the environment of llama.cpp's server, unless there is one."""
+    create = ["quantchat", "env", "create", ENV, "-r", str(REQUIREMENTS)]
+    subprocess.run([sys.executable, "-m", *create], check=True)
+
+
 class Family:
     """All descendants of this process that have been seen."""
 
@@ -222,8 +228,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:
-        create = ["quantchat", "env", "create", ENV, "-r", str(REQUIREMENTS)]
-        subprocess.run([sys.executable, "-m", *create], check=True)
+        make_environment()
         result = circumstances(f"servers.py --rounds {given.rounds} --tokens {given.tokens}")
         result |= run(each_pair(given.rounds, given.tokens))
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,116 @@
+"""Put load on real servers, and batches on local variants: throughput by requests at once.
+
+`python benchmarks/load_servers.py` starts `transformers serve` and llama.cpp's server (see
+`servers.py`) one after the other with the demo's weights, runs `quantchat load` on both, then
+decodes batches with the demo's variants and their bf16 base. It writes
+`benchmarks/results/load_servers.json`; `--table` prints the table of `docs/how-to/load.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from driving import demo_gguf
+from servers import LLAMA, SERVE, make_environment, profile
+
+from quality import kept, saved_by
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.document.figures import milliseconds, number, size
+from quantchat.engines.transformers import Transformers
+from quantchat.engines.variant import DEMO_MODEL
+from quantchat.profile.model import Profile
+from quantchat.profile.toml_out import to_toml
+from quantchat.snapshot.load_test import LoadTestRecord, Point, points
+from quantchat.statistics.intervals import Interval
+
+RESULTS = Path(__file__).parent / "results" / "load_servers.json"
+TOKENS = 32
+SERVED = ("--concurrency", "1,2,4,8", "--output-tokens", str(TOKENS), "--rounds", "3")
+LOCAL = ("--batch", "1,2,4,8", "--prompt-tokens", "128", *SERVED[2:])
+
+
+def served() -> Profile:
+    """Return the two servers; both have the demo's base."""
+    spec = Transformers(label="bf16", engine="transformers", model=DEMO_MODEL)
+    made = asyncio.run(CheckpointBuilder().prepare(spec, lambda progress: None))
+    both = profile(Path(made.model), asyncio.run(demo_gguf()), TOKENS)
+    return both.model_copy(
+        update={"variants": [one for one in both.variants if one.label in (SERVE, LLAMA)]}
+    )
+
+
+def local() -> Profile:
+    """Return the demo's base and its two quantizations."""
+    common = {"model": DEMO_MODEL, "device": "cpu"}
+    variants: list[dict[str, Any]] = [
+        {"label": "bf16", "engine": "transformers"},
+        {"label": "GPTQ 4-bit", "engine": "gptq", "quantize": {"bits": 4, "group_size": 64}},
+        {"label": "NF4, double quant", "engine": "bitsandbytes"},
+    ]
+    return Profile.model_validate(
+        {"name": "batches", "variants": [{**common, **one} for one in variants]}
+    )
+
+
+def measured(asked: Profile, *options: str) -> dict[str, Any]:
+    """Return what `quantchat load` saves of `asked`, without local paths."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "load.toml"
+        file.write_text(to_toml(asked), encoding="utf-8")
+        return kept(" ".join(("load", *options)), saved_by("load", *options, profile=str(file)),
+                    "load_test", profile="load_servers.py")  # fmt: skip
+
+
+def table(result: dict[str, dict[str, Any]]) -> str:
+    """Return the result as Markdown."""
+    lines = [
+        "| variant | at once | output tok/s | TTFT p50 | ITL p50 | ITL p95 | peak memory |",
+        "| --- |" + " --: |" * 6,
+    ]
+    for part in result.values():
+        found = LoadTestRecord.model_validate(part["load_test"])
+        for model in found.models:
+            lines += [_row(model.label, point) for point in points(found, model)]
+    one = next(iter(result.values()))
+    return "\n".join([*lines, "", f"{one['date'][:10]}, {one['machine']}; {TOKENS} output tokens."])
+
+
+def _row(label: str, point: Point) -> str:
+    at = point.figures
+    if at is None:
+        return f"| {label} | {point.name} |" + " – |" * 5
+    ttft = milliseconds(at.ttft_ms.p50) if at.ttft_ms else "–"
+    itl = [milliseconds(getattr(at.itl_ms, p)) if at.itl_ms else "–" for p in ("p50", "p95")]
+    cells = [label, point.name, _rate(at.output_tps), ttft, *itl, size(point.peak_bytes)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _rate(value: Interval) -> str:
+    if value.low is None or value.high is None:
+        return number(value.value)
+    return f"{number(value.value)} ± {number((value.high - value.low) / 2)}"
+
+
+def main() -> None:
+    """Measure and write the result, or print the table of the saved result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the saved result")
+    if not parser.parse_args().table:
+        make_environment()
+        result = {
+            "servers": measured(served(), *SERVED),
+            "batches": measured(local(), *LOCAL),
+        }
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()
