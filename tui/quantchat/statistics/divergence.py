@@ -1,8 +1,8 @@
 """The divergence of two answers, with the probabilities of both continuations.
 
 Greedy decoding chooses the most likely token, so at the divergence each variant gives its own token
-the higher probability. The difference of the two probabilities tells a real difference from a tie
-that rounding decided.
+the higher probability. If a variant's two probabilities are nearly equal, rounding decided;
+otherwise the variants really differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Continuation:
     token: str
     """Text of the token; empty if the answer ends there."""
     own: float | None = None
-    """The variant's probability of this token, given the same answer so far; None if unknown."""
+    """The variant's probability of this token after the answer so far; None if unknown."""
     other: float | None = None
     """The variant's probability of the other answer's next token; None if unknown."""
     problem: str = ""
@@ -40,4 +40,4 @@ class DivergenceScore:
     point: int
     """Index, from 0, of the first output token that differs."""
     continuations: list[Continuation] = field(metadata={FORMERLY: "ways"})
-    """The continuations of the two answers, in their order."""
+    """The continuations of the two answers, in the order of the answers."""

@@ -7,10 +7,10 @@ who call such answers flips). Both models are asked the same questions, so the t
 the correct one equally often?
 
 Questions about the same passage are not independent: a model that misreads the passage gets several
-of them wrong. So the passage is then the unit. Standard errors are cluster-robust (Miller 2024,
+of them wrong. So whole passages are the units. Standard errors are cluster-robust (Miller 2024,
 "Adding Error Bars to Evals", arXiv:2411.00640, section 2.2), but never smaller than those of
-independent questions, and the test swaps the two models in whole passages (a randomization test:
-with one question in each passage it is McNemar's).
+independent questions. The test is a randomization test that swaps the two models in whole passages;
+with one question in each passage it is McNemar's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from typing import NamedTuple
 
 
 def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
-    """Return how many times larger the variance of a mean is by passages than by documents.
+    """Return the variance of a mean with passages as units ÷ that with documents as units.
 
     Each group is a passage: the number of its documents, and the sum of their values; `squares` is
-    the sum of all squared values. At least 1, because passages are few and their variance is a
-    rough estimate; 1 if each document is a passage, or if nothing varies.
+    the sum of all squared values. Never below 1, because the estimate from a few passages is too
+    rough to narrow an interval. 1 also for a single passage, if each document is a passage of its
+    own, or if nothing varies.
     """
     documents = sum(size for size, _ in groups)
     count, mean = len(groups), sum(total for _, total in groups) / documents
@@ -40,7 +41,7 @@ def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
 
 
 class Passage(NamedTuple):
-    """The changed answers to the questions about one passage."""
+    """The changed answers to the questions about one passage; the counts are those of `Flips`."""
 
     documents: int
     lost: int
@@ -57,7 +58,7 @@ class Flips:
     gained: int
     """Answers that are wrong in the reference and right in this model."""
     passages: tuple[Passage, ...] = field(default=(), compare=False, repr=False)
-    """The same for each passage; empty if each document has its own."""
+    """The same counts for each passage; may be empty if no two documents share a passage."""
 
     @classmethod
     def between(
@@ -68,8 +69,8 @@ class Flips:
     ) -> Flips:
         """Compare two lists that say for each document whether the model was right.
 
-        `passages` names the passage of each document; empty if none is shared. Raises ValueError if
-        the lists differ in length or are empty.
+        `passages` names the passage of each document; empty if no two documents share one. Raises
+        ValueError if the lists differ in length or are empty.
         """
         if len(reference) != len(model) or not model:
             raise ValueError(f"{len(reference)} and {len(model)} answers cannot be paired")
@@ -87,7 +88,7 @@ class Flips:
 
     @classmethod
     def together(cls, parts: Sequence[Flips]) -> Flips:
-        """Return the changed answers of all `parts`, which share no passage."""
+        """Return the sums over `parts`, such as tasks, no two of which share a passage."""
         return cls(
             sum(one.documents for one in parts),
             sum(one.lost for one in parts),
@@ -97,18 +98,18 @@ class Flips:
 
     @property
     def clusters(self) -> int:
-        """Number of independent units: passages, or documents if none is shared."""
+        """Number of independent units: passages, or documents if no two share a passage."""
         return len(self.passages) or self.documents
 
     @cached_property
     def design_effect(self) -> float:
-        """How many times larger the variance of the difference is by passages than by documents."""
+        """`design_effect` (the function) for the difference of the accuracies."""
         groups = [(one.documents, one.gained - one.lost) for one in self.passages]
         return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
     @property
     def changes_design_effect(self) -> float:
-        """The same for the share of changed answers."""
+        """`design_effect` (the function) for the share of changed answers."""
         groups = [(one.documents, one.gained + one.lost) for one in self.passages]
         return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
@@ -128,15 +129,16 @@ class Flips:
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the difference (Agresti and Min 2005).
 
-        Half a document is added to each of the four cells, so that no change at all has a width
-        too: few documents without a change do not show that there is none.
+        Half a document is added to each cell of the 2 × 2 table (right or wrong in each model). So
+        the interval has a width even if no answer changed: a few documents without a change do not
+        prove that no answer would change.
         """
         centre, margin = self.centre, self.margin
         return centre - margin, centre + margin
 
     @property
     def centre(self) -> float:
-        """The middle of `interval`, which is a little nearer to 0 than the difference."""
+        """The middle of `interval`, which is slightly nearer to 0 than `difference`."""
         return (self.gained - self.lost) / (self.documents + 2)
 
     @property
@@ -146,14 +148,14 @@ class Flips:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that this many documents show in four of five cases.
+        """The smallest true difference that a test with this many documents shows with power 0.8.
 
-        It holds if as many answers change as did here (power 0.8 at the 0.05 level).
+        The significance level is 0.05. Assumes that as many answers change as changed here.
         """
         return (self._quantile(0.975) + self._quantile(0.8)) * self._smoothed_error
 
     def _quantile(self, share: float) -> float:
-        """Return the normal quantile; that of Student's t if passages are the units."""
+        """Return a quantile of the normal distribution; of Student's t if passages are units."""
         if self.clusters == self.documents or self.clusters < 2:
             return NormalDist().inv_cdf(share)
         from scipy.stats import t
@@ -168,7 +170,10 @@ class Flips:
 
     @property
     def p(self) -> float:
-        """p-value of McNemar's exact test: the chance of such a one-sided change between equals."""
+        """p-value of McNemar's exact test.
+
+        The probability of a change at least as one-sided between two equally good models.
+        """
         changed = self.lost + self.gained
         if not changed:
             return 1.0
@@ -180,12 +185,11 @@ class Flips:
 
     @cached_property
     def _p_by_passages(self) -> float:
-        """p-value if the two models are swapped in whole passages, at random: exact."""
+        """Exact p-value of the randomization test that swaps the two models in whole passages."""
         import numpy
 
-        chances = numpy.ones(
-            1
-        )  # of each sum of the passages so far, from the lowest to the highest
+        # The probabilities of all possible sums over the passages so far, lowest sum first.
+        chances = numpy.ones(1)
         for passage in self.passages:
             if net := abs(passage.gained - passage.lost):
                 more = numpy.zeros(2 * net)

@@ -7,21 +7,21 @@ The interval has to allow for two dependences. The rounds of one prompt depend o
 because a ratio may differ from prompt to prompt. And the prompts of one round do, because a machine
 that is slow for a minute is slow for all of them. So the variance has three parts: prompts, rounds,
 and single pairs (a two-way analysis of variance with random effects). If prompts differ no more
-than the pairs of one prompt do, they are no source of variance, and their part is pooled with that
-of the pairs; so are rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950).
-`_pooled_above` says when. The variances of prompts and rounds are added (Cameron, Gelbach and
-Miller 2011), with Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide
-as with prompts alone and with rounds alone. `benchmarks/intervals.py` measures how often it holds
-the true ratio.
+than the pairs of one prompt do, their part is pooled with that of the pairs, and likewise for
+rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950; `_pooled_above` returns the
+threshold). Otherwise the variances of prompts and rounds are added (Cameron, Gelbach and Miller
+2011), with Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide as with
+prompts alone and with rounds alone. `benchmarks/intervals.py` measures how often the interval
+contains the true ratio.
 
 A pause of the machine, or another program that runs for some seconds, makes single pairs ten times
 as slow. A mean follows such outliers, and its interval grows until it shows nothing. So the ratio
 is Huber's M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard
-deviations from the centre are moved to that distance. For the interval each pair is replaced by a
-pseudo-value, so chosen that their mean is the estimate, with Huber's (1981) correction for small
-samples, and with one degree of freedom less for each pair that was moved (as for a trimmed mean:
-Tukey and McLaughlin 1963). A few pairs of a single prompt, or of a single round, are averaged as
-they are (`ROBUST_FROM`).
+deviations from the centre are moved to that distance. To compute the interval, each pair is
+replaced by a pseudo-value. The mean of the pseudo-values is the estimate. They include Huber's
+(1981) correction for small samples, and each moved pair costs one degree of freedom (as for a
+trimmed mean: Tukey and McLaughlin 1963). With a single prompt or a single round, and fewer than
+`ROBUST_FROM` pairs, the plain mean is used.
 
 Each interval is Student's t times the standard error. For a statistic of several figures, such as a
 quotient of means, the error comes from leaving out one prompt, round or pair at a time (the
@@ -41,31 +41,31 @@ from typing import Any, NamedTuple
 CONFIDENCE = 0.95
 
 ROBUST_FROM = 20
-"""Fewest pairs of a single prompt, or of a single round, to which Huber's estimate is applied. With
-ten, its interval contained the true ratio in 93 of 100 simulations."""
+"""Fewest pairs for which Huber's estimate is used if there is a single prompt or a single round.
+With only ten, its 95 % interval contained the true ratio in just 93 of 100 simulations."""
 
 POWER = 0.8
-"""Probability with which a detectable difference is shown."""
+"""Probability with which a measurement shows a difference of the size `detectable`."""
 
 HUBER_K = 1.345
 """Huber's k in robust standard deviations: 95 % of the mean's efficiency under normal noise."""
 
 POOLED_ABOVE = {1: 0.5, 2: 0.5, 3: 0.35}
-"""By degrees of freedom: prompts, or rounds, are pooled with the pairs if the p-value of their F
-test is above this. Far above 0.05, because a source that is missed makes the interval too narrow,
-and one that is pooled too late makes it only somewhat wide."""
+"""Thresholds by degrees of freedom of the prompts or rounds. They are pooled with the pairs if the
+p-value of their F test is above the threshold. It is far above 0.05, because pooling by mistake
+makes the interval too narrow, while not pooling by mistake makes it only somewhat too wide."""
 
 POOLED_ABOVE_MANY = 0.25
-"""The same for five and more prompts or rounds (advised by Bozivich, Bancroft and Hartley 1956)."""
+"""Threshold for more degrees of freedom (advised by Bozivich, Bancroft and Hartley 1956)."""
 
 FEW = 2
-"""With at most this many degrees of freedom, the scarcer of prompts and rounds always counts as a
-source of variance: so few cannot show that they do not differ."""
+"""If prompts or rounds, whichever are fewer, have at most this many degrees of freedom, they are
+never pooled: two or three of them cannot show that prompts, or rounds, do not differ."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One figure measured on both sides for the same prompt in the same round; both above 0."""
+    """One figure of both sides, for the same prompt in the same round; `a` and `b` are above 0."""
 
     prompt: Hashable
     round: Hashable
@@ -83,13 +83,15 @@ class Ratio:
     pairs: int
     prompts: int
     clusters: int
+    """Number of units in `clustered_by`; for `prompt and round` the smaller of the two numbers."""
     clustered_by: str
-    """What varies: `prompt`, `round`, `prompt and round` or `pair`; empty if nothing is sampled."""
+    """Units whose variance gives the interval: `prompt`, `round`, `prompt and round` or `pair`;
+    empty if nothing is sampled."""
     p: float | None = None
-    """Two-sided p-value of a ratio of 1; None if there is no interval."""
+    """Two-sided p-value of a true ratio of 1; None if there is no interval."""
     detectable: float | None = None
-    """The smallest true difference (0.05: 5 % more) that this measurement shows in four of five
-    cases; None if there is no interval."""
+    """The smallest true difference (0.05 means B is 5 % above A) that such a measurement shows with
+    the probability `POWER`; None if there is no interval."""
 
     @property
     def shown(self) -> bool:
@@ -114,16 +116,18 @@ class Interval:
     high: float | None
     prompts: int
     clusters: int
+    """Number of units in `clustered_by`, as in `Ratio`."""
     clustered_by: str
-    """What varies: `prompt`, `round`, `prompt and round` or `pair`."""
+    """Units whose variance gives the interval: `prompt`, `round`, `prompt and round` or `pair`."""
     p: float | None = None
-    """Two-sided p-value of a statistic of 0; None if there is no interval."""
+    """Two-sided p-value of a true value of 0; None if there is no interval."""
     detectable: float | None = None
-    """The smallest true value that is told from 0 in four of five cases (power 0.8)."""
+    """The smallest true value that is distinguished from 0 with the probability `POWER`."""
 
 
 Statistic = Callable[[Sequence[Any]], Any]
-"""A function of each figure's mean, as floats or equally long arrays; returns the same kind."""
+"""Computes a statistic from the means of the figures of all rows, in the order of `Row.figures`.
+Each mean is a float, or all are arrays of one length for as many results at once."""
 
 
 def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
@@ -164,8 +168,9 @@ def _exp(log: float) -> float:
 def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
     """Return a typical a and a typical b of `pairs`, whose `ratio` comes from `ratio_of`.
 
-    Their common level: the median over each prompt's rounds, then the geometric mean over prompts.
-    Each side's own mean could contradict the ratio that is printed beside it.
+    Both are computed from the ratio and from the middle of a and b, √(a·b): its median over the
+    rounds of each prompt, then the geometric mean over prompts. So their quotient is the ratio;
+    means of each side alone could contradict the ratio that is printed beside them.
     """
     logs: defaultdict[Hashable, list[float]] = defaultdict(list)
     for pair in pairs:
@@ -209,15 +214,15 @@ def exact_ratio(a: float, b: float) -> Ratio:
 
 
 def single_ratio(a: float, b: float) -> Ratio:
-    """Return the ratio of two figures that were read once each: it has no interval."""
+    """Return the ratio of two figures that were measured once each: it has no interval."""
     return Ratio(b / a, None, None, 1, 0, 1, "")
 
 
 def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) -> Interval:
-    """Return `statistic` of the means over the prompts, with its interval.
+    """Return `statistic` of each figure's mean over the prompts, with its interval.
 
     `moved` is the number of rows that are pseudo-values of outliers. There is no interval for a
-    single row, or if the statistic is not finite without one of the prompts, rounds or rows. Raises
+    single row, or if leaving out a prompt, round or row makes the statistic infinite or NaN. Raises
     ValueError without rows.
     """
     import numpy
@@ -239,7 +244,7 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) ->
             spread = _crossed(found[0], found[1], pairs)
         elif found:
             spread = found[0]
-            if spread.clusters == len(rows):  # a moved row is a whole unit
+            if spread.clusters == len(rows):  # each row is a unit, so a moved row costs a freedom
                 spread = spread._replace(freedom=max(1, spread.freedom - moved))
         else:
             return Interval(value, None, None, len(prompts), 1, "prompt")
@@ -259,15 +264,16 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) ->
 
 
 class _Spread(NamedTuple):
-    """The spread of a statistic by one source of variance."""
+    """The spread of a statistic over one kind of units."""
 
     error: float
     """Standard error; infinite if it cannot be computed."""
     clusters: int
+    """Number of units."""
     freedom: float
     """Degrees of freedom of the standard error."""
     way: str
-    """What varies: `prompt`, `round`, `prompt and round` or `pair`."""
+    """The kind of units: `prompt`, `round`, `prompt and round` or `pair`."""
 
     @property
     def margin(self) -> float:
@@ -280,13 +286,13 @@ class _Spread(NamedTuple):
 
     @property
     def detectable(self) -> float:
-        """The smallest true value that is told from 0 with a probability of `POWER`."""
+        """The smallest true value that is distinguished from 0 with the probability `POWER`."""
         from scipy.special import stdtrit
 
         return self.margin + float(stdtrit(self.freedom, POWER)) * self.error
 
     def p_value(self, value: float) -> float:
-        """Return the two-sided p-value of 0 for an estimate of `value`."""
+        """Return the two-sided p-value of a true value of 0, given the estimate `value`."""
         from scipy.special import stdtr
 
         if not self.error:
@@ -295,13 +301,13 @@ class _Spread(NamedTuple):
 
 
 def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
-    """Return the spread of prompts crossed with rounds; `pair` takes all pairs as independent."""
+    """Combine the spreads over prompts and over rounds; `pair` is that over independent pairs."""
     if not all(math.isfinite(one.error) for one in (prompt, round_, pair)):
         return pair._replace(error=math.inf)
     squares = [one.error**2 * one.freedom for one in (pair, prompt, round_)]
     rest, freedom = squares[0] - squares[1] - squares[2], pair.freedom
     freedom -= prompt.freedom + round_.freedom
-    # Pairs may be missing, and then the parts do not quite add up to the whole.
+    # If pairs are missing, the sums of squares do not quite add up, and `rest` may be below 0.
     within = _Spread(math.sqrt(max(0.0, rest) / max(1, freedom)), 0, max(1, freedom), "pair")
     sources = [
         one
@@ -328,14 +334,14 @@ def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
 
 
 def _pooled_above(one: _Spread, other: _Spread) -> float:
-    """Return the p-value above which `one` of prompts and rounds is pooled; 1: never."""
+    """Return the p-value above which `one` (prompts or rounds) is pooled; 1 means never."""
     if one.freedom <= FEW and one.freedom < other.freedom:
         return 1.0
     return POOLED_ABOVE.get(round(one.freedom), POOLED_ABOVE_MANY)
 
 
 def _is_source(one: _Spread, within: _Spread, most: float) -> bool:
-    """Return whether prompts, or rounds, differ more than the pairs `within` them (p <= `most`)."""
+    """Return whether `one` (prompts or rounds) differ more than pairs `within` (p <= `most`)."""
     from scipy.special import fdtrc  # the upper tail of the F distribution
 
     if most >= 1 or not within.error:
@@ -354,7 +360,7 @@ def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
 
 
 def _error(statistic: Statistic, units: Any) -> float:
-    """Return the jackknife's standard error of `statistic` over `units`, infinite if not finite."""
+    """Return the jackknife's standard error of `statistic` over `units`; infinite if it is NaN."""
     import numpy
 
     count = len(units)

@@ -50,8 +50,8 @@ def ttfa_ms(received_ns: int, times_ns: Sequence[int], first: int) -> float | No
 def itl_ms(times_ns: Sequence[int]) -> list[float]:
     """Return the inter-token latencies in ms: the gaps between consecutive output tokens.
 
-    Tokens with the same time, as with a draft, arrived together, as in a chunk of a server: there
-    is no gap between them.
+    Tokens with equal times arrived together (after a draft, or in one chunk of a server): there is
+    no gap between them, so none is returned.
     """
     return [(b - a) / _NS_PER_MS for a, b in pairwise(times_ns) if b > a]
 
@@ -59,7 +59,8 @@ def itl_ms(times_ns: Sequence[int]) -> list[float]:
 def tpot_ms(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
     """Return the TPOT in ms: (last token − first token) ÷ (n − 1). None if it is undefined.
 
-    n is `tokens` if the times are those of a server's chunks, as in `vllm bench serve`.
+    n is the number of times; for the times of a server's chunks it is `tokens`, the number of
+    tokens in them (as in `vllm bench serve`).
     """
     span_ns, gaps = _span_ns(times_ns), (len(times_ns) if tokens is None else tokens) - 1
     return span_ns / gaps / _NS_PER_MS if span_ns and gaps > 0 else None
@@ -76,10 +77,8 @@ def while_both_decode(
 ) -> tuple[Sequence[int], Sequence[int]]:
     """Return the token times of each answer while the other answer was decoding as well.
 
-    All times are ns of one clock.
-
-    When the shorter answer ends, the longer one has the device for itself and is no longer
-    contended. Empty if the two did not overlap.
+    Before and after, one answer has the device for itself, so its times show no contention. All
+    times are ns of one clock. Empty if the answers did not overlap in time.
     """
     if not first or not second:
         return (), ()
@@ -103,8 +102,8 @@ def end_to_end_throughput(
 def prefill_throughput(received_ns: int, prefilled_ns: int, computed_tokens: int) -> float | None:
     """Return the prefill throughput in tok/s: computed prompt tokens ÷ prefill time.
 
-    The prefill time is from receiving the prompt to computing its last token. Tokens taken from a
-    cached KV cache are not computed and do not count.
+    The prefill time is from receiving the prompt to computing its last token. Prompt tokens that
+    were already in the KV cache are not computed and do not count.
     """
     if not received_ns or prefilled_ns <= received_ns or computed_tokens <= 0:
         return None
@@ -114,7 +113,7 @@ def prefill_throughput(received_ns: int, prefilled_ns: int, computed_tokens: int
 def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> float | None:
     """Return the decode throughput in tok/s over the last `window_s` before the newest token.
 
-    If a model is slower than one token in `window_s`, the last gap counts.
+    If the last gap is longer than `window_s`, the window is this gap.
     """
     if len(times_ns) < 2:
         return None
@@ -156,7 +155,7 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Percentiles of the inter-token latency in ms."""
+    """Percentiles of a latency in ms, usually the inter-token latency."""
 
     p50: float
     """The median."""
@@ -192,7 +191,7 @@ class TurnTiming:
     prompt_tokens: int
     """Tokens of the prompt, including cached tokens; 0 if not known."""
     cached_tokens: int
-    """Prompt tokens taken from the cached KV cache, counted apart from the computed tokens."""
+    """Prompt tokens that were already in the KV cache, and so were not computed."""
     ttft_ms: float | None
     """Time to first token: prompt received by the worker → first output token, in ms."""
     itl_ms: Percentiles | None
@@ -223,10 +222,10 @@ class TurnTiming:
     ) -> TurnTiming:
         """Compute the figures.
 
-        `prefilled_ns` is when the last prompt token was computed (0: not yet). `itl` passes
-        percentiles of the inter-token latency that are known already. `tokens` is the server's
-        count if the times are those of chunks, -1 if the server reports no count. `first_answer` is
-        the index of the first token after the model's thoughts, -1 if there is none yet.
+        `prefilled_ns` is when the last prompt token was computed (0: not yet). `itl` is given if
+        the ITL percentiles are already computed. `tokens` is the server's count if the times are
+        those of chunks, -1 if the server reports no count. `first_answer` is the index of the first
+        token after the model's thoughts, -1 if there is none yet.
         """
         return cls(
             output_tokens=len(times_ns) if tokens is None else tokens,
@@ -252,7 +251,7 @@ def _span_ns(times_ns: Sequence[int]) -> int | None:
 
 
 def _tokens_by(times_ns: Sequence[int], at_ns: float) -> float:
-    """Return the tokens after the first known by `at_ns`; the next one counts as a fraction."""
+    """Return how many tokens after the first arrived by `at_ns`, plus a fraction of the next."""
     after = bisect_right(times_ns, at_ns)
     if after == len(times_ns):
         return after - 1

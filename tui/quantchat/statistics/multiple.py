@@ -1,8 +1,8 @@
 """Correct p-values for several comparisons.
 
-With five comparisons at the 5 % level, chance alone shows a difference in up to a quarter of cases
-in which there is none. Holm's (1979) procedure keeps that share at 5 %, whatever the dependence
-between the comparisons, and finds at least as much as Bonferroni's.
+If nothing differs, five comparisons at the 5 % level still show at least one difference in up to a
+quarter of cases, by chance. Holm's (1979) procedure keeps that share at 5 %, however the
+comparisons depend on each other, and finds every difference that Bonferroni's finds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values adjusted by Holm's procedure, in the same order.
 
-    A comparison is significant at the level of the whole family if its adjusted value is below it.
+    A comparison is significant at a level α for all of them together if its adjusted p-value is
+    below α.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, highest = [0.0] * len(p_values), 0.0

@@ -10,7 +10,7 @@ difference of perplexities is paired, because both models read the same tokens.
 Tokens of one window are not quite independent: a hard passage is hard for many tokens. So
 `Quantity.clustered` takes passages of about `PASSAGE` tokens as units (a cluster-robust error:
 Cameron and Miller 2015). A window of 512 tokens, of which 255 are scored, is one passage. A longer
-one is several, because the few windows of a long context would not give a usable error.
+window is several passages, because a few long windows would be too few units for a usable error.
 A percentile's error is half the distance between the percentiles one standard error of the
 proportion below and above (Woodruff 1952).
 """
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
 KLD_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 PASSAGE = 256
-"""Scored tokens of a passage, about: what a window of 512 tokens has."""
+"""Approximate number of scored tokens in a passage; a window of 512 tokens has 255."""
 
 DEPTH_ENDS = (128, *(2**power for power in range(9, 21)))
-"""Token numbers in a window at which a part of the KLD by depth ends; the window ends the last."""
+"""Positions in a window at which the parts of the KLD by depth end; the last ends with the
+window."""
 
 EQUAL_DEPTHS = 4
-"""Equal parts of a window's scored tokens, in which older snapshots have the KLD by depth."""
+"""Number of equal parts into which older snapshots divide a window's scored tokens for the KLD by
+depth."""
 
 DELTA_P_PERCENTILES = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
@@ -104,10 +106,10 @@ def passages(windows: int, scored: int) -> int:
 
 
 def detectable(quantity: Quantity, passages: int) -> float | None:
-    """Return the smallest true value that is told from 0 in four of five cases.
+    """Return the smallest true value that is distinguished from 0 with the probability `POWER`.
 
-    It is the larger of two: with tokens and with `passages` as independent units. None without a
-    standard error.
+    The larger of two results: one with tokens as independent units, one with the number `passages`
+    of passages. None without a standard error.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -125,10 +127,10 @@ def _parts(scored: int) -> int:
 
 
 def depth_ends(first: int, window: int) -> tuple[int, ...]:
-    """Return at which tokens of a window the parts of the KLD by depth begin and end.
+    """Return the boundaries of the parts of the KLD by depth: token indices (from 0) in a window.
 
-    A part has the tokens from one index (from 0) up to the next; `first` is the index of the first
-    compared token. Empty if there would be a single part.
+    Each part reaches from one boundary up to, but not including, the next. `first` is the index of
+    the first compared token. Empty if there would be a single part.
     """
     ends = (first, *(end for end in DEPTH_ENDS if first < end < window), window)
     return ends if len(ends) > 2 else ()
@@ -161,8 +163,8 @@ def divergence(
     """Compare two models, from parallel arrays with an item for each scored token.
 
     `top1_agrees` says for each token whether both models had the same most likely token.
-    `kld_early` has the KLD of the tokens of each window before the scored ones, which count for the
-    KLD by depth only; `depth_ends` are its parts.
+    `kld_early` has the KLD of the tokens before the scored ones of each window; they count only for
+    the KLD by depth, whose parts have the boundaries `depth_ends`.
     """
     import numpy
 
@@ -184,7 +186,7 @@ def divergence(
 def _by_depth(
     scored: Values, early: Values | None, ends: Sequence[int], windows: int
 ) -> list[Quantity]:
-    """Return the mean of the KLDs between each two of `ends` in all windows."""
+    """Return the mean KLD, over all windows, from each boundary in `ends` to the next."""
     import numpy
 
     if early is None or not ends:

@@ -1,4 +1,4 @@
-"""Figures of many requests at once: throughput, latencies, goodput, and the knee of a curve.
+"""Figures of many requests at once: throughput, latencies, goodput, and the knee of the throughput.
 
 The definitions are those of vLLM's `bench serve` and of AIPerf: the duration of a round is from its
 first request sent to the end of its last one; output throughput is all tokens of answered requests
@@ -20,26 +20,26 @@ from quantchat.wire.jobs import BatchRound, RequestTimes
 _NS_PER_MS, _NS_PER_S = 1e6, 1e9
 
 NEAR_HIGHEST = 0.9
-"""The knee is the lowest level with this share of the highest output throughput."""
+"""The knee is the lowest load level with at least this share of the highest output throughput."""
 
 
 def ttft_ms(request: RequestTimes) -> float:
-    """Return the time to the first chunk. The request must have been answered."""
+    """Return the time in ms to the first chunk. The request must have been answered."""
     return (request.chunks_ns[0] - request.sent_ns) / _NS_PER_MS
 
 
 def end_to_end_ms(request: RequestTimes) -> float:
-    """Return the time from sending the request to its last chunk."""
+    """Return the time in ms from sending the request to its last chunk."""
     return (request.chunks_ns[-1] - request.sent_ns) / _NS_PER_MS
 
 
 def itl_ms(request: RequestTimes) -> list[float]:
-    """Return the gaps between chunks."""
+    """Return the gaps between chunks in ms."""
     return [(later - earlier) / _NS_PER_MS for earlier, later in pairwise(request.chunks_ns)]
 
 
 def tpot_ms(request: RequestTimes) -> float | None:
-    """Return the mean time of a token after the first; None for a single token."""
+    """Return the mean time in ms of a token after the first; None for a single token."""
     if request.output_tokens < 2:
         return None
     span = request.chunks_ns[-1] - request.chunks_ns[0]
@@ -70,7 +70,7 @@ class Limit:
     value: float
     """Upper limit in ms."""
     read: Callable[[RequestTimes], float | None]
-    """Returns the latency; None if the request has none, as one token has no ITL."""
+    """Returns the latency in ms; None if it is undefined, as the ITL of a single token is."""
 
     def holds(self, request: RequestTimes) -> bool:
         """Return whether `request` was answered within the limit."""
@@ -115,7 +115,10 @@ def _limit(text: str) -> Limit:
 
 @dataclass(frozen=True)
 class LevelFigures:
-    """The figures of one level over all its rounds. Intervals are over rounds, in tok/s or 1/s."""
+    """The figures of one load level (a `LoadLevel` or a batch size) over all its rounds.
+
+    Intervals are over rounds, in tok/s or 1/s.
+    """
 
     requests: int
     failed: int
@@ -128,7 +131,7 @@ class LevelFigures:
     tpot_ms: Percentiles | None
     e2e_ms: Percentiles | None
     output_tokens: float
-    """Mean of the answers, in tokens."""
+    """Mean length of an answer in tokens."""
 
 
 def level_figures(
@@ -176,9 +179,10 @@ def _rate(counts: Sequence[int], seconds: Sequence[float]) -> Interval:
 
 
 def knee(throughputs: Sequence[float]) -> int | None:
-    """Return the index of the knee of `throughputs`, given by rising level; None for fewer than 3.
+    """Return the index of the knee of `throughputs`; None for fewer than 3.
 
-    At higher levels, additional requests mostly just wait longer.
+    `throughputs` are in the order of rising load. Above the knee, additional requests mostly just
+    wait longer.
     """
     if len(throughputs) < 3:
         return None

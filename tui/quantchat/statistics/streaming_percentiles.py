@@ -1,4 +1,4 @@
-"""Figures of an answer that is still running, with a cost per token that does not grow."""
+"""Figures of an answer that is still running; the cost per token does not grow with its length."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from quantchat.statistics.latency import (
 
 _RECENT = 256
 _SHARE = 16
-"""New values are merged into the sorted list once there are more than `_RECENT` of them, and more
-than 1/`_SHARE` of that list. So each value is moved a bounded number of times."""
+"""New values are merged into the sorted list once they are more than `_RECENT`, and more than
+1/`_SHARE` of the list. So a merge moves at most about `_SHARE` old values for each new one."""
 
 
 class StreamingPercentiles:
@@ -40,7 +40,7 @@ class StreamingPercentiles:
 
     def _ranked(self, rank: int) -> float:
         """Return the value of `rank`, from 0, in both lists together."""
-        # Bisect for the number of values of `_recent` among the first `rank + 1`.
+        # Bisect for how many of the `rank + 1` smallest values are in `_recent`.
         low, high = max(0, rank + 1 - len(self._sorted)), min(rank + 1, len(self._recent))
         while low < high:
             middle = (low + high) // 2
@@ -58,7 +58,7 @@ class StreamingPercentiles:
 
 
 class StreamingTiming:
-    """ITL percentiles and throughput series of one answer, to whose times new ones are appended."""
+    """ITL percentiles and throughput series of one answer, updated as its token times arrive."""
 
     def __init__(self, interval_s: float) -> None:
         """Start without times. `interval_s` is the interval of the throughput series in seconds."""
@@ -70,7 +70,7 @@ class StreamingTiming:
         """Throughput in tok/s of each whole interval so far; only the last `SERIES_LIMIT`."""
 
     def follow(self, times_ns: Sequence[int]) -> Percentiles | None:
-        """Add the times of `times_ns` that are new since the last call; return the ITL in ms."""
+        """Add the times that `times_ns` has since the last call; return ITL percentiles in ms."""
         if len(times_ns) > self._counted:
             self._percentiles.add(itl_ms(times_ns[max(0, self._counted - 1) :]))
             self._counted = len(times_ns)

@@ -28,7 +28,7 @@ class CrossPerplexity:
 
     @property
     def perplexity(self) -> float | None:
-        """Perplexity of the whole answer; None if unknown, infinite if it is too large a number."""
+        """Perplexity of the whole answer; None if unknown, infinite if it overflows a float."""
         if not self.logprobs:
             return None
         try:

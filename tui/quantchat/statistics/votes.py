@@ -2,14 +2,14 @@
 
 The test is the exact sign test (Dixon and Mood 1946, "The Statistical Sign Test"): among the votes
 for a side, does the share of one side differ from one half? Ties and "both bad" are for no side, so
-the test leaves them out, and they are reported beside it. The interval of the share is that of
+the test leaves them out, and they are reported separately. The interval of the share is that of
 Clopper and Pearson (1934), which is exact too, and therefore wide with few votes.
 
 The number of votes needed is the number at which the test would detect a share like the present one
 four times out of five (power 0.8, two-sided at 0.05). The power of an exact test rises and falls as
-votes are added (Chernick and Liu 2002); the number is the first that reaches it. A share from a few
-votes is itself uncertain, so the number is only an expectation. Do not add votes until the test
-shows a difference: decide beforehand how many there will be.
+votes are added (Chernick and Liu 2002); the number is the first with a power of at least 0.8. A
+share from a few votes is itself uncertain, so the number is only an expectation. Decide beforehand
+how many votes there will be; do not go on voting until the test shows a difference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Choice = Literal["left", "right", "tie", "bad"]
 LEVEL = 0.05
 POWER = 0.8
 MOST_VOTES = 10_000
-"""Largest number of votes to suggest; if it would not suffice, no number is given."""
+"""Largest number of votes to suggest; if more would be needed, no number is suggested."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,16 @@ def _more(votes: Tally) -> int | None:
 
 
 def votes_needed(share: float) -> int | None:
-    """Return the fewest votes for a side that give the test `POWER` if one side wins `share`.
+    """Return the fewest votes for a side that give the test `POWER` if a side wins `share` of them.
 
-    None if `MOST_VOTES` do not suffice, as for a share of one half.
+    None if `MOST_VOTES` do not suffice; for a share of one half no number does.
     """
     import numpy as np
     from scipy.stats import binom
 
     counts = np.arange(1, MOST_VOTES + 1)
-    # Most wins of the side with fewer for which p is below the level: P(X <= c) <= level / 2.
+    # For each count: the most wins of the losing side with which p is below LEVEL, that is, the
+    # largest c with P(X <= c) <= LEVEL / 2.
     most = binom.ppf(LEVEL / 2, counts, 0.5)
     most = np.where(binom.cdf(most, counts, 0.5) > LEVEL / 2, most - 1, most)
     power = binom.cdf(most, counts, share) + binom.sf(counts - most - 1, counts, share)

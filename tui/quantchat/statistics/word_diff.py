@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 _WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
-"""A word or a sign with the white space before it, or the white space at the end."""
+"""A word or a punctuation mark with the white space before it, or the white space at the end."""
 MOST_WORDS = 6000
 """Most words of each text that are compared, because the time grows with the square of their
 number."""
@@ -16,7 +16,7 @@ number."""
 
 @dataclass(frozen=True)
 class Part:
-    """A part of both texts, with the words of each; they are the same or they differ."""
+    """The words of each text in one part of the comparison: the same in both, or different."""
 
     first: str
     second: str
@@ -28,7 +28,7 @@ class Part:
 
 
 def word_diff(first: str, second: str) -> Iterator[Part]:
-    """Yield the parts of two texts in order; joined, they are the texts.
+    """Yield the parts of two texts in order; joined, they give the texts again.
 
     All words after the first `MOST_WORDS` are one part.
     """

@@ -1,4 +1,6 @@
-"""The client of an OpenAI-compatible server: learns what it accepts, sends requests, describes it.
+"""The client of an OpenAI-compatible server.
+
+It learns which parameters the server accepts, sends requests, and describes the server.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming.
 """
@@ -51,7 +53,7 @@ class ServerClient:
         self._key_env = str(options.get("key_env") or "")
         self.timeout_s = float(options["timeout_s"])
         self._sampling = Sampling(**options.get("sampling", {}))
-        """Sampling settings of the profile; those of a request may differ."""
+        """Sampling settings of the profile; a request may have other settings."""
         own = bool(options.get("server"))
         self._connection = Connection(
             str(options["base_url"]), key_env=self._key_env, timeout_s=self.timeout_s, own=own
@@ -62,7 +64,7 @@ class ServerClient:
         self._dialect = DIALECTS[0]
         self.refusals = Refusals()
         self.counts = False
-        """Whether the server has counted its tokens."""
+        """Whether the server has reported a token count."""
         self._streams = True
         """Whether the server streams; otherwise it sends each answer as a whole."""
         self._build = ""
@@ -70,7 +72,7 @@ class ServerClient:
         self._other_models: list[str] = []
         """The models that the server lists, if the requested model is not among them."""
         self._listed: dict[str, Any] = {}
-        """The entry for the model in the server's list; empty if there is none."""
+        """The entry for the model in the server's list of models; empty if there is none."""
         self.ollama: ollama.Ollama | None = None
         self._logprobs = PromptLogprobs(self._client, self._model)
 
@@ -79,8 +81,8 @@ class ServerClient:
     def connect(self, wait: Callable[[str], None] | None = None) -> None:
         """List the server's models and request one token. Raises Refused.
 
-        While the server answers that it still loads its model, `wait` is called with that answer,
-        and the server is asked again when it returns. Without `wait` the server must be ready.
+        While the server answers that it still loads its model, `wait` is called with that answer;
+        when `wait` returns, the server is asked again. Without `wait` the server must be ready.
         """
         while True:
             try:
@@ -104,11 +106,11 @@ class ServerClient:
             # The body is a str if the server does not declare it as JSON.
             listed = mapping(parsed(body) if isinstance(body, str) else body).get("data")
         except (openai.APITimeoutError, asyncio.TimeoutError):
-            raise  # the next request would wait as long again
+            raise  # going on would make the next request wait for as long again
         except Exception as error:
             if _own_refusal(error) is not None:
                 raise
-            return  # not every server has a list; the first request shows whether it works
+            return  # not every server has a list; the first request shows whether the server works
         models = [mapping(one) for one in listed] if isinstance(listed, list) else []
         names = (self._model, self._model + ollama.LATEST)
         self._listed = next((model for model in models if model.get("id") in names), {})
@@ -135,8 +137,8 @@ class ServerClient:
     async def _accepts(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
         """Return whether the server answers a request in the current dialect.
 
-        With `last`, a refusal is raised. With `learn`, parameters that a refusal names are omitted
-        from then on.
+        With `last`, a refusal is raised instead of returning False. With `learn`, parameters that a
+        refusal names are omitted from this request and all later ones.
         """
         # `fresh` adds the parameters that only measurements need, so that they are tried too.
         request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
@@ -199,7 +201,7 @@ class ServerClient:
 
     @property
     def note(self) -> str:
-        """Notes for the user on the figures."""
+        """Notes that tell the user how this server's figures were measured."""
         counted = (
             "tok/s and TPOT use the server's count of tokens"
             if self.counts
@@ -263,7 +265,7 @@ class ServerClient:
             raise refused from error
 
     def refusal(self, error: Exception) -> Refused | None:
-        """Return the Refused to show for `error`, which a request raised; None if it is a bug."""
+        """Return the Refused to show for the `error` of a request; None if `error` is a bug."""
         return _own_refusal(error) or refusal(
             error,
             where=self.where,
@@ -273,17 +275,17 @@ class ServerClient:
         )
 
     def score_prompt(self, ids: list[int], first: int = 1) -> list[TokenLogprobs]:
-        """Return the probabilities of the tokens `ids[first:]` of a prompt. Raises Refused."""
+        """Return the log-probabilities of the tokens `ids[first:]` of a prompt. Raises Refused."""
         with self._connection.reading_at_most(MOST_BYTES + MOST_BYTES_A_POSITION * len(ids)):
             return self.run(self._logprobs.read(ids, first))
 
     async def score_answer(
         self, messages: Sequence[Message], answer: str, rows: int = 1
     ) -> list[TokenLogprobs]:
-        """Return the probabilities of the tokens of `answer` to the chat `messages`.
+        """Return the log-probabilities of the tokens of `answer` to the chat `messages`.
 
-        Sends `rows` equal requests at once, and returns the figures of the first. Raises Refused if
-        the server does not report tokens or probabilities.
+        Sends `rows` equal requests at once, and returns the result of the first. Raises Refused if
+        the server does not report token ids or log-probabilities.
         """
         prompt = chat_or_text(messages, chat=self._chat)
         url = self._connection.url
@@ -308,7 +310,7 @@ class ServerClient:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
-            "stop": until[:MOST_STOPS],  # the others are looked for in the text
+            "stop": until[:MOST_STOPS],  # the caller looks for the others in the text
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k
@@ -326,7 +328,7 @@ MOST_STOPS = 4
 
 
 def _own_refusal(error: BaseException | None) -> Refused | None:
-    """Return the Refused that quantchat's code raised within the client of OpenAI, or None."""
+    """Return the Refused that quantchat's code raised within the `openai` client, or None."""
     while error is not None and not isinstance(error, Refused):
         error = error.__cause__
     return error

@@ -19,7 +19,7 @@ CONNECT_S = 5.0
 MOST_BYTES = 32 * 2**20
 """Most bytes, uncompressed, of a response that is not an answer, e.g. a list of models."""
 MOST_BYTES_OF_AN_ERROR = 2**20
-"""Most bytes that are read of an error response, of which one line is shown."""
+"""Most bytes that are read of an error response; only one line of it is shown."""
 MOST_BYTES_A_TOKEN = 4096
 """Most bytes of an answer per requested token, in addition to `MOST_BYTES`."""
 
@@ -44,8 +44,8 @@ class Connection:
         key = _key(key_env)
         parts = urlsplit(self.url)
         self.where = parts.netloc
-        # No proxy for loopback or our own server. The proxy's address is not even read, because an
-        # unknown scheme would raise.
+        # Use no proxy for loopback or for our own server. `trust_env=False` also keeps httpx from
+        # reading the proxy's address, which may have an unknown scheme and raise.
         direct: dict[str, Any] = {}
         if own or is_loopback(parts.hostname or ""):
             direct = {"trust_env": False}
@@ -63,7 +63,7 @@ class Connection:
                 f"the proxy settings of the environment cannot be used: {error}",
                 "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY",
             ) from error
-        # No retries here: they would add hidden waits to a TTFT. The caller retries if it can.
+        # No retries here: they would hide waiting time in a TTFT. The caller may retry.
         self.client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=key,
@@ -129,7 +129,7 @@ class Connection:
 
 
 _INFLATED = 1 << 16
-"""Bytes decompressed at a time: few compressed bytes can expand to gigabytes."""
+"""Bytes decompressed at a time: a few compressed bytes can expand to gigabytes."""
 
 
 async def _inflated(source: Any) -> AsyncIterator[bytes]:

@@ -1,7 +1,8 @@
 """Lets EleutherAI's lm-evaluation-harness ask a server, as its `local-completions` does.
 
-Unlike `local-completions`, it asks in each way of `prompt_logprobs`, needs no further package, and
-uses the client of all other commands: with its key, and with a server that quantchat has started.
+Unlike `local-completions`, it tries all three ways of `prompt_logprobs` and needs no further
+package. It uses the client of all other commands, so it supports API keys and servers that
+quantchat starts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ServedLM(HarnessModel):
         self._client = client
 
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
-        # The request also generates a token, which the server counts.
+        # Leave room for one token: the request also generates one.
         ids = [*context, *continuation][-(self._context_length - 1) :]
         told = self._client.score_prompt(ids, max(1, len(ids) - len(continuation)))
         greedy = True

@@ -1,8 +1,8 @@
 """Ollama's own API, which says more about a model than OpenAI's protocol: https://docs.ollama.com.
 
-Ollama's implementation of OpenAI's protocol accepts no top-k, min-p or repetition penalty and
-cannot switch the prompt cache off. Ollama silently drops text that does not fit its context, and
-unloads a model that was idle, or that had to make room for another.
+In OpenAI's protocol, Ollama ignores top-k, min-p and repetition penalty, and a request cannot
+switch the prompt cache off. Ollama silently drops text that does not fit into its context, and
+unloads a model that was idle or had to make room for another model.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LATEST = ":latest"
 """The tag that Ollama adds to a model name without a tag."""
 
 MOST_REPEATED = 31
-"""Number of equal chunks after which Ollama silently ends an answer, if it applies the template
-itself."""
+"""Number of equal chunks after which Ollama silently ends an answer, if Ollama itself applies the
+chat template."""
 _NO_PENALTY_SINCE = (0, 32, 10)
 """Before this version the default `repeat_penalty` was 1.1."""
 _NEUTRAL = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
@@ -32,7 +32,7 @@ _NEUTRAL = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
 _WEIGHTS = re.compile(r"^FROM .*\bsha256-([0-9a-f]{64})$", re.MULTILINE)
 """The line of a Modelfile that names the weights by their SHA-256."""
 _KEPT = (4, 5)
-"""Tokens at the beginning that Ollama keeps when it cuts a prompt, without and with a BOS token."""
+"""How many of the first tokens Ollama keeps when it cuts a prompt: 4, or 5 with a BOS token."""
 
 
 class Ollama:
@@ -46,9 +46,9 @@ class Ollama:
         self.context = 0
         """Context length in tokens; 0 if unknown."""
         self.size, self.on_gpu = 0, 0
-        """Bytes that Ollama reports for the model, in all and on a GPU; 0 if unknown."""
+        """Bytes that Ollama reports for the model, in total and on a GPU; 0 if unknown."""
         self._read: tuple[Sequence[Message], int] | None = None
-        """The last prompt, and the tokens of prompt and answer."""
+        """The last prompt, and the number of tokens of this prompt and its answer together."""
 
     async def load(self) -> None:
         """Load the model, if it is not loaded. Raises the client's exceptions."""
@@ -81,12 +81,12 @@ class Ollama:
 
     @property
     def behaviour(self) -> str:
-        """What Ollama does without being asked, as part of the note for the user."""
+        """What Ollama does on its own, as part of the note for the user."""
         sampling = self._sampling()
         own = f", samples with its own {', '.join(sampling)}" if sampling else ""
         room = f"its context of {self.context} tokens" if self.context else "its context"
         rest = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
-        if self.size:  # weights that are not on a GPU make it slow, and no answer shows that
+        if self.size:  # weights that are not on a GPU make Ollama slow without any message
             share = f"{self.on_gpu / self.size:.0%}" if self.on_gpu else "none"
             rest += (
                 f"; it reports {self.size / 2**30:.2f} GiB for the model, {share} of it on a GPU"
@@ -115,8 +115,8 @@ class Ollama:
     def dropped(self, messages: Sequence[Message], prompt: int, output: int) -> bool:
         """Return whether Ollama dropped part of a prompt, or of the chat while it answered.
 
-        Ollama does not report this, but its token counts `prompt` and `output` show it. If it drops
-        text of a chat for a longer prompt, that is not always noticed.
+        Ollama does not report this, but its token counts `prompt` and `output` show it, except when
+        a new message in a chat has more tokens than the text that Ollama drops.
         """
         before, self._read = self._read, (messages, prompt + output)
         if self.context:

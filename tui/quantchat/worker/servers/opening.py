@@ -21,7 +21,10 @@ STARTING = "starting the server"
 
 @dataclass
 class Opened:
-    """A connected server, and when each stage was over, in seconds of `time.perf_counter`."""
+    """A connected server, and when each stage ended, in seconds of `time.perf_counter`.
+
+    The stages: libraries imported, server process started, first answer received.
+    """
 
     decoder: RemoteDecoder
     imported: float
@@ -32,8 +35,9 @@ class Opened:
 class Opener:
     """Opens the server of one variant.
 
-    `tell` is called with a stage and a detail. `failed` is called from another thread, with the
-    failure, when a server that quantchat started ends unexpectedly.
+    `tell` is called with the name of a stage and a detail, e.g. a line of the server's log. If a
+    server that quantchat started ends unexpectedly, `failed` is called from another thread with the
+    failure.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Opener:
         self._tell(STARTING, how["command"][0])
         self._server = StartedServer(how, command.options["base_url"], self._failed)
         self._server.wait(lambda line: self._tell(STARTING, line))
-        # The end of the server is reported as the variant's failure, and ends a running answer.
+        # If the server ends, that is reported as the variant's failure, and ends a running answer.
         self._server.watch(lambda *failure: self._failed(Refused(*failure)))
         return self._server
 

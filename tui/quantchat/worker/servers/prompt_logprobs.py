@@ -3,11 +3,11 @@
 The prompt is sent as token ids, so the server's tokenizer plays no part. Three ways are tried:
 
 - vLLM's `prompt_logprobs` gives the likeliest tokens of each position by id.
-- `echo` with `logprobs` of OpenAI's first completions API gives them as text: from these only the
-  figure of the prompt's own token is used, and whether it is the likeliest.
-- llama.cpp's server gives `logprobs` only of generated tokens, before any sampling setting. So each
-  token of the prompt is generated: `logit_bias` forces it. That is one request for each token; the
-  server computes only one token for it, since those before are in its prompt cache.
+- `echo` with `logprobs` of OpenAI's first completions API gives the likeliest tokens as text only.
+  So just the log-probability of the prompt's own token is used, and that of the likeliest token.
+- llama.cpp's server gives `logprobs` only of generated tokens, computed before sampling settings
+  apply. So each token of the prompt is generated, forced by `logit_bias`. That takes one request
+  for each token, for which the server computes only this token: the others are in its cache.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TOP = 20
 """Number of likeliest tokens that are requested at each position: vLLM's limit, unless started with
 --max-logprobs."""
 MOST_BYTES_A_POSITION = 8192
-"""Most bytes that describe one token with its alternatives."""
+"""Most bytes of a response for each token of the prompt, with its alternatives."""
 _FORCE = 1e6
-"""Added to the logit of a token that must be generated; far more than logits differ."""
+"""Added to the logit of a token that must be generated: far larger than any logit."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ _Way = Callable[[Sequence[int], int], Awaitable[list[TokenLogprobs]]]
 
 
 class PromptLogprobs:
-    """Asks the server of `client` in the first of the three ways that it supports."""
+    """Asks the server of `client` in the first of the three ways that the server supports."""
 
     def __init__(self, client: Any, model: str) -> None:
         self._client = client
@@ -73,7 +73,7 @@ class PromptLogprobs:
                 self._works = True
                 return found
             if way in self._ways:  # another request may have removed it meanwhile
-                self._ways.remove(way)  # the server refuses it, or ignores it
+                self._ways.remove(way)  # the server refuses or ignores its parameters
         raise Refused(
             "unsupported",
             "the server gives no log-probabilities of a prompt's tokens",

@@ -10,7 +10,7 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.servers.stream import ServerError, mapping, name, whole_characters
 
 _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
-"""Packages whose exceptions pass through the client while it reads a stream."""
+"""Packages whose exceptions the `openai` client does not wrap while it reads a stream."""
 
 
 _NAMED = 5
@@ -21,7 +21,8 @@ _TOO_LONG = re.compile(
     r"`inputs` tokens \+ `max_new_tokens`",
     re.IGNORECASE,
 )
-"""Messages about a prompt that does not fit: vLLM, SGLang, llama.cpp; the last two are TGI's."""
+"""Messages of vLLM, SGLang, llama.cpp and TGI (the last two lines) about a prompt that does not
+fit."""
 
 
 class StillLoading(Refused):
@@ -29,7 +30,7 @@ class StillLoading(Refused):
 
 
 def is_transport(error: BaseException) -> bool:
-    """Return whether the connection failed; otherwise the server answered."""
+    """Return whether the connection failed, in contrast to an error that the server sent."""
     import openai
 
     if isinstance(error.__cause__, Refused):  # raised by quantchat's code within the client
@@ -61,7 +62,7 @@ _PARAMETERS = re.compile(
 _UNKNOWN = re.compile(
     r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I
 )
-"""Words of a refusal because of an unknown name; other refusals concern a value."""
+"""Words of a message that refuses a parameter's name; without them it refuses the value."""
 
 
 def named_parameters(error: Exception) -> set[str]:
@@ -86,7 +87,7 @@ def named_parameters(error: Exception) -> set[str]:
 def refusal(
     error: Exception, *, where: str, model: str, key_env: str, has: Sequence[str] = ()
 ) -> Refused | None:
-    """Return the Refused for `error` of a request to `where`; None for an unknown error.
+    """Return the Refused for the `error` of a request to `where`; None for an unknown error.
 
     `has` are the models that the server lists.
     """
@@ -168,7 +169,10 @@ def cut_off(where: str, reason: str) -> Refused:
 
 
 def _wants_a_key(error: Any) -> bool:
-    """Return whether the server wants a key. LiteLLM without a database reports "bad request"."""
+    """Return whether `error` says that a valid key is missing.
+
+    LiteLLM without a database reports that as "bad request".
+    """
     told = error.body.get("type") if isinstance(error.body, dict) else None
     return error.status_code in (401, 403) or told == "no_db_connection"
 

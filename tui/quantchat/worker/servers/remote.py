@@ -53,21 +53,22 @@ STOP_S = 0.02
 """Seconds between two checks for a stop while nothing arrives."""
 
 MOST_TEXT = 8 * 2**20
-"""Longest text of an answer, in characters of JSON: a message to the host has room for two."""
+"""Longest answer with its thoughts, in characters of JSON. A message from the worker has room for
+twice as much."""
 
 MOST_CHUNKS_A_TOKEN, MOST_CHUNKS = 64, 1024
 """An answer has at most `MOST_CHUNKS` chunks and `MOST_CHUNKS_A_TOKEN` more for each requested
 token: a proxy may send single letters."""
 
 _LATE_CHUNKS = 64
-"""Chunks of thoughts beyond `max_thinking_tokens` after which the server has ignored that limit.
-Fewer are accepted, because a server may add a sentence to end the thoughts."""
+"""If more chunks of thoughts than this arrive beyond `max_thinking_tokens`, the server ignores that
+limit. Fewer are accepted, because a server may add a sentence to end the thoughts."""
 
 _EOS_AS_TEXT = "eos_token"
-"""TGI's reason in a completion. The text of its chunk is the end token, not a part of the
-answer."""
+"""TGI's reason for the end of a completion. The text of the chunk with this reason is the end
+token, not a part of the answer."""
 _REASONS = {"stop": "eos", _EOS_AS_TEXT: "eos", "length": "length"}
-"""The server's reasons for an end, and quantchat's names for them."""
+"""Key: a server's reason for the end of an answer; value: quantchat's name for it."""
 
 
 @dataclass
@@ -112,7 +113,7 @@ class RemoteDecoder:
 
     @property
     def note(self) -> str:
-        """Notes for the user on the figures."""
+        """Notes that tell the user how this server's figures were measured."""
         return self.client.note
 
     @property
@@ -121,12 +122,12 @@ class RemoteDecoder:
         return self.client.keeps_prompts
 
     def ledger(self) -> Ledger:
-        """Return an empty ledger, because a client does not know a server's memory."""
+        """Return a ledger without figures, because a client does not know a server's memory."""
         now = time.perf_counter_ns()
         return Ledger(self.client.device, -1, {}, -1, -1, -1, -1, -1, -1, now)
 
     def forget(self) -> None:
-        """Do nothing, because each request has the whole chat."""
+        """Do nothing, because each request contains the whole chat."""
 
     def score_tokens(self, request: ScoreTokens, cancelled: Callable[[], bool]) -> TokenScores:
         """Score the tokens of `request.text`, as the server tokenizes it. Raises Refused."""
@@ -224,7 +225,7 @@ class RemoteDecoder:
                 if not reading.cancelled():
                     break
                 if silent and not stream.reason:
-                    # Nothing of the answer arrives, although keep-alives or single bytes may.
+                    # Keep-alives or incomplete events may have arrived, but nothing of the answer.
                     raise TimeoutError
                 return silent
             await asyncio.wait([reading], timeout=STOP_S)
@@ -245,7 +246,7 @@ class RemoteDecoder:
             self._restart(request, outbox, stream)
 
     def _restart(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        """Let the times of the answer start now."""
+        """Start the timing of the answer anew."""
         outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
         stream.arrived_s = time.monotonic()
 
@@ -269,7 +270,7 @@ class RemoteDecoder:
                 if is_timeout(error):
                     raise
                 raise cut_off(self.client.where, str(error) or type(error).__name__) from error
-            # The answer is complete: after the reason for its end only a token count could follow.
+            # The answer is complete: after its finish reason only a token count could follow.
         if not stream.reason:
             why = ollama.why_cut(stream.last) if self.client.ollama else ""
             raise cut_off(self.client.where, why or "the stream ended in the middle of the answer")
@@ -297,17 +298,17 @@ class RemoteDecoder:
         text = record.text or record.thought
         if text or record.reason or counted > before.output:
             stream.arrived_s = time.monotonic()
-        ended = bool(stream.reason)  # LiteLLM sends its token count after the end, with a choice
+        ended = bool(stream.reason)  # LiteLLM sends its token count later, in a chunk with a choice
         stream.reason = record.reason or stream.reason
         if record.stopped_by is not None:
             stream.stopped_by = record.stopped_by
         if record.reason == _EOS_AS_TEXT:
             return
         if not text:
-            # A token may have no text: half a character, or an end token with ignore_eos. It is
-            # still a chunk, or the last tokens would seem to take no time. Only servers that send a
-            # token count with each chunk show such a token; others send one count, for the whole
-            # answer, with the reason for its end.
+            # A token may have no text: half a character, or an end token with ignore_eos. Such a
+            # token must count as a chunk, or the last tokens would seem to take no time. It shows
+            # only if the server sends a token count with each chunk; other servers send one count,
+            # for the whole answer, with the finish reason.
             goes_on = not ended and record.reason in ("", "length")
             counts_each_chunk = before.output >= stream.chunks > 0
             if not (goes_on and counts_each_chunk and counted > before.output):
@@ -338,7 +339,7 @@ async def _cancellable(work: Coroutine[Any, Any, _T], cancelled: Callable[[], bo
 
 
 def _rank(told: TokenLogprobs) -> int:
-    """Return how many tokens were likelier, as far as the server names them."""
+    """Return how many tokens were likelier, among those that the server reports."""
     named = sum(logprob > told.own for logprob in told.likeliest.values())
     return named or int(told.best is not None and told.best > told.own)
 

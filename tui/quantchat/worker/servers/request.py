@@ -21,17 +21,17 @@ class Dialect:
     """The extensions of OpenAI's protocol that a server accepts."""
 
     neutral: bool
-    """Whether neutral values are sent: no top-k, no penalties and, for measured prompts, no prompt
-    cache. Without them some servers use values of their own: llama-cpp-python a repetition penalty
-    of 1.1, vLLM the model's `generation_config`; vLLM and llama.cpp cache prompts."""
+    """Whether values without an effect are sent: no top-k, no penalties and, for measured prompts,
+    no prompt cache. Otherwise some servers use values of their own: llama-cpp-python a repetition
+    penalty of 1.1, vLLM the model's `generation_config`; and vLLM and llama.cpp cache prompts."""
     usage: bool
     """Whether `stream_options.include_usage` is sent."""
     usage_each_chunk: bool
     """Whether `stream_options.continuous_usage_stats` is sent: token counts in each chunk. It is
     separate from `usage`, because OpenVINO's server accepts only `include_usage`."""
     top_p_1: bool
-    """Whether `top_p = 1` is sent, which excludes no token. TGI accepts only values below 1;
-    without a value some servers use their own, as with `neutral`."""
+    """Whether `top_p = 1` is sent, which excludes no token. TGI accepts only values below 1. If no
+    value is sent, some servers use their own."""
 
 
 DIALECTS = tuple(
@@ -39,12 +39,12 @@ DIALECTS = tuple(
     for one in (Dialect(*takes) for takes in product((True, False), repeat=4))
     if (one.neutral and one.usage) or not one.usage_each_chunk
 )
-"""The dialects, in the order in which they are tried: the one with most extensions comes first. A
-server that does not know an extension refuses the whole request."""
+"""The dialects in the order in which they are tried, the dialect with most extensions first. A
+server that does not know an extension may refuse the whole request."""
 
 
 class Refusals:
-    """Parameters that a server has refused, by the names in its refusals."""
+    """Parameters that a server has refused, by the names in its error messages."""
 
     def __init__(self) -> None:
         self.without: list[str] = []
@@ -68,7 +68,7 @@ class Refusals:
         return bool(found)
 
     def applied(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return `arguments` without, or renamed by, what the server has refused."""
+        """Return `arguments` with the refused parameters omitted or renamed."""
         accepted = {key: value for key, value in arguments.items() if key not in self.without}
         if more := accepted.get("extra_body"):
             accepted["extra_body"] = {key: more[key] for key in more if key not in self.without}
@@ -90,16 +90,16 @@ class Refusals:
 
 
 _OMITTABLE = ("temperature", "seed")
-"""Parameters that requests may omit. `max_tokens` is not among them, because an answer could then
-be endless."""
+"""Parameters that requests may omit. `max_tokens` is not among them, because without it an answer
+could be endless."""
 _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
-"""Parameters that are sent as neutral values, or because the user has set them. While a variant
-loads, a `Dialect` without neutral values is tried before a parameter is omitted by its name; so
-these are omitted only with the last dialect, or if the server refuses them later, in a chat."""
+"""Parameters that are sent with neutral values (see `Dialect`), or because the user has set them.
+If a server refuses one while the variant loads, the next dialect is tried. The single parameter is
+omitted only with the last dialect, or if the server refuses it later, in a chat."""
 
 
 _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
-"""The parameter that limits thoughts, by the owner that the server's list of models names."""
+"""Name of the parameter that limits thoughts; the key is `owned_by` in the list of models."""
 
 
 def _ignored(server: str, name: str, hint: str) -> Refused:
@@ -116,11 +116,11 @@ def request_arguments(
     ollama: bool = False,
     owner: str = "",
 ) -> dict[str, Any]:
-    """Return the arguments for the client. Settings of the user are sent to every server.
+    """Return the arguments for the `openai` client. The user's settings are sent to every server.
 
-    `template` holds variables of the chat template. Ollama (`ollama`) can only switch thinking on
-    or off, with another parameter. `owner` is what the server names as the owner of its models.
-    Raises Refused for a setting that the server would ignore.
+    `template` holds variables of the chat template. `ollama` says that the server is Ollama, which
+    takes only one of them, to switch thinking off, as another parameter. `owner` is `owned_by` in
+    the server's list of models. Raises Refused for a setting that the server would ignore.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # extensions of vLLM, SGLang and llama.cpp
@@ -148,10 +148,10 @@ def request_arguments(
                 f"set it to 0; servers that support it: {', '.join(_THINKING_LIMITS)}",
             )
         more[_THINKING_LIMITS[owner]] = sampling.max_thinking_tokens
-    if sampling.stop and not request.ignore_eos:  # nothing ends an answer of a fixed length
+    if sampling.stop and not request.ignore_eos:  # ignore_eos: the length of the answer is fixed
         more["stop"] = sampling.stop
     for name in ("presence_penalty", "frequency_penalty"):
-        # OpenAI's defaults are 0. Ollama uses those of its Modelfile unless the request names them.
+        # OpenAI's defaults are 0. Ollama takes its defaults from the model's Modelfile.
         if dialect.neutral or getattr(sampling, name):
             more[name] = getattr(sampling, name)
     if dialect.neutral or sampling.repetition_penalty != 1:
@@ -178,8 +178,8 @@ def request_arguments(
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
         if dialect.usage_each_chunk:
-            # Then vLLM and SGLang send the count with each chunk, also for an answer that is
-            # stopped.
+            # Makes vLLM and SGLang send the count with each chunk, so that it is known even if the
+            # user stops the answer.
             arguments["stream_options"]["continuous_usage_stats"] = True
     arguments["messages" if chat else "prompt"] = chat_or_text(request.messages, chat=chat)
     return arguments

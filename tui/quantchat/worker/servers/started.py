@@ -1,4 +1,4 @@
-"""A server that the worker starts for its variant, and that ends with the worker.
+"""A server that the worker starts for its variant, and that ends when the worker ends.
 
 The server is a child of the worker in the worker's session. So when the worker ends, for whatever
 reason, the server and its processes end too. Its output goes to the worker's log.
@@ -51,7 +51,7 @@ _END_WAIT_S = 0.5
 
 
 def with_port(options: dict[str, Any]) -> dict[str, Any]:
-    """Return `options` with a free port in place of each `{port}`."""
+    """Return `options` with each `{port}` replaced by the number of a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -73,7 +73,7 @@ def _models_at(base_url: str) -> str:
 
 
 def _program(command: Sequence[str]) -> str:
-    """Return the name of the program in `command`, also after `env NAME=VALUE`."""
+    """Return the name of the program that `command` runs, also after `env NAME=VALUE`."""
     words = [one for one in command[1:] if "=" not in one] if command[0] == "env" else command
     return Path((words or command)[0]).name
 
@@ -81,8 +81,8 @@ def _program(command: Sequence[str]) -> str:
 class StartedServer:
     """Runs `server["command"]` without a shell; `server["path"]` comes first on its PATH.
 
-    `failed` is called with an exception of a thread that watches the server. Raises Refused if the
-    program cannot be started.
+    `failed` is called with any exception of the threads that read the server's output and wait for
+    its end. Raises Refused if the program cannot be started.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class StartedServer:
         """The last line that was reported."""
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         """The server's last lines, which show its progress and why it ended."""
-        # The programs of this Python environment come last; it need not be activated.
+        # The scripts of this Python environment come last on PATH, even if it is not activated.
         folders = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, folders))}
         program, *arguments = self._command
@@ -162,7 +162,7 @@ class StartedServer:
         )
 
     def explains(self, error: BaseException) -> bool:
-        """Return whether `error` is a connection that ended because this server ended."""
+        """Return whether `error` is a lost connection, and this server has ended."""
         if not isinstance(error, Refused) or error.failure.kind not in _CONNECTION_LOST:
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -179,7 +179,7 @@ class StartedServer:
         threads.start("server-watch", wait, self._failed)
 
     def _end(self, when: str) -> tuple[FailureKind, str, str]:
-        self._log.join(1.0)  # its last lines give the reason
+        self._log.join(1.0)  # read the last lines, which give the reason
         status = self._process.returncode
         if status < 0:  # a killed process prints no reason
             what = f"was ended by signal {-status}"
@@ -195,8 +195,8 @@ class StartedServer:
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            # A full disk must not stop this loop, or the server would block on its output. Python's
-            # stream is used, not the descriptor, because it removes secrets.
+            # A full disk must not stop this loop, or the server would block on its output. Write to
+            # `sys.stderr`, not to its file descriptor, because the stream redacts secrets.
             with contextlib.suppress(ValueError, OSError):
                 sys.stderr.write(line)
                 sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Parse the stream of a server: turn bytes, whatever they are, into checked records.
+"""Parse the stream of a server: turn its bytes, which may be anything, into checked records.
 
 The format: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events) with
 OpenAI's chunks. Servers and proxies deviate from both: a field may be missing, null or of another
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 COUNT_LIMIT = 2**63
-"""Token counts from this number on cannot be real, and do not fit into a snapshot."""
+"""A token count of this size or more cannot be real, and does not fit into a snapshot."""
 _NAME_CHARACTERS = 200
 """Most characters of a server's name, build or reason that are used."""
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SURROGATES = re.compile("[\ud800-\udfff]")
-"""Surrogates, halves of a character: JSON can escape them, UTF-8 cannot encode them."""
+"""Surrogates (halves of a character in UTF-16). JSON can escape them; UTF-8 cannot encode them."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class DraftCounts:
 
 @dataclass(frozen=True)
 class Record:
-    """One chunk of an answer, checked."""
+    """One chunk of an answer, with checked types."""
 
     text: str = ""
     thought: str = ""
     """Reasoning, which is not part of the answer."""
     reason: str = ""
-    """The server's reason why the answer ends here; empty if it does not end."""
+    """The server's reason why the answer ends here; empty if the answer goes on."""
     stopped_by: str | None = None
     """The stop string that ended the answer, "" if none did; None if the server does not report
     it."""
@@ -71,9 +71,9 @@ class Record:
 
 
 class ServerError(Exception):
-    """An error that a server sends in place of an answer, or of the rest of an answer.
+    """An error that a server sends instead of an answer, or instead of the rest of an answer.
 
-    `body` is the error, as JSON or text.
+    `body` is the error, as a JSON value or text.
     """
 
     def __init__(self, body: Any) -> None:
@@ -184,7 +184,7 @@ def _parts(content: Any) -> tuple[str, str]:
 
 
 def _reason(value: Any) -> str:
-    """Return the reason for the end as text; empty for null, false and "", which end no answer."""
+    """Return the finish reason as text; empty for null, false and "": then the answer goes on."""
     if not value:
         return ""
     return name(value) if isinstance(value, str) else json.dumps(value)[:_NAME_CHARACTERS]
@@ -197,7 +197,7 @@ def _stopped_by(choice: dict[str, Any]) -> str | None:
 
 
 def _usage(value: Any) -> Usage | None:
-    """Return the counts in `value`; None without counts, or with zeros, as Ollama sends first."""
+    """Return the counts in `value`; None if it has none or only zeros, as Ollama's first chunks."""
     counted = mapping(value)
     prompt, output = count(counted.get("prompt_tokens")), count(counted.get("completion_tokens"))
     if prompt <= 0 and output <= 0:
@@ -211,7 +211,7 @@ _DRAFTS = (
     # vLLM 0.29 and later, with the option `--per-request-spec-decode-metrics summary`.
     ("metrics", "speculative_decoding",
      ("num_draft_tokens", "num_accepted_draft_tokens", "num_spec_steps")),
-    # SGLang, since its pull request 33518 and if the request asks for it.
+    # SGLang since its pull request 33518, if the request asks for them.
     ("sglext", "spec_tokens_details",
      ("spec_num_proposed_drafts", "spec_num_correct_drafts", "spec_verify_ct")),
 )  # fmt: skip
@@ -224,7 +224,7 @@ def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
         if told := mapping(mapping(chunk.get(key)).get(inner)):
             found = DraftCounts(*(count(told.get(name)) for name in names))
             break
-    else:  # llama.cpp: a pass yields its accepted tokens and one more
+    else:  # llama.cpp does not count passes; each yields its accepted tokens and one more
         timings = mapping(chunk.get("timings"))
         drafted, accepted = count(timings.get("draft_n")), count(timings.get("draft_n_accepted"))
         found = DraftCounts(drafted, accepted, count(timings.get("predicted_n")) - accepted)
@@ -243,7 +243,7 @@ class StreamReader:
         self._data: list[str] = []
         self._event = ""
         self._foreign: list[str] = []
-        """Lines that belong to no event: of a web page, or of an answer that is not streamed."""
+        """Lines that belong to no event, but to a web page or an answer that is not streamed."""
         self._text, self._thought = _Characters(), _Characters()
         self._seen = False
         """Whether any event was read."""
@@ -338,7 +338,7 @@ class _Characters:
         self._half = ""
 
     def joined(self, text: str) -> str:
-        """Return the half that was held back and `text`; hold back a half at the end of `text`."""
+        """Return `text` after a half from the last call; keep a half at its end for the next."""
         if not text:
             return ""
         text = self._half + text
@@ -347,7 +347,7 @@ class _Characters:
 
 
 def _json_or_text(text: str) -> Any:
-    """Return the error in `text`: its JSON object, or that object's field `error`."""
+    """Return the error in `text`: the field `error` of a JSON object, else the object or text."""
     try:
         value = parsed(text)
     except ValueError:

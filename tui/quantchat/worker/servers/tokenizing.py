@@ -23,9 +23,9 @@ async def answer_tokens(
     """Return the token ids of `prompt` and `answer` together, and the number of ids of `prompt`.
 
     `prompt` is a text, or the messages of a chat, which the server formats with the variables
-    `template`. The text of the answer is tokenized again; its ids differ from the generated ids if
-    the model split the text in another way than its tokenizer does. Raises Refused if the server at
-    `base_url` reports no ids.
+    `template`. The text of the answer is tokenized again. Its ids differ from those that the model
+    generated if the model split the text in another way than the tokenizer does. Raises Refused if
+    the server at `base_url` reports no ids.
     """
     import openai
 
@@ -35,9 +35,9 @@ async def answer_tokens(
         try:
             before, whole = await tokenize(prompt, answer, template)
         except openai.APIStatusError:
-            continue  # it has no such path, or refuses the parameters
+            continue  # the server has no such path, or refuses the parameters
         except (LookupError, TypeError, ValueError):
-            continue  # it ignores the parameters
+            continue  # the server ignores the parameters
         if whole[: len(before)] != before or len(whole) == len(before):
             raise Refused(
                 "unsupported",
@@ -84,7 +84,7 @@ class _Native:
         return before, await self._ids("/tokenize", content=text + answer, **special)
 
     async def _ids(self, path: str, **body: Any) -> list[int]:
-        """Return the tokens that the server answers. Raises ValueError if there are none."""
+        """Return the tokens in the server's response. Raises ValueError if there are none."""
         tokens = [int(token) for token in (await self._post(path, **body))["tokens"]]
         if not tokens:
             raise ValueError("no tokens")
