@@ -40,7 +40,7 @@ from quantchat.wire.messages import Load
 from quantchat.wire.variant import Resolved
 
 OWN = "own"
-"""Name of the built-in task, which needs no hub."""
+"""Name of the built-in task. Its questions come with quantchat, so it needs no network."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class EvaluationPlan:
     batch: int = 1
     chat_template: bool = False
     floor: Floor = "none"
-    """How the reference is asked a second time, to see which answers change by rounding alone."""
+    """What is changed when the reference runs a second time, to count the answers that change by
+    rounding alone (the noise floor)."""
 
 
 async def evaluate(
@@ -100,8 +101,8 @@ class Evaluating:
         self.harness = ""
         """Version of lm-evaluation-harness; empty before the first result."""
         self._tokenizer = ""
-        """Folder or hub id of the reference's tokenizer, once the reference is prepared. It is used
-        to cut texts for a server."""
+        """Folder or hub id of the reference's tokenizer; empty until the reference is prepared.
+        Texts for a server are cut with it."""
         self.models: list[EvaluatedRecord] = []
         """Records of the models that are done or failed."""
 
@@ -185,8 +186,7 @@ class Evaluating:
 def require_harness(variants: Sequence[AnyVariant]) -> None:
     """Raise UserError if lm-evaluation-harness is not installed, before anything is prepared.
 
-    A variant with its own interpreter is not checked here, because the harness must be installed
-    there.
+    Variants with their own interpreter are not checked: they use the harness of that interpreter.
     """
     ours = [variant for variant in variants if not (variant.python or variant.env)]
     if ours and importlib.util.find_spec("lm_eval") is None:
@@ -197,7 +197,7 @@ def require_harness(variants: Sequence[AnyVariant]) -> None:
 
 
 def tasks_named(words: str) -> tuple[str, ...]:
-    """Return the tasks that `words` lists, separated by commas, each once. Raises UserError."""
+    """Return the tasks in the comma-separated list `words`, each once. Raises UserError."""
     return tuple(dict.fromkeys(task_named(word.strip()) for word in words.split(",")))
 
 

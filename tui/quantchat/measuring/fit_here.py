@@ -1,4 +1,4 @@
-"""Find out whether a profile fits on this machine, and how much is downloaded to open it."""
+"""Find out whether a profile fits into this machine's memory, and what must be downloaded."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class OpeningNeeds:
     unknown: tuple[str, ...]
     """For each variant whose memory is not known, the reason."""
     downloads: tuple[tuple[str, int | None], ...]
-    """Each model that is not on this machine, with its bytes; None if not known."""
+    """Each model that is not on this machine, with the bytes to download; None if not known."""
     to_quantize: tuple[str, ...]
     """Labels of the variants whose checkpoint must first be quantized on this machine."""
 
 
 def opening_needs(profile: Profile, sample: DeviceSample) -> OpeningNeeds:
-    """Return what it takes to open `profile` on the machine in `sample`.
+    """Return what it takes to open `profile` on the machine that `sample` describes.
 
-    Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
-    imports its library.
+    Reads files and does not access the hub. Takes milliseconds, but longer for the first model with
+    a hub id, because the hub's library is then imported.
     """
     plan = make_plan(profile, sample, by_name=True)
     pair = plan.variants[:2]
@@ -55,6 +55,6 @@ def _to_quantize(specs: Sequence[AnyVariant]) -> list[str]:
         try:
             if spec.calibration_table and builder.find(spec) is None:
                 found.append(spec.label)
-        except UserError:  # a folder that does not exist; `unknown` says so
+        except UserError:  # the model's folder does not exist; `unknown` has the message
             continue
     return found

@@ -13,17 +13,18 @@ from quantchat.system.sampler import DeviceSample
 from quantchat.wire.variant import Ledger
 
 SHOWN = 2
-"""Variants that are shown, and loaded even if they do not fit."""
+"""Number of variants that the screen shows. They are loaded even if they do not fit."""
 
 
 def loadable_count(
     profile: Profile, sample: DeviceSample, order: Sequence[int], ledgers: Mapping[int, Ledger]
 ) -> int:
-    """Return how many variants of `order`, from its beginning, have room together; at least two.
+    """Return how many variants from the beginning of `order` fit into memory together.
 
-    `order` begins with the pair to show; `ledgers` is the memory of those that are loaded. A loaded
-    variant needs what it uses now, any other variant what is estimated. A variant stops the
-    count if its room is unknown, or if it is spread over several GPUs. Reads files.
+    At least two: `order`, a list of variants' indices, begins with the pair to show, which always
+    counts. `ledgers` has the memory of the loaded variants. A loaded variant counts with the memory
+    it uses, any other with its estimate. The count ends at a further variant that is not loaded, is
+    spread over several GPUs, or whose device's free memory is unknown. Reads files.
     """
     plans = make_plan(profile, sample, pair=tuple(order[:SHOWN])).variants
     # Bytes that each device would have free if only the variants counted so far were loaded.
@@ -54,7 +55,7 @@ def loadable_count(
 
 
 def _used(ledger: Ledger, plan: VariantPlan) -> int:
-    """Return the bytes that a loaded variant holds; as estimated if its ledger does not know."""
+    """Return the bytes that a loaded variant uses, or its estimate if the ledger has no figure."""
     known = reserved_bytes(ledger) if plan.room.cuda else ledger.process
     if known is None or known < 0:
         return plan.estimate.total if plan.estimate else 0

@@ -68,16 +68,16 @@ class Measurement:
             await self._rounds.run()
 
     def stop(self) -> None:
-        """Stop soon; what was measured stays available."""
+        """Stop soon; `measured` has the turns so far."""
         self._rounds.stop()
 
     def end(self) -> None:
-        """End at once, with workers that do not stop; what was measured stays available."""
+        """Stop at once, and end the workers that are busy; `measured` has the turns so far."""
         self._rounds.end()
 
     def _step(self, done: int, total: int, detail: str) -> None:
-        # Before each round and at the end: often enough to see a falling clock, and seldom enough
-        # not to disturb the measurement.
+        # Sample the machine before each round and at the end: often enough to see a falling clock,
+        # and seldom enough not to disturb the measurement.
         after_warmup = done - self.plan.warmup
         if after_warmup >= 0 and (after_warmup % len(self.plan.tasks) == 0 or done == total):
             sample = self.sampler.sample()
@@ -90,7 +90,7 @@ class Measurement:
         variants = self.comparison.variants
         own = {variant.pid for variant in variants if variant.pid is not None}
         used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
-        # A server that was started here reports no device: find the GPUs of its processes.
+        # A server that quantchat started reports no device: look for its processes on the GPUs.
         servers = [
             self.sampler.process_tree(one.pid)
             for one in variants
@@ -139,10 +139,10 @@ class Measurement:
 
 
 def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
-    """Return which of the `gpus` visible devices list the worker in NVML.
+    """Return on which of the `gpus` visible devices NVML lists the worker's process.
 
     These are the devices on which the worker runs. With `device = "auto"`, they are also the GPUs
-    whose free memory the worker read before it chose.
+    whose free memory the worker read in order to choose one.
     """
     devices = variant.ledger.devices if variant.ledger else []
     kind, _, number = devices[0].partition(":") if devices else ("", "", "")
@@ -210,8 +210,8 @@ def _different_loops(sides: Sequence[LiveVariant]) -> list[str]:
 def _different_prompt_lengths(measured: Sequence[Measured]) -> list[str]:
     """Return a warning about tasks whose prompts have different token counts on the sides.
 
-    Two local variants with different tokenizers are right to differ. The tokenizer and chat
-    template of a server are unknown, and both should be the same as on the other side.
+    Only comparisons with a server are checked: its tokenizer and chat template are unknown, but
+    should be those of the other side. Local variants with different tokenizers rightly differ.
     """
     for one in measured:
         answers = list(one.turn.answers.values())
@@ -227,7 +227,7 @@ def _different_prompt_lengths(measured: Sequence[Measured]) -> list[str]:
 
 
 def _cached_prompts(sides: Sequence[LiveVariant]) -> list[str]:
-    """Return warnings about servers that took repeated prompts from their cache."""
+    """Return warnings about servers that take repeated prompts from their cache."""
     return [
         f"{one.label}: the server caches prompts, and this cannot be turned off: from the second "
         "time on, the TTFT of a prompt is without its prefill"

@@ -45,7 +45,7 @@ Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
 @dataclass(frozen=True)
 class Room:
-    """A device with its free memory in bytes; None if it is not known."""
+    """A device, or a server, and its memory in bytes; None if it is not known."""
 
     name: str
     cuda: bool
@@ -63,7 +63,7 @@ class Room:
 class VariantPlan:
     """The memory that one variant needs, or the reason (`problem`) why it cannot be estimated.
 
-    If it has a problem and an estimate, the estimate is only a guess from the model's name.
+    With both a problem and an estimate, the estimate is only a guess from the model's name.
     """
 
     label: str
@@ -129,7 +129,7 @@ class MemoryPlan:
 
     @property
     def fit(self) -> Fit:
-        """The worst result of all devices."""
+        """The worst `fit` of all devices."""
         order: tuple[Fit, ...] = ("cannot run", "does not fit", "not known", "tight", "fits")
         return min((one.fit for one in self.rooms), key=order.index)
 
@@ -144,9 +144,10 @@ def make_plan(
     by_name: bool = False,
     limits: bool = False,
 ) -> MemoryPlan:
-    """Plan the memory of all variants of `profile`, and of the `pair` on the machine in `sample`.
+    """Plan the memory of each variant of `profile`, and of two of them (`pair`) together.
 
-    `tokens` counts prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With
+    `sample` describes the machine, `pair` has the indices of the two variants. `tokens` counts
+    prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With
     `fetch`, headers of models that are not on this machine are read from the hub. With `by_name`,
     the size of such a model is guessed from its name. With `limits`, the longest context and the
     largest batch are searched for.
@@ -171,8 +172,8 @@ def make_plan(
 def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, ...] = (0, 1)) -> str | None:
     """Return a warning if the `pair` cannot run, does not fit or fits tightly; else None.
 
-    Reads files and does not access the hub. Takes milliseconds, except for the first hub id, which
-    imports its library.
+    Reads files and does not access the hub. Takes milliseconds, but longer for the first model with
+    a hub id, because the hub's library is then imported.
     """
     found = []
     for one in make_plan(profile, sample, pair=pair).rooms:
@@ -258,7 +259,7 @@ def _usable(room: Room, spec: AnyVariant, sample: DeviceSample) -> Room:
 
 
 def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
-    """Return the device that the worker of `spec` chooses for a small model, or its server."""
+    """Return the device on which the worker of `spec` would load a small model, or the server."""
     if engine_of(spec).is_server:
         address = str(getattr(spec, "base_url", ""))
         where = "a server started here" if _started_here(spec) else urlsplit(address).netloc
@@ -289,10 +290,10 @@ def _room_of(gpu: GpuSample) -> Room:
 def _larger_room(
     spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
 ) -> Room | None:
-    """Return the GPUs for weights that are too large for the first GPU, as the worker chooses.
+    """Return the GPUs that the worker chooses if the weights are too large for the first GPU.
 
-    The result is the first GPU with enough free memory for the whole checkpoint, or all GPUs.
-    Return None if the variant uses the first GPU.
+    These are the first GPU with enough free memory for the whole checkpoint or, if there is none,
+    all GPUs together. None means that the device of `_room` is used.
     """
     gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto":

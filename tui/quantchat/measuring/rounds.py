@@ -48,14 +48,14 @@ class Plan:
     tasks: tuple[Task, ...]
     rounds: int = 5
     warmup: int = 1
-    """Tasks answered on both sides before the measurement, without being measured."""
+    """Number of tasks that both sides answer before the measurement; these are not measured."""
     order: Order = "in-turn"
     ignore_eos: bool = False
-    """Ignore the end-of-sequence token, so that both sides have the same number of tokens."""
+    """Ignore the end-of-sequence token, so that the answers of both sides are equally long."""
     until_width: float | None = None
-    """End before all rounds once the interval is this narrow; see `measuring.until_width`."""
+    """End before the last round if the interval is this narrow; see `measuring.until_width`."""
     minutes: float | None = None
-    """No round begins after this time."""
+    """Minutes after which no further round begins; None: no limit."""
 
     @property
     def total(self) -> int:
@@ -115,12 +115,13 @@ class Rounds:
     def __post_init__(self) -> None:
         self._began_s = 0.0
         self._half_width: float | None = None
-        """Half the width of the interval after the previous round."""
+        """`half_width` of the interval after the previous round; None before the first check."""
 
     async def run(self) -> list[Measured]:
-        """Measure the plan; return the measured turns, also after `stop`, and with failed answers.
+        """Measure the plan; return the turns, also those with failed answers.
 
-        A side that does not respond is ended (`LiveVariant.reason_to_end`); the other side goes on.
+        After `stop`, these are the turns so far. The worker of a side that does not respond is
+        ended (`LiveVariant.reason_to_end`); the other side goes on.
         """
         await self.comparison.end_scoring()
         async with self.comparison.ending_unresponsive_sides():
@@ -189,8 +190,8 @@ class Rounds:
 
     async def _turn(self, task: int, round_number: int) -> Turn:
         plan = self.plan
-        # Alternate by task and round, not by a running number: with an even number of tasks, that
-        # would start a task with the same side in every round.
+        # Alternate by task and round, not by a running number: with an even number of tasks, a
+        # running number would start a task with the same side in every round.
         sides = list(self.comparison.sides)
         if (task + round_number) % 2:
             sides.reverse()

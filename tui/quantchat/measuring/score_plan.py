@@ -12,10 +12,10 @@ from quantchat.profile.model import AnyVariant
 from quantchat.wire.variant import Resolved
 
 DEFAULT_TOKENS = 8192
-"""Default number of tokens of the text that are scored."""
+"""Default number of tokens of the text that are read."""
 
 WINDOW = 512
-"""Window in tokens as in llama.cpp, for everything but the KLD by depth in a long context."""
+"""Window in tokens, as in llama.cpp. Only the KLD by depth needs a longer one."""
 
 LONGEST = 4096
 """Default window of `quantchat score` in tokens, where text, context and memory allow it."""
@@ -30,7 +30,7 @@ class ScorePlan:
     corpus: Corpus
     reference: AnyVariant
     tokens: int = DEFAULT_TOKENS
-    """Number of tokens of the text; 0: all."""
+    """Number of tokens of the text that are read; 0: all."""
     window: int = WINDOW
     stride: int = WINDOW
     fit: bool = False
@@ -38,7 +38,8 @@ class ScorePlan:
     window_limit: str = ""
     """Why `window` is shorter than the default; empty if it is not."""
     depths: bool = False
-    """Whether to compare the tokens before the scored ones too, for the KLD by depth."""
+    """Whether to compare also the first tokens of each window, which are not scored, for the KLD by
+    depth."""
     floor: Floor = "attention"
     """Which setting of the reference is changed to measure the noise floor."""
     pair: bool = True
@@ -46,9 +47,10 @@ class ScorePlan:
 
 
 def longest_window(variants: Sequence[AnyVariant]) -> tuple[int, str]:
-    """Return the longest default window that all of `variants` take, and why it is shorter.
+    """Return the longest window up to `LONGEST` that all `variants` take, and what limits it.
 
-    The reason is empty for `LONGEST`. A server may take less than its model, so it gets `WINDOW`.
+    The second value is empty for `LONGEST`. A server's context is unknown and may be shorter than
+    its model's, so a server gets `WINDOW`.
     """
     window, limit = LONGEST, ""
     for spec in variants:
@@ -65,9 +67,10 @@ def longest_window(variants: Sequence[AnyVariant]) -> tuple[int, str]:
 
 
 def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
-    """Return the reference with another attention implementation or dtype; None: no floor.
+    """Return the reference with another attention implementation or dtype; None: no noise floor.
 
-    `ran` is what the reference actually ran as. Some engines have one attention implementation.
+    `ran` is what the reference actually ran as. An engine with a single attention implementation
+    has no noise floor of the kind "attention".
     """
     if floor == "none" or (floor == "attention" and not engine_of(reference).selects_attention):
         return None

@@ -34,14 +34,14 @@ class Figures:
     def divergence_from(self, other: Figures, name: str) -> Divergence:
         """Return the divergence of this model from the reference `other`.
 
-        This model's job was given the stored logits of `other` under `name`.
+        The job of this model computed it from the stored logits of `other`, as `name`.
         """
         return self._compared(other, self, f"{name}.forward", f"{name}.early.forward")
 
     def divergence_of(self, other: Figures, name: str) -> Divergence:
         """Return the divergence of `other` from this model as the reference.
 
-        This model's job was given the stored logits of `other` under `name`.
+        The job of this model computed it from the stored logits of `other`, as `name`.
         """
         return other._compared(self, self, f"{name}.backward", f"{name}.early.backward")
 

@@ -95,9 +95,9 @@ class Scoring:
     # ------------------------------------------------------------ one model
 
     def restore(self, record: ScoreRecord) -> None:
-        """Continue after `record`, which an earlier process left with its files in the same folder.
+        """Continue from `record`, which an earlier process left, with its files in this folder.
 
-        If the reference's stored logits are missing, nothing of the record is used.
+        If the reference's stored logits are missing, start anew.
         """
         reference = self._plan.reference.label
         folder = self._folder / "0"
@@ -188,7 +188,7 @@ class Scoring:
     def _figures(self, folder: Path, positions: int) -> Figures:
         """Return the figures in `folder` of a model that scored `positions` tokens."""
         setting = self._setting
-        assert setting is not None  # noqa: S101  # the first model's result is the setting
+        assert setting is not None  # noqa: S101  # the first scored model has set it
         windows = positions // (setting.window - setting.context)
         return Figures(folder, windows, tuple(setting.depth_ends))
 
@@ -196,9 +196,9 @@ class Scoring:
         return spec.label in (self._first, self._second)
 
     def _is_stored(self, role: Role, spec: AnyVariant) -> bool:
-        """Return whether a later model is compared with `spec`: the reference, or the pair's first.
+        """Return whether to store the logits of `spec`, because later models are compared with it.
 
-        If the reference is one of the pair, no further model needs to be stored.
+        These are the reference and, unless the reference is one of the pair, the pair's first.
         """
         first = spec.label == self._first and not self._in_pair(self._plan.reference)
         stored = not engine_of(spec).is_server  # a server reports only the likeliest tokens

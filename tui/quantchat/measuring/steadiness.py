@@ -1,8 +1,8 @@
 """Checks whether the figures of a measurement are steady over the rounds.
 
-A confidence interval covers only the variation that was sampled. So this module reports answers far
-from the other answers to their prompt, and figures that vary more from round to round than they do
-on a steady machine.
+A confidence interval covers only the variation that was sampled; it does not say whether the
+machine was steady. So this module reports answers far from the other answers to their prompt, and
+figures that vary more from round to round than they do on a steady machine.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ OUTLIER = 1.5
 many times the figure."""
 
 LEAST_ROUNDS = 3
-"""Fewest rounds in which an outlier can be found: with two values, either may be the outlier."""
+"""Fewest rounds in which an outlier can be found: of two values, either may be the odd one."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
-"""By number of rounds: the factor by which a figure may vary more, because rounds are few."""
+"""Number of rounds → factor by which `most_variation` is raised: the coefficient of variation of so
+few values is often large by chance."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CheckedFigure:
 
     title: str
     most_variation: float
-    """Coefficient of variation of one prompt, above which it is flagged."""
+    """Largest coefficient of variation, over the rounds of one prompt, that gives no warning."""
     read: Callable[[Answer], float | None]
 
 
@@ -54,15 +55,16 @@ FIGURES = (
     CheckedFigure("end to end", 0.05, _end_to_end),
     CheckedFigure("energy", 0.10, _energy),
 )
-"""TTFT is a single time, and energy comes from a counter that moves in steps: on any machine both
-vary more than a throughput, which is the mean of many tokens."""
+"""The figures that are checked. TTFT and energy may vary more than the others: TTFT is a single
+time, and energy comes from a counter that moves in steps, but a throughput is a mean over many
+tokens."""
 
 
 def warnings(measured: Sequence[Measured]) -> list[str]:
     """Return warnings about figures that varied and about outliers, one for each side and figure.
 
-    Even with many prompts, an unsteady machine gives only a few lines, so that other warnings are
-    seen.
+    All prompts share a line: with a line for each prompt, an unsteady machine would hide other
+    warnings.
     """
     labels = sorted({label for one in measured for label in one.turn.answers})
     return [line for label in labels for line in _of_side(label, measured)]
@@ -72,7 +74,7 @@ def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
     found: list[str] = []
     for figure in FIGURES:
         if figure.title == "end to end" and found:
-            continue  # a figure that is a part of this one has a warning already
+            continue  # TTFT or throughput, which are parts of this figure, gave a warning already
         rounds = _by_task(label, figure, measured)
         found += _outliers(label, figure, rounds)
         found += _unsteady(label, figure, rounds)
@@ -80,7 +82,7 @@ def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
 
 
 Rounds = dict[int, dict[int, float]]
-"""Figures by prompt (the number of its task) and round."""
+"""One figure of all answers of a side: number of the prompt → round → value."""
 
 
 def _by_task(label: str, figure: CheckedFigure, measured: Sequence[Measured]) -> Rounds:
@@ -102,7 +104,7 @@ def _far(value: float, median: float) -> bool:
 
 
 def _outliers(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
-    """Remove outliers from `rounds` if the other rounds are steady; return a warning about them."""
+    """Remove outliers from `rounds`, if they are few; return a warning about them."""
     far: list[tuple[float, str]] = []
     for task, found in sorted(rounds.items()):
         if len(found) < LEAST_ROUNDS:

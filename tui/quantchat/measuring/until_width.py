@@ -1,8 +1,8 @@
 """When to stop measuring because the interval is narrow enough, and not only by chance.
 
 `--until-width 5%` goes on until the 95 % interval of the ratio of decode throughput reaches from
-the ratio ÷ 1.05 to the ratio × 1.05. Intervals vary by chance, and the first one that is narrow
-enough is too narrow more often than others. So the rule is: the interval has to be narrow enough
+the ratio ÷ 1.05 to the ratio × 1.05. Widths vary by chance, and to stop at the first narrow
+interval would favour intervals that are narrow by chance. So the interval has to be narrow enough
 after two rounds in a row, the fourth and fifth at the earliest. `benchmarks/verdicts.py` simulates
 how often the interval at the end contains the true ratio.
 """
@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from quantchat.statistics.intervals import Pair, ratio_of
 
 FIRST_CHECK = 4
-"""Rounds after which the interval is checked for the first time, so at least five are measured."""
+"""Rounds after which the interval is checked for the first time. Two checks in a row are needed, so
+at least five rounds are measured."""
 
 
 def half_width(pairs: Sequence[Pair]) -> float | None:
-    """Return w so that the interval is the ratio ÷ (1 + w) to the ratio × (1 + w), or None."""
+    """Return w for an interval from the ratio ÷ (1 + w) to the ratio × (1 + w), or None."""
     ratio = ratio_of(pairs)
     if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 0:
         return None

@@ -3,8 +3,8 @@
 A turn during which a worker was stopped, the machine was suspended, or the CPU's frequency changed
 is measured again, at most twice; if it is disturbed each time, it is left out. All of these turns
 are recorded. Load of other programs, a container's CPU limit, a frequency that differs between
-rounds, and a time in which this program did not run, only give a warning: measuring again would not
-help, because a busy or hot machine may stay so.
+rounds, and a time in which quantchat's main process did not run, only give a warning: measuring
+again would not help, because a busy or hot machine may stay so.
 """
 
 from __future__ import annotations
@@ -31,32 +31,34 @@ CHECK_S = 0.1
 """Seconds between two checks for stopped workers; a shorter stop may be missed."""
 
 LATE_S = 1.0
-"""A check that is this many seconds late means that this program did not run (frozen container)."""
+"""A check that is this many seconds late means that the main process did not run, for example in a
+frozen container."""
 
 LEAST_SUSPENDED_S = 0.1
 
 MOST_BY_OTHERS = 0.10
-"""Largest share of the cores for other programs while a variant runs on the processor."""
+"""Share of the cores that other programs may use without a warning, if a variant runs on the
+processor."""
 
 MOST_BY_OTHERS_BESIDE_GPU = 0.50
-"""The same limit if both variants run on a GPU, when most cores are idle anyway."""
+"""The same limit if both variants run on a GPU, which leaves most cores idle."""
 
 LEAST_JUDGED_S = 1.0
-"""Shortest time, in s, for which the load is judged, because it is counted in steps of 10 ms."""
+"""Shortest time, in s, for which the load is computed: CPU time is counted in steps of 10 ms."""
 
 MOST_FREQUENCY_CHANGE = 0.10
 """Largest change of the CPU's frequency during a turn, or from one round to another, as a share of
-the lower one. A decode loop changes its speed with the clock."""
+the lower frequency. The speed of decoding follows the frequency."""
 
 FREQUENCY_EVERY_S = 0.3
 """Seconds between two readings of the frequency: on many cores a reading takes a millisecond."""
 
 LEAST_READINGS = 6
-"""Fewest readings of the frequency from which a change during a turn is seen, so that one reading
-between two states of the clock is no change."""
+"""Fewest readings of the frequency that can show a change during a turn: among fewer, a single odd
+reading would count as a change."""
 
 MOST_THROTTLED = 0.02
-"""Largest share of a round in which a container's CPU limit may stop our processes."""
+"""Share of a round for which a container's CPU limit may stop our processes without a warning."""
 
 MOST_NAMED = 3
 """Largest number of other programs that a warning names."""
@@ -96,8 +98,9 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._stopped_s: dict[str, float] = {}
+        """Seconds for which each worker was stopped during the turn, by label."""
         self._late_s: dict[int, float] = {}
-        """Seconds in which this program did not run, by round."""
+        """Seconds in which the main process did not run, by round."""
         self._round = 0
         self._mhz: list[float] = []
         """Readings of the frequency during the turn."""
@@ -179,7 +182,7 @@ class Watch:
 
     @property
     def flags(self) -> list[str]:
-        """Warnings about times in which this program did not run, and load of other programs."""
+        """Warnings: main process did not run, load of other programs, CPU limit, frequency."""
         late = {number: for_s for number, for_s in sorted(self._late_s.items()) if number}
         lines = []
         if late:
@@ -216,7 +219,7 @@ class Watch:
     def _by_others(self) -> list[str]:
         sides = list(self.sides)
         devices = [one.ledger.device if one.ledger else "" for one in sides]
-        if SERVER in devices:  # the server may run on this machine, and its processes are not known
+        if SERVER in devices:  # a server on this machine would count as another program
             return []
         beside_gpu = all(device.startswith("cuda") for device in devices)
         most = MOST_BY_OTHERS_BESIDE_GPU if beside_gpu else MOST_BY_OTHERS

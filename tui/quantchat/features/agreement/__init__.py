@@ -1,1 +1,1 @@
-"""How far answers agree, of two variants or of two runs of one: divergence and cross-perplexity."""
+"""How far the answers of two variants, or of two runs of one variant, agree."""

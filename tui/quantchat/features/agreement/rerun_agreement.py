@@ -25,6 +25,7 @@ CACHED = "prompt in the KV cache"
 FORCED = "teacher forcing"
 FORCED_BATCH = "teacher forcing, batch of 2"
 CONDITIONS = (AGAIN, TOGETHER, CACHED, FORCED, FORCED_BATCH)
+"""The conditions under which each answer is repeated. Tables print these texts."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class AgreementResult:
     variant: str
     condition: str
     prompt: int
+    """Index of the prompt, from 0."""
     tokens: int
     """Length of the baseline answer, in `unit`."""
     point: int | None
-    """Index of the first token that differs; None if all are equal."""
+    """Index of the first token or character that differs; None if all are equal."""
     problem: str = ""
     """Why there is no result; empty if there is one."""
     unit: str = "token"

@@ -10,9 +10,9 @@ from quantchat.features.agreement.rerun_agreement import CONDITIONS, AgreementRe
 
 
 def blocks(results: Sequence[AgreementResult]) -> list[Block]:
-    """Return a table of how many answers stayed the same, and where the earliest one diverged.
+    """Return a table with a row for each variant and condition.
 
-    There is a row for each variant and condition.
+    It says how many answers stayed the same, and where the first difference is.
     """
     rows: list[tuple[Cell, ...]] = []
     for variant in dict.fromkeys(one.variant for one in results):
@@ -34,7 +34,7 @@ def blocks(results: Sequence[AgreementResult]) -> list[Block]:
 
 
 def _conditions(results: Sequence[AgreementResult], variant: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each condition with `3 of 5` and `token 17 of 64`."""
+    """Yield each condition, `3 of 5` (equal answers), `token 17 of 64` (the first difference)."""
     for condition in CONDITIONS:
         own = [one for one in results if (one.variant, one.condition) == (variant, condition)]
         compared = [one for one in own if not one.problem]

@@ -28,7 +28,7 @@ _VARIABLES = {
     "profiles": "QUANTCHAT_CONFIG",
     "Hugging Face hub": "HF_HOME",
 }
-"""The environment variable that moves each folder."""
+"""Name of a folder → the environment variable that sets its path."""
 
 _LARGE = ("checkpoints", "Hugging Face hub")
 

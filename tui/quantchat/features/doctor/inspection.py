@@ -43,7 +43,7 @@ class Diagnosis:
     failure: str = ""
     """Why no worker could inspect the libraries; empty if one did."""
     extras: dict[str, str] = field(default_factory=dict)
-    """Name and version of the library of each extra of the package; empty if not installed."""
+    """Extra of quantchat's package → name and version of its library; empty if not installed."""
 
     def as_json(self) -> dict[str, object]:
         """Return the diagnosis as JSON values, with the keys that `doctor --json` prints."""

@@ -33,7 +33,7 @@ EXTRAS = {
     "eval": "lm_eval",
     "cuda-build": "nvidia-cuda-nvcc",
 }
-"""The library that each extra of the package installs."""
+"""Extra of quantchat's package → the library that it installs."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Folder:
-    """One of the user's folders. Sizes are in bytes; None if it cannot be read."""
+    """One of the user's folders. Sizes are in bytes; None if the folder cannot be read."""
 
     name: str
     path: str
@@ -74,7 +74,7 @@ class Terminal:
     """Whether input and output are a terminal."""
     term: str
     colours: str
-    """`true colour`, `256`, `few` or `none`: from the environment, as Rich does it."""
+    """`true colour`, `256`, `few` or `none`, found from the environment as Rich does."""
     unicode: bool
     columns: int
     rows: int
@@ -89,7 +89,7 @@ def installed() -> dict[str, str]:
 
 
 def extras() -> dict[str, str]:
-    """Return name and version of each extra's library; empty if it is not installed."""
+    """Return name and version of each extra's library, by extra; empty if it is not installed."""
     found = versions(tuple(EXTRAS.values()))
     return {extra: f"{of} {found[of]}" if of in found else "" for extra, of in EXTRAS.items()}
 
@@ -127,7 +127,7 @@ def folder_state(name: str, path: Path) -> Folder:
 
 
 def _size(folder: Path) -> int | None:
-    """Return the bytes on the disk, without following links (the hub's cache has many)."""
+    """Return the bytes of all files, without following links (the hub's cache has many)."""
     total, seen, refused = 0, set[tuple[int, int]](), False
 
     def cannot(error: OSError) -> None:

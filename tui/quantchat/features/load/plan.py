@@ -1,4 +1,4 @@
-"""The plan of a load test: its levels and settings, as the command and the screen ask for them."""
+"""The plan of a load test: its settings, and its levels (requests at once, or per second)."""
 
 from __future__ import annotations
 
@@ -62,10 +62,11 @@ def plan_of(
     seed: int = 0,
     slo: str = "",
 ) -> LoadPlan:
-    """Return the plan for the prompts `texts`, which a server gets, at `at_once` or `rates`.
+    """Return the plan of a load test; `texts` are the prompts for servers.
 
-    With both, requests arrive at these rates, and at most the highest of `at_once` are open at a
-    time. `prompt_tokens` lengthens or cuts the prompts.
+    `at_once` are numbers of requests at once, `rates` are requests per second. With both, requests
+    arrive at these rates, and at most the highest of `at_once` are open at a time. `prompt_tokens`
+    lengthens or cuts the prompts.
     """
     most = max(at_once) if at_once and rates else 0
     counts = at_once or (() if rates else LEVELS)

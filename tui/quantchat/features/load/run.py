@@ -47,7 +47,7 @@ async def load_test(
 ) -> tuple[Snapshot, LoadTestRecord]:
     """Run the load test of `plan` on each variant; return the snapshot and its load test.
 
-    A variant that fails does not stop the others and keeps its finished rounds. Ctrl+C, SIGTERM and
+    If a variant fails, its finished rounds are kept and the others go on. Ctrl+C, SIGTERM and
     SIGHUP stop the test in the same way. Raises UserError as `LoadPlan.check` does, ModelsFailed
     if there is no result, KeyboardInterrupt if stopped before the first round.
     """
@@ -233,9 +233,9 @@ def _partial(label: str, workspace: Workspace) -> list[LoadedRecord]:
 
 
 def _read(workspace: Workspace, kind: type[_Line], name: str = ROUNDS_FILE) -> list[_Line]:
-    """Return the lines of the file `name` that are whole and of this kind.
+    """Return the complete lines of the file `name`, each as a `kind`.
 
-    The worker may be writing the last one, or may have been stopped in it.
+    The last line may be incomplete: the worker is writing it, or was stopped while it did.
     """
     path, found = Path(workspace.output, name), []
     if path.is_file():

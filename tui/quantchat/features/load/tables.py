@@ -72,7 +72,7 @@ def load_warnings(found: LoadTestRecord) -> list[str]:
 
 
 def tables(found: LoadTestRecord) -> Iterator[Block]:
-    """Yield a table of levels for each variant, with the knee, and B against A at each level."""
+    """Yield a table of levels, with the knee, for each variant; then B against A at each level."""
     by_model = [(model, points(found, model)) for model in found.models]
     for model, measured in by_model:
         if measured:
@@ -103,7 +103,7 @@ def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point
 
 
 def _latencies(model: LoadedRecord, measured: Sequence[Point]) -> Table:
-    """Return the latencies of each level in a table of their own, so that both fit a terminal."""
+    """Return the latencies of each level: a table of their own, to fit the width of a terminal."""
     name = "batch" if model.batches else "at once"
     headings = ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
     rows = []

@@ -103,14 +103,14 @@ def ratios_table(snapshot: Snapshot) -> Table:
 
 
 WIDEST = 100.0
-"""An interval is printed only if its upper end is at most this many times its lower end: a factor
-of ten to both sides."""
+"""An interval is printed only if its upper end is at most this many times its lower end, which is a
+factor of ten on each side of the ratio."""
 
 
 def ratio_texts(ratio: Ratio) -> tuple[str, str]:
     """Return a ratio and its interval, or why it has no interval."""
     value = f"{ratio.value:.3f}"
-    # `clustered_by` is empty for figures of a process, which are no samples: read once, or counted.
+    # Figures of a process are single values, read once or counted: their `clustered_by` is empty.
     if ratio.low is None or ratio.high is None:
         return value, "none: measured once" if ratio.clustered_by else "none: read once"
     if not ratio.clustered_by:

@@ -1,1 +1,1 @@
-"""The quantization methods: what each needs, whether it runs here, its lines of a profile."""
+"""The quantization methods: what each needs, whether it runs here, how a profile names it."""

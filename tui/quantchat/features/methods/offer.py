@@ -30,7 +30,7 @@ class OfferedMethod:
 
 
 def offered(model: str) -> Iterator[OfferedMethod]:
-    """Yield each method of the installed engines; `toml` names `model`."""
+    """Yield each method of the installed engines; its `toml` applies it to `model`."""
     for name, (engine, method) in methods().items():
         lines = [
             "[[variants]]",

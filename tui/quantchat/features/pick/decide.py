@@ -1,9 +1,8 @@
 """Decide between measured candidates: limits, frontier, the best one, and those equally good.
 
 A limit is judged like a gate (`snapshot.verdicts`): it is shown to be met, shown to be missed, or
-undecided. A
-candidate that is shown to miss a limit is dropped. A candidate with an undecided limit is
-recommended only if no candidate is shown to meet all limits. The best candidate in the preferred
+undecided. A candidate that is shown to miss a limit is dropped. A candidate with an undecided limit
+is recommended only if no candidate is shown to meet all limits. The best candidate in the preferred
 figure is compared with each other candidate, and the p-values of these comparisons are corrected
 together (Holm). Candidates that are not shown to differ from the best one count as equally good;
 the next figure decides between them.
@@ -67,7 +66,7 @@ class Candidate:
 
     @cached_property
     def throughput(self) -> Interval | None:
-        """The mean decode throughput in tok/s, computed once."""
+        """The mean decode throughput in tok/s."""
         rows = [Row(prompt, round_, (value,)) for (prompt, round_), value in self.speeds.items()]
         return interval_of(lambda means: means[0], rows) if rows else None
 
@@ -128,14 +127,17 @@ def _measured(found: Uncertain | None) -> MeasuredRecord | None:
         return MeasuredRecord(value=found.value, low=None, high=None)
     return MeasuredRecord(
         value=found.value,
-        # The centre is not the value where that is a robust estimate or lies near a bound.
+        # The interval is not centred on a value that is a robust estimate or lies near a bound.
         low=min(found.value, found.centre - found.margin),
         high=max(found.value, found.centre + found.margin),
     )
 
 
 def speed_of(one: Candidate, threshold: float = 0.0) -> Judged | None:
-    """Return the mean decode throughput, judged against the lowest allowed `threshold`, or None."""
+    """Return the mean decode throughput, judged against the lowest allowed one (`threshold`).
+
+    None if it was not measured.
+    """
     found = one.throughput
     if found is None:
         return None
@@ -179,7 +181,7 @@ def _at_most(found: Uncertain | None, most: float, units: int, unit: str) -> Jud
 
 
 def _limit(text: str, judged: Judged | None, unit: str, scale: int = 1) -> LimitRecord:
-    """Return the record of the limit `text`; the figure is printed times `scale`, in `unit`."""
+    """Return the record of the limit `text`; its figure is multiplied by `scale` to get `unit`s."""
     if judged is None:
         return LimitRecord(limit=text, outcome="undecided", reason="not measured")
     if judged.low is None or judged.high is None:
@@ -209,14 +211,15 @@ _READ: dict[Preference, Callable[[CandidateRecord], float]] = {
     "smallest": lambda one: one.memory if one.memory is not None else _UNKNOWN,
     "closest": lambda one: one.kld.value if one.kld else _UNKNOWN,
 }
-"""Functions that read each figure with the sign at which less is better."""
+"""Preference → the function that reads its figure, negated if more is better: less is better."""
 
 _NEXT: dict[Preference, tuple[Preference, Preference]] = {
     "fastest": ("closest", "smallest"),
     "smallest": ("closest", "fastest"),
     "closest": ("smallest", "fastest"),
 }
-"""The figures that decide, in this order, between candidates equally good in the preferred one."""
+"""Preference → the figures that decide, in this order, between candidates that are equally good in
+the preferred figure."""
 
 _BETTER: dict[Preference, str] = {
     "fastest": "it is faster",
@@ -250,7 +253,7 @@ def _chosen(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str,
 
 
 def _frontier(candidates: Sequence[Candidate]) -> set[str]:
-    """Return the labels that no other candidate beats in memory, speed and KLD together."""
+    """Return the labels of the candidates on the frontier (see `CandidateRecord.frontier`)."""
     points = {}
     for one in candidates:
         speed = speed_of(one)
@@ -311,7 +314,8 @@ def _difference(
     if best.kld is None or other.kld is None:
         return "KLD not known", None, False
     further = other.kld.value - best.kld.value
-    # Their correlation is not recorded. The error of the difference is at most the sum of both.
+    # The correlation of the two errors is not recorded. The error of the difference is at most
+    # their sum.
     error = (best.kld.margin + other.kld.margin) / _z()
     if not error or not math.isfinite(error):
         return f"KLD {further:+.3g}", 0.0 if further and not error else 1.0, False

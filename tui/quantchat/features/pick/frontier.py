@@ -18,7 +18,7 @@ _WIDE, _HIGH = 56, 10
 """Columns and rows of the plot in a terminal."""
 
 _FLOOR = 1e-4
-"""Smallest KLD on the logarithmic axis. The reference itself, whose KLD is 0, is drawn here."""
+"""Smallest KLD on the logarithmic axis. Smaller ones, like the reference's 0, are drawn here."""
 
 _NEAR, _NEAR_DECADES = 0.15, 0.5
 """If two marks are closer than this share in speed and this many decades in KLD, the name of one is
@@ -49,8 +49,9 @@ def _points(pick: PickRecord) -> list[_Point]:
 
 
 def scatter(pick: PickRecord) -> str:
-    """Return the candidates as letters over speed and KLD; empty for fewer than two of them.
+    """Return a text plot of KLD over speed, with a letter for each candidate.
 
+    It is empty for fewer than two measured candidates.
     Letters in parentheses are not on the frontier.
     """
     points = _points(pick)
@@ -107,7 +108,7 @@ def plots(pick: PickRecord) -> list[Plot]:
                 textcoords="offset points", fontsize=7, zorder=4,
             )  # fmt: skip
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no markup: it is text
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # plain text, not mathtext
         axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.margins(x=0.22, y=0.18)
         axes.set_xlabel("decode throughput, tok/s")

@@ -31,11 +31,12 @@ class PickSettings:
     prefer: Preference = "fastest"
     max_memory: int | None = None
     context: int | None = None
-    """Tokens at which memory counts; None: the longest answer and room for a prompt."""
+    """Context length in tokens at which memory is estimated; None: the longest answer plus room for
+    a prompt."""
     min_tps: float | None = None
     max_kld: float | None = None
     max_drop: float | None = None
-    """As a share of the questions of `tasks`."""
+    """Largest loss of accuracy against the reference, as a share of the questions of `tasks`."""
     tasks: str = "own"
     """Names of tasks, with commas between; used only with `max_drop`."""
     reference: str | None = None
@@ -52,14 +53,14 @@ class PickPlan:
 
     limits: LimitsRecord
     speed: Plan
-    """Prompts and rounds of one visit to a variant."""
+    """Prompts and rounds of one visit to a variant: it is loaded, measured and ended."""
     score: ScorePlan | None
     """None if no variant can be compared with a reference."""
     tasks: EvaluationPlan | None = None
-    """None if no limit asks for the accuracy."""
+    """None if there is no limit on the loss of accuracy."""
     minutes: float | None = None
-    """No step starts after this time. Time that is left after each variant was measured once is
-    used for measurements that can change the result."""
+    """Minutes after which no step starts. Time that is left after each variant was measured once is
+    used for measurements that can change the result. None: each variant is measured once."""
     fetch: bool = True
     """Whether headers of models may be read from the hub."""
 
@@ -115,9 +116,10 @@ def _tasks(asked: Profile, words: str, scored: ScorePlan | None) -> EvaluationPl
 
 
 def with_methods(profile: Profile, methods: str) -> Profile:
-    """Return variants of the model that `profile` is about, made by `methods`. Raises UserError.
+    """Return a profile of variants that quantize the model of `profile` by `methods`.
 
     `methods` are names of `registry.methods()` with commas between; `all` stands for all of them.
+    Raises UserError.
     """
     chosen = [method.strip() for method in methods.split(",") if method.strip()]
     if chosen == ["all"]:

@@ -170,7 +170,7 @@ def _variant(label: str, state: PickState) -> VariantRecord:
 
 
 def _merged(of_variants: Iterable[Sequence[TurnRecord]]) -> list[TurnRecord]:
-    """Return the turns of all variants, with the answers to one prompt in one round together."""
+    """Return the turns of all variants, with one turn for all answers to a prompt in a round."""
     found: dict[tuple[int, int], TurnRecord] = {}
     for turns in of_variants:
         for turn in turns:

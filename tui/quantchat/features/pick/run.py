@@ -44,7 +44,7 @@ OUT_OF_TIME = "the time was used up before everything was measured; the same com
 
 
 class Picking:
-    """Measures the variants of `profile` by `plan`, and keeps what it measured in `store`."""
+    """Measures the variants of `profile` by `plan`, and saves the results in `store`."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class Picking:
         yield from (label for rounds, label in sorted(measured) if rounds < most)
 
     async def _visit(self, spec: AnyVariant, rounds: int) -> None:
-        """Load `spec`, measure `rounds` more rounds, and keep them."""
+        """Load `spec`, measure `rounds` more rounds, and save them."""
         comparison = Comparison(
             sub_profile(self._profile, [spec]), maker=self._maker, start=self._start
         )
@@ -262,7 +262,10 @@ class Picking:
             self._on_model(reference.label, None)
 
     async def _measure_quality(self, spec: AnyVariant) -> None:
-        """Score `spec` and run the tasks on it, unless it misses a limit and time is short."""
+        """Score `spec` and run the tasks on it, if there is time.
+
+        If the pick has a time limit, a variant that already misses another limit is left out.
+        """
         if self._state_of(spec).failed or spec not in scorable(self._profile):
             return
         scoring, plan = self._scoring, self._plan

@@ -2,8 +2,8 @@
 
 The state is in a folder of the cache. The folder's name depends on what is measured (the variants,
 the prompts and the text), but not on the limits. So the same command continues where it was
-stopped, even with other limits. The folder is removed when the pick is finished. Folders that were
-not used for two weeks are removed by the next pick.
+stopped, even with other limits. A pick removes its folder when it is finished, and the folders of
+other picks that were not used for two weeks.
 """
 
 from __future__ import annotations

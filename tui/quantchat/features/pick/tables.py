@@ -183,7 +183,7 @@ _ORDERS: dict[str, Callable[[CandidateRecord], float | None]] = {
     "tok/s": lambda one: -one.speed.value if one.speed else None,
     "KLD": lambda one: one.kld.value if one.kld else None,
 }
-"""What each column of `live_table` is sorted by, so that the best candidate has the least."""
+"""Column of `live_table` → the function that returns its sort key, least for the best candidate."""
 
 SORTED_BY = ("", *_ORDERS)
 """Columns by which `live_table` can be sorted; empty: the profile's order."""
@@ -226,7 +226,7 @@ def live_table(
 
 
 def _sorted(pick: PickRecord, by: str, *, worst_first: bool) -> list[tuple[int, CandidateRecord]]:
-    """Return the candidates with their places in the profile."""
+    """Return the candidates sorted by the column `by`, each with its place in the profile."""
     numbered = list(enumerate(pick.candidates))
     if not by:
         return numbered[::-1] if worst_first else numbered
@@ -239,7 +239,7 @@ def _sorted(pick: PickRecord, by: str, *, worst_first: bool) -> list[tuple[int, 
 
 
 def _plus_minus(measured: MeasuredRecord | None) -> str:
-    """Return a figure with half the width of its interval, which is shorter than both ends."""
+    """Return `figure ±half the interval's width`, which is shorter text than the two ends."""
     if measured is None:
         return UNKNOWN
     if measured.low is None or measured.high is None or measured.low == measured.high:

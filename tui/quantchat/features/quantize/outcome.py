@@ -136,8 +136,8 @@ async def judge(
 ) -> Outcome:
     """Return the outcome of `made`, with the perplexity of the model before and after.
 
-    The perplexity is over the held-out part of the calibration set of `held_out`; None skips it. If
-    a perplexity fails, the outcome has everything else, and its side has the reason.
+    The perplexity is over the held-out part of the calibration set that `held_out` names; with
+    None, there is no perplexity. If one fails, its `Side` has the reason.
     """
     text, why = None, ""
     if held_out is not None:

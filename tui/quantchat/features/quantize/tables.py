@@ -78,9 +78,9 @@ def _notes(outcome: Outcome) -> list[str]:
 
 
 def _coverage(calibration: CalibrationUsed) -> list[str]:
-    """Return how many tokens there were for each input of the widest module, if known.
+    """Return how many calibration tokens there were for each input of the widest module, if known.
 
-    If they were too few, the note of the checkpoint says so instead.
+    Empty if they were too few, because then the note of the checkpoint says so.
     """
     found = tokens_per_input(calibration)
     if found is None or shortage(calibration):

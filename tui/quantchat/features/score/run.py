@@ -34,7 +34,7 @@ async def score(
 ) -> tuple[Snapshot, ScoreRecord]:
     """Score the text with the reference, its noise floor and each variant.
 
-    With `where`, find which layers make each variant's error. Return the snapshot and its score. A
+    With `where`, find which layers cause each variant's error. Return the snapshot and its score. A
     model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP stop the score; the
     snapshot has the results so far. Raises ModelsFailed if all models fail, KeyboardInterrupt if
     stopped before the first model was done.
@@ -63,7 +63,7 @@ async def score(
 def _scratch_folder() -> Iterator[Path]:
     """Yield a private folder for logits and remove it at the end.
 
-    Also remove the folders of killed runs, which nobody locks any more.
+    Also remove the folders of killed runs, which no process has locked.
     """
     home = paths.private(paths.cache_dir() / "scoring")
     for lock in home.glob("*.lock"):

@@ -63,7 +63,7 @@ def facts(score: ScoreRecord) -> list[str]:
 def undetected(score: ScoreRecord) -> list[str]:
     """Return a line for each variant whose perplexity is not shown to differ from the reference's.
 
-    It says which difference this text would have shown.
+    The line says how large a difference must be for this text to show it.
     """
     lines = []
     for model in score.models:
@@ -261,9 +261,10 @@ _COLUMNS = (
 
 
 def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
-    """Return each figure against the reference.
+    """Return each figure against the reference for CSV.
 
-    `percent` says which percentile it is, `tokens` which tokens of a window a KLD by depth is of.
+    Column `percent` says which percentile the figure is; column `tokens`, for a KLD by depth, which
+    tokens of a window it is over.
     """
     rows: list[tuple[str | float | None, ...]] = []
     for file, snapshot in snapshots:

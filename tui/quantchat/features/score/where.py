@@ -1,4 +1,4 @@
-"""Find which layers of each variant make its error, after the variants are scored."""
+"""Find which layers of each variant cause its error, after the variants are scored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from quantchat.wire.jobs import LocateLossJob, Workspace
 from quantchat.wire.messages import Load
 
 MOST_TOKENS = 1024
-"""Tokens of the text that are read for each part: there are many parts."""
+"""Most tokens of the text that are read for each layer or module; few, because these are many."""
 
 WORST = 3
-"""Layers whose modules are looked at, too."""
+"""Number of the worst layers whose modules are examined one by one."""
 
 
 async def locate_errors(
@@ -28,7 +28,8 @@ async def locate_errors(
 ) -> None:
     """Add to the records of `scoring` where the error of each variant comes from.
 
-    A variant whose layers cannot be exchanged keeps its figures, with the reason in its note.
+    To find it, single layers of the reference are exchanged for the variant's. If that is not
+    possible, the variant's note has the reason.
     """
     specs = {spec.label: spec for spec in profile.variants}
     for place, model in enumerate(scoring.models):
@@ -51,7 +52,7 @@ async def locate_errors(
 async def _located(
     spec: AnyVariant, plan: ScorePlan, window: int, folder: Path, jobs: ModelJobs
 ) -> LocatedRecord:
-    """Run the job on `spec`. Raises JobFailed."""
+    """Return where the error of `spec` comes from. Raises JobFailed."""
     prepared = await jobs.maker.prepare(
         plan.reference, lambda progress: jobs.on_model(spec.label, progress)
     )

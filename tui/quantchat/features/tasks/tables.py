@@ -137,7 +137,7 @@ def _mean(counts: Sequence[int]) -> str:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    """Return a ratio with its interval, which holds 1 if no difference is shown."""
+    """Return a ratio with its interval, which contains 1 if no difference is shown."""
     if ratio is None:
         return UNKNOWN
     if ratio.low is None or ratio.high is None:
@@ -159,7 +159,7 @@ def pooled_table(found: EvaluationRecord) -> Table:
             accuracy = f"{its.right / its.documents:.1%}" if its else UNKNOWN
             rows.append(cells((_named(model), accuracy, *[UNKNOWN] * 6)))
             continue
-        seen = its.flips  # the noise floor is no variant to decide about
+        seen = its.flips  # no decision depends on the noise floor, so its p is not corrected
         p = next(corrected) if model.role == "variant" else seen.p
         low, high = seen.interval
         texts = (

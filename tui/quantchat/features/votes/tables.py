@@ -104,9 +104,9 @@ def pooled_blocks(pooled: Pooled) -> list[Block]:
 
 
 def pairs_blocks(sessions: Sequence[Snapshot]) -> list[Block]:
-    """Return a table with a line for each session, on another pair each.
+    """Return a table with a line for each of `sessions`, which are on different pairs.
 
-    p is that of the sign test, and corrected by Holm's procedure for the number of pairs.
+    p is that of the sign test, corrected by Holm's procedure for the number of pairs.
     """
     tallies = [counted(one.voting, one.shown[0]) for one in sessions if one.voting]
     tests = [sign_test(votes) for votes in tallies]

@@ -49,7 +49,7 @@ class Ballot:
 
     @property
     def waits(self) -> bool:
-        """Whether one answer is over, shown completely, while the other still runs."""
+        """Whether one answer is complete and fully shown while the other still runs."""
         first, second = self.answers
         return not self.turn.over and any(
             one.over and len(one.text) <= len(other.text)
