@@ -26,13 +26,13 @@ from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectSamplesJob
 _SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out"}
 
 HELD_OUT = 16
-"""Number of held-out samples; a seed always holds out the same shipped prompts."""
+"""Number of held-out samples. With the same seed, these are always the same shipped prompts."""
 
 _NO_MEMORY_FOR_CHATS = (
     "the whole model must fit into memory to write chats: calibrate on your own text"
     " (--calibration FILE; in a profile, calibration), or quantize on the CPU (--device cpu)"
 )
-"""Hint for a failure by lack of memory: GPTQ itself needs the memory of a few layers only."""
+"""Hint if memory runs out while chats are written; GPTQ needs memory for a few layers only."""
 
 _LIBRARIES = ("torch", "transformers")
 
@@ -56,7 +56,7 @@ class Calibrate(FromWeights):
 
     @property
     def key(self) -> str:
-        """The step as it enters the hash, with the part."""
+        """The step, with the part, as it enters the hash in the stage's name."""
         return f"writing {self.part.replace(' ', '-')} chats"
 
     @property
@@ -113,7 +113,7 @@ class Calibrate(FromWeights):
             sample_tokens=self.quantize.sample_tokens,
             seed=self.quantize.seed,
             workspace=work.workspace,
-            # Not among the inputs: the chats do not depend on the group size.
+            # The group size is not among the inputs, because the chats do not depend on it.
             group_size=self.quantize.group_size if self.part == "calibration" else -1,
         )
         try:
@@ -136,7 +136,7 @@ class Collect(FromWeights):
 
     @property
     def key(self) -> str:
-        """The step as it enters the hash, with the part."""
+        """The step, with the part, as it enters the hash in the stage's name."""
         return (
             "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )
@@ -148,7 +148,7 @@ class Collect(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The model's slug and the part; samples are cut by this model's tokenizer."""
+        """The slug of the model, whose tokenizer cuts the samples, and the part."""
         return f"{self.weights.source.slug}-calibration{_SUFFIX[self.part]}"
 
     @property

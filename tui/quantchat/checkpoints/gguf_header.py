@@ -21,11 +21,11 @@ _KEYS = {
     "attention.key_length": "head_dim",
     "vocab_size": "vocab_size",
 }
-"""The key of `config.json` for each GGUF key after the architecture's name, as in transformers'
+"""GGUF key, without the architecture's name before it → key of `config.json`, as in transformers'
 `GGUF_CONFIG_MAPPING`."""
 
 _WITH_A_WINDOW = {"gemma2": "gemma2", "gemma3": "gemma3_text", "gpt-oss": "gpt_oss"}
-"""Transformers' `model_type` of each GGUF architecture whose sliding window transformers reads."""
+"""GGUF architecture → transformers' `model_type`, if transformers reads its sliding window."""
 
 
 def read_gguf(file: Path) -> ModelFiles:

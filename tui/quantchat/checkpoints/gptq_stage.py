@@ -79,8 +79,8 @@ class Calibrated(FromWeights):
             load=self.weights.load(work),
             calibration=str(work.needs[-1] / CHATS_FILE),
             workspace=work.workspace,
-            # The model's own answers were cut when they were written. They are read whole, because
-            # the limit did not count their prompts.
+            # The limit is for the user's text. The model's own answers were cut when they were
+            # written, and are read whole: their prompts, which the limit did not count, add tokens.
             most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
         )
         result = await work.job(job)

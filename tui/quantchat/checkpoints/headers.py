@@ -82,7 +82,7 @@ def read_gguf_of(named: Named, wanted: str) -> ModelFiles:
 
 
 def _snapshot(named: Named) -> Path | None:
-    """Return the folder of `named` in the Hugging Face cache, with whatever it has of the files."""
+    """Return the folder of `named` in the Hugging Face cache, even if it lacks files, or None."""
     repository = paths.hub_cache() / f"models--{named.model.replace('/', '--')}"
     revision = named.revision or "main"
     with contextlib.suppress(OSError):

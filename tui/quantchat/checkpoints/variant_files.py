@@ -24,7 +24,7 @@ from quantchat.wire.library import FolderReader
 from quantchat.wire.variant import Resolved
 
 PROMPT_TOKENS = 512
-"""Prompt tokens of the context length that an estimate assumes, besides the longest answer."""
+"""Length of the prompt, in tokens, that an estimate assumes; the longest answer comes on top."""
 
 
 def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:

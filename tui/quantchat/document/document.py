@@ -145,7 +145,7 @@ class Turn:
     figures: Table
     answers: tuple[Answer, ...]
     repeats: str = ""
-    """The earlier turn with the same prompt and answers. `answers` is empty then."""
+    """The earlier turn with the same prompt and answers; then `answers` is empty. Else empty."""
 
 
 @dataclass(frozen=True)

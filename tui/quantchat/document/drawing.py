@@ -84,7 +84,7 @@ _PNG_DPI = 160
 def series_style(place: int, order: str = "in-turn") -> dict[str, Any]:
     """Return colour, line and marker of the variant at `place`, as arguments for Matplotlib.
 
-    The markers of answers given `together` are hollow, because a chat may contain both kinds.
+    The markers of answers in the order `together` are hollow: a chat may contain both orders.
     """
     colour = _SERIES[place % len(_SERIES)]
     return {
@@ -121,7 +121,7 @@ def svg(plot: Plot) -> str:
         element.tag = _local(element.tag)
         attributes = {_local(name): value for name, value in element.attrib.items()}
         if element.tag == "g":
-            attributes.pop("id", None)  # never referred to, and the same in each plot
+            attributes.pop("id", None)  # not needed, and the same in each plot of a page
         for name in attributes.keys() & {"style", "fill", "stroke"}:
             attributes[name] = _COLOUR.sub(lambda match: _VARIABLES[match[0]], attributes[name])
         if element.tag == "text":

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 
 ORDERS = {"together": "together (contended)", "in-turn": "one at a time"}
-"""The text beside a figure that says how the variants ran."""
+"""Order of the answers → the text beside a figure that says how the variants ran."""
 SHORT_ORDERS = {"together": "together", "in-turn": "one at a time"}
 """Shorter texts, for brackets and labels of keys."""
 NARROW_ORDERS = {"together": "together", "in-turn": "1 at a time"}
 """The shortest texts, for a narrow column."""
 
 MOST_DETECTABLE = 1.0
-"""Largest difference that is named as detectable: more than a doubling is no limit of any use."""
+"""Largest difference that is printed as detectable: to exclude more than a doubling says little."""
 
 _MOST_DECIMALS = 5
 
@@ -61,7 +61,7 @@ def with_error(
 
 
 def no_difference(ratio: Ratio) -> str:
-    """Return that no difference is shown, and the smallest that would have been, if that is of use.
+    """Return the text "no difference shown", with the detectable difference unless it is too large.
 
     `detectable: 3.2%` means a true difference that is shown in four of five measurements.
     """
@@ -130,5 +130,5 @@ def thoughts(tokens: int) -> str:
 
 
 def thinking(tokens: int) -> str:
-    """Return the same title while the model still thinks."""
+    """Return the title of a model's thoughts while it still thinks."""
     return f"thinking, {plural(tokens, 'token')}" if tokens > 0 else "thinking"

@@ -72,7 +72,8 @@ def write_file(path: Path, data: bytes) -> None:
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make `path` a folder with `files`, given by name. Raises UserError.
 
-    All files are on the disk before the first gets its name. Files of an older report are removed.
+    All files are written to a temporary folder before the first is moved to its place. Files of an
+    older report are removed.
     """
     exists = path.is_dir()
     try:

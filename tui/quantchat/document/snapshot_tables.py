@@ -201,7 +201,7 @@ def _predicted(variant: VariantRecord) -> str:
 
 
 def _known_part(variant: VariantRecord) -> str:
-    """Return the known part of the process' memory, what torch reserved, if it is not the total."""
+    """Return what torch reserved, as the known part of the process' memory, if it is no total."""
     memory, ledger = variant.memory, variant.ledger
     if memory is None or ledger is None or memory.bytes in (None, ledger.process):
         return ""

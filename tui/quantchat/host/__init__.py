@@ -1,1 +1,1 @@
-"""The program's side of a worker: start the process, exchange messages with it, end it."""
+"""The main process' side of a worker: start the process, exchange messages with it, end it."""

@@ -131,7 +131,7 @@ class Environments:
         """Remove downloads and unfinished environments of processes that were killed."""
         for scratch in self.folder.glob(".*.tmp"):
             name = scratch.name.removeprefix(".").removesuffix(".tmp")
-            with contextlib.suppress(UserError), self._locked(name):  # skip those in creation now
+            with contextlib.suppress(UserError), self._locked(name):  # skip one in creation
                 if not _read(self.folder / name).python:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -186,7 +186,7 @@ async def _make(
     log = new_log(f"env {made.name}")
     what = f"cannot make the environment {made.name}"
     report(Progress("making the environment"))
-    # Without pip: our pip installs into it, and some systems ship Python without ensurepip.
+    # The environment needs no pip, because ours installs into it. Some Pythons lack ensurepip.
     create = [python, "-m", "venv", "--clear", "--without-pip", str(made.folder)]
     if await run(create, scratch, log, lambda: None):
         raise UserError(f"{what}: {python} -m venv failed", hint=f"see the log {log}")

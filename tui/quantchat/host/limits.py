@@ -42,8 +42,8 @@ def usable_cpus(root: Path = _ROOT) -> int:
 def compute_threads() -> int:
     """Return how many threads a library may compute with: `usable_cpus`, or OMP_THREAD_LIMIT.
 
-    Where OpenMP starts fewer threads than it was asked for, oneDNN leaves the other threads' part
-    of a result uncomputed, and says nothing (torch 2.13, bfloat16). So no more are asked for.
+    If OpenMP starts fewer threads than requested, oneDNN silently leaves the other threads' part of
+    a result uncomputed (torch 2.13, bfloat16). So never request more than OpenMP may start.
     """
     limit = os.environ.get("OMP_THREAD_LIMIT", "")
     return max(1, min(usable_cpus(), int(limit) if limit.isdecimal() else sys.maxsize))
@@ -110,7 +110,7 @@ def _quota(folder: Path) -> float | None:
     if not quota:
         quota = _text(folder / "cpu.cfs_quota_us").strip()
         period = _text(folder / "cpu.cfs_period_us").strip()
-    if not (quota.isdecimal() and period.isdecimal() and int(period)):  # "max", or -1
+    if not (quota.isdecimal() and period.isdecimal() and int(period)):  # "max" or -1: no quota
         return None
     return int(quota) / int(period)
 

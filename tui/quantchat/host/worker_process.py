@@ -253,7 +253,7 @@ def _command_line(python: str, commands: int, events: int, life: int, parent: in
     """Return the arguments that start a worker.
 
     `commands`, `events` and `life` are inherited pipe descriptors. The worker ends when the process
-    `parent` dies, and with it the write end of `life`.
+    `parent` dies, which closes the write end of `life`.
     """
     return [python, str(_BOOTSTRAP), *map(str, (commands, events, life, parent))]
 
@@ -273,7 +273,7 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
     if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # torch prefers the newer name
         environment["PYTORCH_ALLOC_CONF"] = older
     environment |= os.environ
-    environment["MPLBACKEND"] = "agg"  # a notebook sets a module that does not exist here
+    environment["MPLBACKEND"] = "agg"  # a notebook sets a backend that a worker cannot import
     python = sys.executable
     if place.python is not None:
         python = str(Path(place.python).expanduser())

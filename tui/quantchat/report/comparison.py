@@ -111,7 +111,7 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
 
 
 _ORDERS = {"in-turn": "one at a time"}
-"""Recorded values that the table of differences writes in other words."""
+"""Recorded value → the words for it in the table of differences."""
 
 
 def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:

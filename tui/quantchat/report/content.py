@@ -146,7 +146,7 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
 
 def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
     """Yield the parts of a section; the names of its plots' files begin with `stem`."""
-    if snapshot.pick:  # it says more than a conclusion about two of its variants
+    if snapshot.pick:  # its verdict is about all variants, a conclusion about two
         yield from pick.verdict(snapshot.pick)
     elif found := conclusion(snapshot):
         yield paragraph((found, "heading"))

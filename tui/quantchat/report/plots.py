@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 _LEAST_REACH = 4.0
-"""The axis of ratios goes at least up to this ratio, and down to its inverse, if an interval
-does."""
+"""If an interval reaches this ratio or its inverse, the axis of ratios does too. Only beyond it may
+the axis cut intervals off."""
 
 
 def plots(snapshot: Snapshot) -> list[Plot]:

@@ -26,7 +26,7 @@ Kind = Literal["scores", "evaluations", "votes", "runs"]
 
 
 def kind_of(saved: Saved) -> Kind:
-    """Return which comparison fits `saved`; a mixture is compared as runs."""
+    """Return which comparison fits `saved`; snapshots of different kinds are compared as runs."""
     if all(one.score and not one.measurement for _, one in saved):
         return "scores"
     if all(one.evaluation and not one.measurement for _, one in saved):

@@ -80,6 +80,6 @@ def split(answer: AnswerRecord, place: int, point: int | None) -> Answer:
     if not answer.text.startswith(before + differing):
         return whole
     after = answer.text[len(before) + len(differing) :]
-    if not differing and after:  # delayed to the end, as an unfinished character is
+    if not differing and after:  # the token's text came only at the end of the answer
         differing, after = after, ""
     return Answer(place, who, before, differing, after, answer.thoughts, title)

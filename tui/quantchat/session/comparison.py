@@ -131,7 +131,7 @@ class Comparison:
         """Show two other variants; end the variants that do not fit into memory any more.
 
         `fitting` is the number of variants that fit into memory, for `keep_loaded = "auto"`. Raises
-        ValueError if both are the same, or while answers are streaming.
+        ValueError if the two are the same, or while answers are streaming.
         """
         if left == right:
             raise ValueError("choose two different variants")
@@ -442,7 +442,7 @@ class Comparison:
         while self._scoring is not None and not self._scoring.done():
             for variant in self.variants:
                 variant.preempt()
-            # Repeat: a task that has not sent its request yet was not cancelled.
+            # Repeat, because `preempt` has no effect before the task has sent its request.
             await asyncio.wait([self._scoring], timeout=0.05)
 
     async def _answer(self, turn: Turn, variant: LiveVariant, threads: int) -> None:

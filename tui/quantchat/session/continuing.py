@@ -15,7 +15,7 @@ def chat_turns(snapshot: Snapshot) -> list[TurnRecord]:
 
 
 def restore(comparison: Comparison, snapshot: Snapshot) -> None:
-    """Put the chat of `snapshot` into the new `comparison`, as if the answers had come here.
+    """Put the chat of `snapshot` into the new `comparison`, as if it had taken place there.
 
     Answers stay even if the profile no longer has a variant with their label. An answer that had
     not ended counts as stopped.

@@ -272,8 +272,8 @@ class Conversation:
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    """Numbers for turns. A worker must never get the same number twice, because a late `Stop` names
-    the turn to stop."""
+    """Numbers for turns. A worker must never get the same number twice: a `Stop` names the turn by
+    its number, and one that arrives late must not stop another turn."""
 
     def begin(self, prompt: str, answers: list[Answer]) -> Turn:
         """Add a turn for `prompt` with the (waiting) `answers`."""
@@ -345,7 +345,7 @@ def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | N
 
 
 def text_divergence(first: Answer, second: Answer, *, same: int = 0) -> int | None:
-    """Return the index of the first differing character, for token ids that cannot be compared."""
+    """Return the index of the first differing character, if token ids cannot be compared."""
     return _first_difference((first, first.text), (second, second.text), same)
 
 

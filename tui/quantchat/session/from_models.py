@@ -1,8 +1,8 @@
 """Build a comparison from the names of models, so that users can start without a profile.
 
-Each word names one side: a folder, an id on the hub, a GGUF file, or the address of a server. A
-single model in full precision becomes two variants, GPTQ 4-bit and NF4; `methods` chooses other
-variants. A checkpoint that is already quantized is one variant.
+Each word of the command line names a folder, an id on the hub, a GGUF file, or the address of a
+server. A single model in full precision becomes two variants, GPTQ 4-bit and NF4; `methods` chooses
+other variants. A checkpoint that is already quantized is one variant.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class _Side:
     name: str
     """Last part of the model's name, for labels."""
     keys: dict[str, Any]
-    """Keys of the variant's table; for a model in full precision, those that do not depend on the
-    method."""
+    """Keys of the variant in the profile; for a model in full precision, only the keys that do not
+    depend on the method."""
     method: str | None = None
-    """Label if the side is one variant; None for a model in full precision, to quantize."""
+    """The variant's label, if there is only one; None for a full-precision model to quantize."""
     quantize: dict[str, Any] = field(default_factory=dict)
-    """The table `[variants.quantize]` for a GPTQ checkpoint built here."""
+    """The TOML table `[variants.quantize]` for a GPTQ checkpoint built on this machine."""
 
 
 def profile_of(
@@ -294,7 +294,7 @@ def _gguf(word: str) -> _Side:
 
 
 def _computing_gguf() -> dict[str, str]:
-    """Return the keys of a variant that computes a GGUF file from its quantized weights.
+    """Return the keys of a variant that computes with the quantized weights of a GGUF file.
 
     They name the engine, and its environment if the library is installed only there. Empty if the
     library is not installed at all.

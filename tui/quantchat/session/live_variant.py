@@ -81,7 +81,10 @@ HEADERS_S = 5.0
 
 
 class LiveVariant:
-    """One variant of a comparison, with its worker if it has one. Other code only reads it."""
+    """One variant of a comparison, with its worker if it has one.
+
+    Other code only reads the attributes.
+    """
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class LiveVariant:
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
     ) -> None:
-        """`settings` returns the sampling settings with which a server is tried while loading."""
+        """`settings` returns the sampling settings for the trial requests to a server."""
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
@@ -242,7 +245,7 @@ class LiveVariant:
             self._set_state(State.PREPARING)
             python = self.spec.python
             if self.spec.env:
-                from quantchat.host.environments import interpreter  # few variants name one
+                from quantchat.host.environments import interpreter  # late: few variants need it
 
                 python = interpreter(None, self.spec.env)
             prepared = await self._maker.prepare(self.spec, self._set_progress)

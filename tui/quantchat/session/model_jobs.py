@@ -50,7 +50,8 @@ class ModelJobs:
     ) -> tuple[str, Result]:
         """Run a job on the model `spec`; return the note on its checkpoint and the job's result.
 
-        `job_for` returns the job for the request that loads the model. Cancelling ends the worker.
+        `job_for` gets the request that loads the model, and returns the job. Cancelling ends the
+        worker.
         Raises JobFailed if the job fails, the checkpoint cannot be built or the worker cannot
         start.
         """

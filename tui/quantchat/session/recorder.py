@@ -63,9 +63,10 @@ def record(
 ) -> Snapshot:
     """Return a snapshot of the current state of `comparison`, even while an answer runs.
 
-    An open `sampler` avoids opening the driver again. `more` are the turns of the `measurement` or
-    the `voting`; they follow those of the chat. The turns of the snapshot are numbered from 1. Call
-    it on the comparison's event loop: it reads no file.
+    With an open `sampler`, the GPU's driver is not opened again. `more` are the turns of the
+    `measurement` or the `voting`; they follow those of the chat. The turns of the snapshot are
+    numbered from 1. Call this on the comparison's event loop: it does not block, for it reads no
+    file.
     """
     sampler = sampler or DeviceSampler()
     chat = list(comparison.conversation.turns)

@@ -57,7 +57,7 @@ def _in_full_precision(variant: AnyVariant) -> bool:
 def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     """Return a baseline variant of `model`, with the device and chat template variables of `like`.
 
-    The baseline may run the model's own code only if `like` may and is a variant of this model.
+    The baseline may run code from the model's files only if `like` may and is of the same model.
     """
     engine = baseline()
     table: type[AnyVariant] = engine.table

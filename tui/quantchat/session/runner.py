@@ -1,4 +1,4 @@
-"""Runs work on a comparison without a screen: load the pair, do the work, end the pair."""
+"""Runs work on a comparison without a screen: load the pair, do the work, end the workers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ async def with_pair(
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
     one_is_enough: bool = False,
 ) -> _Result:
-    """Load the shown pair of `comparison`, do `work`, end the pair; return the work's result.
+    """Load the shown pair of `comparison`, do `work`, end the workers; return the work's result.
 
     The first signal calls `stop`, which asks the work to end soon. The second one calls `end`,
     which ends the work whatever the workers do. With `one_is_enough`, the work is done even if only
     one variant of the pair loads. Raises ModelsFailed if a needed variant does not load,
-    KeyboardInterrupt if the program is stopped while variants load.
+    KeyboardInterrupt if a signal arrives while variants load.
     """
     stopped = asyncio.Event()
 

@@ -89,7 +89,7 @@ async def _continuation(
     if scored.problem:
         return Continuation(answer.variant, text, problem=scored.problem)
     if own != END and not text.strip():
-        text = scored.pieces[0]  # while streaming, the token completed no text
+        text = scored.pieces[0]  # in the answer, this token completed no text
     return Continuation(
         answer.variant, text, math.exp(scored.logprobs[0]), math.exp(scored.also[0])
     )

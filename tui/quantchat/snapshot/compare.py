@@ -40,7 +40,7 @@ class RunsCompared:
 
 
 def compare_runs(runs: Sequence[Run], *, force: bool = False) -> RunsCompared:
-    """Compare the sides of each run, and each variant with the first run that has it.
+    """Compare the sides of each run, and each variant with itself in the first run that has it.
 
     Raises NotComparable if model, token counts or order differ, unless `force`.
     """

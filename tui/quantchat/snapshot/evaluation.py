@@ -52,11 +52,13 @@ class TaskResultRecord(Record):
     figures: list[FigureRecord]
     """The metrics of the task, in the harness's order."""
     answer_tokens: list[int] = Field(default_factory=list)
-    """Tokens of each written answer without its thoughts, in order; empty if none are written."""
+    """Tokens of each written answer without its thoughts, in order; empty for a task whose answers
+    are not written but chosen."""
     thought_tokens: list[int] = Field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
     passages: list[int] = Field(default_factory=list)
-    """Number of the passage that each document is about, in order; empty if none is shared."""
+    """Number of the passage that each document is about, in order; empty if no two documents share
+    a passage."""
 
     @property
     def clusters(self) -> int:
@@ -138,7 +140,7 @@ def _length_ratio(
 
 
 def question_set(task: TaskResultRecord) -> tuple[str, int, str]:
-    """Return what identifies the questions of a task; tasks of the same name may differ in it."""
+    """Return what identifies the questions of a task: a task's name does not, in several runs."""
     return task.version, task.few_shot, task.documents_sha256
 
 
@@ -171,7 +173,7 @@ class Pooled:
     documents: int
     right: int
     design_effect: float
-    """How many times larger the variance of the accuracy is by passages than by documents."""
+    """Variance of the accuracy with passages as independent units ÷ that with documents."""
     flips: Flips | None
     """Answers that changed from the reference; None for the reference itself, or if questions
     differ."""
@@ -180,9 +182,9 @@ class Pooled:
 def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled | None:
     """Pool the answers of `model` over all tasks; None if no task has right and wrong answers.
 
-    Of a task with several metrics only the first counts that is right or wrong for each document,
-    such as `acc`, which stands before
-    `acc_norm`. The tasks are pooled with the reference only if it was asked all of them.
+    Of a task with several metrics, only the first one counts that is right or wrong for each
+    document: `acc` comes before `acc_norm`. `flips` is None unless the reference answered the same
+    questions in all these tasks.
     """
     chosen = [
         next(((task, figure) for figure in task.figures if figure.right), None)

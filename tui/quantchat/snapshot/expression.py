@@ -1,8 +1,8 @@
 """The language of gates: `b.decode_tps < 0.95 * a.decode_tps`.
 
-A gate is one comparison (< <= > >=) of two sums. A sum is made of numbers, figures of a column
-(`a.ttft_ms`), + - * / and parentheses. Python's own parser reads the text, so operators group as in
-Python; all other kinds of nodes are refused, and the text is never run as code.
+A gate is one comparison (< <= > >=) of two expressions. They are made of numbers, figures of a
+column (`a.ttft_ms`), + - * / and parentheses. Python's own parser reads the text, so operators
+group as in Python; other syntax is refused, and the text is never run as code.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class _Reader:
             raise self._error(strange.start(), f'"{strange[0]}" is not allowed in a gate')
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "1if" and the like, refused below
+                warnings.simplefilter("ignore")  # about text like "1if", which is refused below
                 return ast.parse(text.strip(), mode="eval").body
         except SyntaxError as error:
             # The parser's offset 0 or None means "the whole text" (too many parentheses).

@@ -37,7 +37,7 @@ class Record(BaseModel):
     )
 
     formerly: ClassVar[Mapping[str, str]] = {}
-    """Old names of fields in saved snapshots, with their current names."""
+    """Old name of a field in saved snapshots → its current name."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,8 @@
 """The list of figures that are compared.
 
 A line in `FIGURES` adds a figure of measurements everywhere: `compare`, gates and their help, JSON,
-reports and CSV. A line in `QUALITY` adds one of `score`, `eval` or `load` to gates and their help.
+reports and CSV. A line in `QUALITY` adds a figure of `score`, `eval` or `load` to gates and their
+help.
 Use the lists as `figures.FIGURES` when the code runs, and do not import them by name: then a figure
 that is added later, as by a test, is seen everywhere.
 """
@@ -28,16 +29,16 @@ class AnswerFigure:
     read: Callable[[AnswerRecord], float | None]
     """Returns the figure of an answer, a value above 0, or None if the answer does not have it."""
     applies: Callable[[AnswerRecord], bool] | None = None
-    """Returns whether an answer makes the figure worth showing, such as one of a reasoning model;
-    None if it always is."""
+    """Returns whether the figure is worth showing for an answer, as TTFA is for one with thoughts;
+    None: for any answer."""
 
 
 @dataclass(frozen=True)
 class ProcessFigure:
     """A figure of a variant's process, such as memory: one value for a run.
 
-    An `exact` figure is counted. Any other figure is read once, so its variation is not known.
-    Reading it after every answer would not help, because it would be the same process each time.
+    An `exact` figure is counted. Any other figure is read once, so its variation between processes
+    is not known. To read it after every answer would not help: the process is the same each time.
     """
 
     name: str
@@ -105,7 +106,7 @@ def _bits(variant: VariantRecord, ledger: Ledger | None) -> float | None:
 
 
 def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:
-    # `variant.memory` also names the source, which is another one if NVML lacks the process.
+    # Prefer `variant.memory`, whose source is recorded: the ledger may lack the process total.
     if variant.memory is not None and variant.memory.bytes:
         return variant.memory.bytes
     return ledger.process if ledger and ledger.process > 0 else None

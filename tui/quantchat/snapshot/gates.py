@@ -4,9 +4,9 @@ A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps
 their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. A
 gate that compares an expression with a number is judged by the expression, any other gate by left
 minus right. In these expressions each figure is its mean over the prompts, and the error comes from
-leaving out one prompt or round at a time. Memory has one value and no sample: a gate compares this
-value, and is decided only if every process that loads the variant would have the same value
-(`Column.repeatable`).
+leaving out one prompt or round at a time (jackknife). Memory is a single value without an interval:
+a gate compares this value, and is decided only if every process that loads the variant would have
+the same value (`Column.repeatable`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
     figure = by_name()[a.figure]
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
-    relation = gate.relation  # b multiplies the left side: the direction stays
+    relation = gate.relation  # b is a factor of the left side, so the relation stays
     if isinstance(figure, ProcessFigure):
         fixed = _repeatable([a, b], by_letter)
         end = ratio.value if fixed else None

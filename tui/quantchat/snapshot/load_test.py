@@ -47,7 +47,7 @@ class LoadTestRecord(Record):
     """Requests per round for a server; 0: four times the concurrency, at least 8."""
     prompt_tokens: int
     """Tokens of the longest prompt of a local model, and approximately of a server's prompts. 0:
-    the profile's prompts for a server."""
+    a server got the profile's prompts unchanged."""
     output_tokens: int
     """Longest answer, in tokens. The end-of-sequence token is ignored where that is possible."""
     mixed: bool
@@ -81,7 +81,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The load as text: `8` at once, `2.5/s`, or `2.5/s, 8`."""
+        """The load as text: `8` (requests at once), `2.5/s`, or both: `2.5/s, 8`."""
         rate = f"{self.level.rate:g}/s" if self.level.rate else ""
         return ", ".join(filter(None, (rate, str(self.level.concurrency or ""))))
 

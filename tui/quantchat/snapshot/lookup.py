@@ -1,4 +1,4 @@
-"""Find a saved snapshot by its name, the beginning of it, its path, or "latest"."""
+"""Find a saved snapshot by its name, the beginning of its name, its path, or "latest"."""
 
 from __future__ import annotations
 

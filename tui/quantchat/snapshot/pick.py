@@ -34,7 +34,7 @@ class LimitsRecord(Record):
 
 
 class MeasuredRecord(Record):
-    """A figure with its 95 % confidence interval; None if it has no interval."""
+    """A figure with its 95 % confidence interval; `low` and `high` are None if it has none."""
 
     value: float
     """The estimate."""
@@ -52,7 +52,8 @@ class LimitRecord(Record):
     outcome: Outcome
     """`shown`: the limit is met. `shown otherwise`: it is missed. `undecided`: neither is shown."""
     reason: Text
-    """The figure that was found, and how much more measuring would decide."""
+    """The figure that was found and, if undecided, how many prompts, rounds or tokens would
+    decide."""
 
 
 class CandidateRecord(Record):
@@ -99,7 +100,7 @@ class ComparedRecord(Record):
     difference: Text
     """The difference in words, such as `1.04 times as fast (0.99 to 1.09)`."""
     p: float | None
-    """Two-sided p-value of no difference; None if the figure is not sampled."""
+    """Two-sided p-value of no difference; None if the figure is a single value, like memory."""
     p_holm: float | None
     """`p` after Holm's correction for all comparisons of this pick."""
     told_apart: bool

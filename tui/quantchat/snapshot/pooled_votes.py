@@ -26,8 +26,8 @@ class Pooled:
 def repeated(snapshots: Sequence[Snapshot]) -> int:
     """Return how many deciding votes are on a prompt that already had a deciding vote.
 
-    The test assumes independent votes. Greedy answers to a prompt are the same each time, and
-    sampled answers to one prompt are alike.
+    The sign test assumes independent votes, but repeated answers to a prompt are alike, or equal
+    if they are greedy.
     """
     asked = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
     return len(asked) - len(set(asked))

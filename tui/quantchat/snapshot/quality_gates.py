@@ -8,7 +8,7 @@ delta method). How the errors of two variants are correlated is not recorded, so
 different measured quantities are added: the interval of an expression of two variants is then too
 wide rather than too narrow.
 
-Margins: means over tokens take the wider of two, with tokens or with windows as independent units
+Margins: a mean over tokens has the wider of two, with tokens or with passages as independent units
 (`statistics.quality`). Counts of answers use the intervals of Agresti and Coull (1998) and, for
 paired differences, of Agresti and Min (2005), which are valid for few changes, down to none. Rates
 of a load test use Student's t over its rounds.
@@ -149,7 +149,7 @@ def quality_columns(
 
 
 _MakeColumn = Callable[[str], QualityColumn]
-"""Returns the column of a model, with the letter that it is given."""
+"""Returns the column of a model; the argument becomes the letter of the column."""
 
 
 # ------------------------------------------------------------ scores
@@ -197,7 +197,7 @@ def _of_score(
 
 
 def mean_of_tokens(quantity: Quantity, passages: int) -> Uncertain:
-    """Return a mean over tokens with its margin: the wider of those by token and by passage.
+    """Return a mean over tokens with the wider of two margins: units are tokens, or passages.
 
     The margin is infinite if there is no standard error.
     """

@@ -1,4 +1,4 @@
-"""Recovered conversations: saved automatically when the program had to end, beside the snapshots.
+"""Recovered conversations: saved automatically, among the snapshots, when quantchat had to end.
 
 Such a file is a normal snapshot. Its name ends in `.recovered.json` until the user keeps or
 discards it.

@@ -64,7 +64,11 @@ def differences(columns: Sequence[Column]) -> list[Difference]:
 
 
 def _differs(row: Difference, columns: Sequence[Column]) -> bool:
-    """Return whether the values differ; each engine records its own libraries only."""
+    """Return whether the values differ.
+
+    An engine records only its own libraries. So a library that some variants lack in every run is
+    no difference.
+    """
     if not row.what.startswith(_LIBRARY):
         return len(set(row.values)) > 1
     by_label: dict[str, set[str]] = {}

@@ -76,7 +76,8 @@ class AnswerRecord(Record):
     order: Literal["together", "in-turn"]
     """`together`: both variants decoded at once, contended. `in-turn`: this one ran alone."""
     state: Literal["waiting", "prefill", "streaming", "done", "failed"]
-    """`done` and `failed` are final; any other means that the snapshot was taken meanwhile."""
+    """`done` and `failed` are final. Any other state means that the snapshot was taken before the
+    answer ended."""
     reason: Text
     """Why the answer ended: eos, stop_string, eos_or_stop_string (a server does not tell which),
     length, stop (by the user), context or failed; empty if it had not ended."""
@@ -180,7 +181,7 @@ class VariantRecord(Record):
     resolved: AsObject[Resolved] | None
     """What really ran; None if the variant never ran."""
     load: LoadRecord | None
-    """How long loading took; None if it is not known, as if the variant never ran."""
+    """How long loading took; None if it is not known, e.g. because the variant never ran."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
     ledger: AsObject[Ledger] | None
@@ -228,7 +229,8 @@ class MeasurementRecord(Record):
     tasks: list[TaskRecord]
     """The prompts, in the order in which they were measured."""
     rounds: int
-    """Rounds that were planned. Fewer turns mean that the measurement was stopped."""
+    """Rounds that were planned or, if the interval's width or the time ended the measurement, that
+    were measured. Fewer turns mean that the user stopped it."""
     warmup: int
     """Tasks answered first without being measured."""
     order: Literal["together", "in-turn"]

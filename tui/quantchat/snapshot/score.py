@@ -35,7 +35,7 @@ class SettingRecord(Record):
     stride: int
     """Tokens from the beginning of one window to that of the next."""
     context: int
-    """Tokens at the beginning of each window before the scored ones."""
+    """Tokens at the beginning of each window that are read but not scored."""
     begin: Text
     """The BOS token that replaces the first token of each window; empty if there is none."""
     tokenizer_hash: Text
@@ -45,12 +45,13 @@ class SettingRecord(Record):
     vocabulary: int
     """Number of logits at each position."""
     window_limit: Text = ""
-    """What made the window shorter than the default; empty if it was asked for or nothing did."""
+    """Why the window is shorter than the default; empty if it is not, or if the user set it."""
     passages: int = 0
-    """Groups of tokens whose errors are taken as independent; 0 in older files: the windows."""
+    """Number of groups of tokens whose errors are taken as independent; 0 in older files, in which
+    the windows are these groups."""
     depth_ends: list[int] = Field(default_factory=list)
-    """Tokens of a window at which the parts of the KLD by depth begin and end; empty in older
-    files, which have four equal parts of the scored tokens."""
+    """Boundaries of the parts of the KLD by depth, as token indices in a window; empty in older
+    files, in which the scored tokens were split into four equal parts."""
 
     @property
     def independent(self) -> int:
@@ -59,9 +60,10 @@ class SettingRecord(Record):
 
     @property
     def depths(self) -> list[int]:
-        """The tokens of a window at which the parts of the KLD by depth begin and end.
+        """The boundaries of the parts of the KLD by depth, as token indices in a window.
 
-        Older files were split as by `numpy.array_split`: the first parts are longer by one.
+        Windows of older files were split as by `numpy.array_split`: if they are not divisible by
+        four, the first parts are longer by one token.
         """
         if self.depth_ends:
             return self.depth_ends
@@ -83,7 +85,7 @@ class StorageRecord(Record):
 
 
 class LocatedRecord(Record):
-    """Where the error of a variant comes from: the KLD of the reference with one part of it."""
+    """Where a variant's error comes from: the KLD of the reference with one part of the variant."""
 
     positions: int
     """Tokens that were scored for this."""
@@ -107,7 +109,7 @@ class ScoredRecord(Record):
     perplexity: AsObject[Quantity] | None
     """The perplexity of the text; None if the model failed."""
     divergence: AsObject[Divergence] | None
-    """The divergence from the reference; None for the reference itself."""
+    """The divergence from the reference; None for the reference itself, or if it is not known."""
     weights: int
     """Bytes of the weights in memory, with the scales and other tensors of the quantization."""
     seconds: float
@@ -115,7 +117,7 @@ class ScoredRecord(Record):
     failure: AsObject[Failed] | None = None
     """Why the model failed; None if it did not."""
     located: LocatedRecord | None = None
-    """Where its error comes from; None if that was not asked for, or could not be found."""
+    """Where the model's error comes from; None if that was not asked for, or could not be found."""
 
     @classmethod
     def failed(cls, label: str, role: Role, failure: Failed) -> ScoredRecord:

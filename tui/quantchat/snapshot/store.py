@@ -113,9 +113,9 @@ def _cannot_save(what: str, folder: Path, error: OSError) -> UserError:
 def dumps(snapshot: Snapshot) -> bytes:
     """Return the content of the file: one line of JSON.
 
-    It is pure ASCII: raw text of a model survives, and does nothing to a terminal that prints the
-    file. Secrets of the environment are removed. A number that is too large for `loads` becomes the
-    largest one.
+    It is pure ASCII, so that all text of a model is preserved, and its control characters do not
+    reach a terminal that prints the file. Secrets of the environment are removed. A number that is
+    too large for `loads` becomes the largest allowed one.
     """
     body = _writable(snapshot.model_dump(), redactor())
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -160,7 +160,8 @@ _FIXED_FORMAT: dict[str, Callable[[Any], bool]] = {
     "created": _is_time,
     "right": lambda value: isinstance(value, str) and not value.strip("01"),
 }
-"""Keys whose strings have a fixed format, in which a secret made of digits may occur by chance."""
+"""Key whose strings have a fixed format → function that checks this format. Secrets are not removed
+from these strings: a secret made of digits may occur in them by chance."""
 
 
 def load(path: Path) -> Snapshot:
@@ -197,7 +198,7 @@ _KINDS = {
     "evaluation": "tasks",
     "load_test": "load",
 }
-"""The kind of a snapshot by the key that it has. A snapshot with none of these keys is a chat."""
+"""Key that a snapshot has → its kind. A snapshot with none of these keys is a chat."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ def _read(path: Path) -> bytes:
 
 
 def _check_version(body: dict[str, Any], where: str) -> None:
-    """Raise UserError for a version of the schema that this program does not read."""
+    """Raise UserError for a version of the schema that this quantchat does not read."""
     version = body.get("schema_version", SCHEMA_VERSION)
     if type(version) is not int or version < 1:
         raise UserError(

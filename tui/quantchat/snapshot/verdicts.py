@@ -24,9 +24,10 @@ PASSED, FAILED, UNDECIDED = 0, 1, 2
 """Exit statuses of a command with gates."""
 
 POWER: Final = ((1.960 + 0.842) / 1.960) ** 2
-"""Factor for a statistical power of 80 %: with (half width ÷ distance)² times the data, half of the
-measurements would decide; with this many times more, four of five do. 1.960 and 0.842 are the
-quantiles of the normal distribution for 95 % confidence and 80 % power."""
+"""Factor for a statistical power of 80 %. With (half the interval's width ÷ the distance from value
+to threshold)² times the data, half of all measurements would decide; with this many times more
+data, four of five would. 1.960 and 0.842 are the quantiles of the normal distribution for 95 %
+confidence and 80 % power."""
 
 MAX_FACTOR = 10_000
 """If a decision needs more than this many times the data, no amount is suggested."""
@@ -57,7 +58,7 @@ class Judged:
     """Number of `unit`s from which the interval is computed; 0 if more of them would not help."""
     unit: str = ""
     is_ratio: bool = False
-    """Whether distances are measured between logarithms."""
+    """Whether `value` is a ratio, so that its distance to `threshold` is that of the logarithms."""
 
     @property
     def outcome(self) -> Outcome:

@@ -70,7 +70,7 @@ class CpuClock:
 
 
 class CpuFrequency:
-    """Reads the frequency of the fastest core that this process may use: the one that computes."""
+    """Reads the frequency of the fastest usable core, which is the core that computes."""
 
     def __init__(self, root: Path = Path("/sys/devices/system/cpu")) -> None:
         files = (root / f"cpu{n}/cpufreq/scaling_cur_freq" for n in sorted(os.sched_getaffinity(0)))

@@ -102,7 +102,8 @@ class ProcessReading:
 def is_foreign(pid: int) -> bool:
     """Return whether `pid` belongs to another pid namespace: our namespace has no such process.
 
-    False in the machine's first pid namespace: there NVML may list a process that has just died.
+    Always False in the machine's first pid namespace: an unknown pid there is a process that has
+    just died, but that NVML still lists.
     """
     return not _in_first_pid_namespace() and not psutil.pid_exists(pid)
 
@@ -182,7 +183,7 @@ class Gpus:
 
         If NVML lists the host's ids, they cannot be compared with `own`: then return how many there
         are beyond `running`, the number of our processes with a context on `gpu`. A process may
-        have one where it does not run, because reading a GPU's free memory creates a context.
+        have a context on a GPU that it does not use: reading the free memory creates one.
         """
         listed = gpu.processes or []
         if any(self._foreign(pid) for pid in listed):
@@ -214,7 +215,7 @@ class Gpus:
 
 @dataclass(frozen=True)
 class _Gpu:
-    """The properties of a GPU that do not change while the program runs."""
+    """The properties of a GPU that do not change while quantchat runs."""
 
     handle: Any
     board: Any
@@ -300,7 +301,7 @@ class _Driver:
         return self._ask({}, "energy", self._nvml.nvmlDeviceGetTotalEnergyConsumption, gpu.board)
 
     def processes(self) -> tuple[list[Any], str]:
-        """Return all compute processes on all GPUs, and why a GPU's could not be read, if so."""
+        """Return the compute processes on all GPUs, and why some could not be read, or ""."""
         missing: dict[str, str] = {}
         found: list[Any] = []
         for gpu in self.gpus:

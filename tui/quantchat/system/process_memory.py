@@ -1,9 +1,9 @@
 """The memory of one worker, with the source of the figure.
 
-NVML's figure for a process has five cases: it works; its pids are those of the host, not of the
-container; it is 0; it is not available; the call is unsupported. Only the first is a measurement.
-In the other cases the worker's own torch figures are shown, with a label that says so. The memory
-in use on the whole device is never shown as a variant's.
+NVML's figure for a process has five cases: it is known; NVML lists the pids of the host, not of the
+container; the figure is 0; it is not available; the call is unsupported. Only the first is a
+measurement. In the other cases the worker's own torch figures are shown, with a label that says so.
+The memory in use on the whole device is never shown as that of a variant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOURCES = {
     "resident": "resident, with child processes",
     "unknown": "not known",
 }
-"""What each source measures; shown beside the figure."""
+"""Source of a figure → what it measures; shown beside the figure."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ProcessMemory:
 def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
     """Return the best available figure for a worker on a GPU.
 
-    `reading` is NVML's figure for the process, `ledger` the worker's own.
+    `reading` is NVML's figure for the process, `ledger` has the worker's own figures.
     """
     reserved = reserved_bytes(ledger)
     reason = reading.reason
