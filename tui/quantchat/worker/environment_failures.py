@@ -29,8 +29,8 @@ _FOLDERS = {
     "XDG_CACHE_HOME": ("the cache folder", "set XDG_CACHE_HOME"),
     "HOME": ("the home directory", "set HOME"),
 }
-"""By environment variable: the purpose of the folder that it names, and how to use another
-folder."""
+"""Key: an environment variable that names a folder; value: the purpose of this folder, and how to
+use another folder."""
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -47,7 +47,7 @@ _ANSWERED = ("HTTPStatusError", "HTTPError", "HfHubHTTPError")
 def environment_failure(error: BaseException, loading: str = "") -> Failed | None:
     """Return the fault of the environment behind `error`; None if it may be the model's files.
 
-    `loading` is the folder or id of the model that is being loaded: it begins the reason.
+    `loading` is the folder or id of the model that is being loaded; the reason begins with it.
     """
     for one in _causes(error):
         if (found := _classify(one, loading)) is not None:
@@ -57,7 +57,7 @@ def environment_failure(error: BaseException, loading: str = "") -> Failed | Non
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and its causes; of exceptions that were already handled, only grave ones.
+    """Yield `error` and its causes; of exceptions that were handled, only those in `_GRAVE`.
 
     A library often tries a file, handles the error that it is missing, and then fails at another
     file: the missing file is not the cause.
@@ -161,7 +161,7 @@ def _file_failure(error: OSError, loading: str) -> tuple[FailureKind, str, str] 
 def variable_for(path: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
     """Return the purpose of the known folder that contains `path`, and how to use another folder.
 
-    Both are empty if no variable names such a folder; of several the innermost counts.
+    Both are empty if no variable names such a folder. If several do, the innermost folder counts.
     """
     named = {"TMPDIR": "/tmp", **environ}  # noqa: S108 - where TMPDIR is not set
     candidates = [(name, folder) for name in _FOLDERS if (folder := named.get(name))]

@@ -1,4 +1,4 @@
-"""A model that is not a torch model, as lm-evaluation-harness asks it: one question at a time."""
+"""Let lm-evaluation-harness use a model that is not a torch model: one question at a time."""
 
 from __future__ import annotations
 

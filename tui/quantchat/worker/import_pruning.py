@@ -15,8 +15,8 @@ SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
 """Libraries that no loader of quantchat needs. A loader lists further ones in its `UNUSED`."""
 
 _IMPORTED_BY = {"auto-round": ("pandas",)}
-"""Hidden libraries that the library of a quantization always imports, by `quant_method`. Checked
-with auto-round 0.16."""
+"""Key: a `quant_method`; value: hidden libraries that the library of this method always imports.
+Checked with auto-round 0.16."""
 
 
 def unhide(quant_method: str) -> None:

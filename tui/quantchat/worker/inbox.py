@@ -72,6 +72,6 @@ class Inbox:
                     self._stopped = command.turn
                 elif isinstance(command, Shutdown):
                     break
-                elif not isinstance(command, StopScoring):  # counting it has cancelled the scoring
+                elif not isinstance(command, StopScoring):  # its count is enough: see `cancelled`
                     self._queue.put((self._received, command))
         end_now()

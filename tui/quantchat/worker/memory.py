@@ -15,8 +15,8 @@ _OVERHEAD = {
     "codebook": ("code",),
     "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
 }
-"""Data that a quantization stores in addition to the weights, and the names of these tensors in
-bitsandbytes, GPTQModel, torchao and compressed-tensors."""
+"""Key: a kind of data that a quantization stores in addition to the weights; value: the names of
+these tensors in bitsandbytes, GPTQModel, torchao and compressed-tensors."""
 
 _KINDS = {name: kind for kind, names in _OVERHEAD.items() for name in names}
 
@@ -118,7 +118,7 @@ def _bytes_within(stored: Any) -> int:
 
 
 class Peak:
-    """The highest memory of a process so far, and the reading that first showed it."""
+    """The highest memory of a process so far, and when a reading first showed it."""
 
     def __init__(self) -> None:
         self.bytes = -1

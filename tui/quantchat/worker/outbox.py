@@ -3,8 +3,8 @@
 The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
 time into a queue. Only the decoding thread may run torch.
 
-An exception in this thread ends the answer it belongs to: it is reported as that turn's failure,
-and the rest of the turn is dropped. Between two answers it is reported as the variant's failure. If
+An exception in this thread during an answer is reported as the failure of that turn, and the rest
+of the turn is dropped. Between two answers, an exception is reported as the variant's failure. If
 it cannot be reported, the worker ends, which the main process notices.
 """
 
@@ -61,9 +61,9 @@ class _Pieces:
     """Decodes token ids one by one into pieces; joined, these are the text of all tokens.
 
     Consecutive tokens for single bytes are decoded together. If a later byte makes them invalid
-    UTF-8, characters that were already returned become U+FFFD, and `DecodeStream` of `tokenizers`
-    raises an exception ("Invalid prefix encountered"). Then the pieces so far stay, and a new
-    stream begins with the tokens that have completed no text yet.
+    UTF-8, characters that were already returned would become U+FFFD, and `DecodeStream` of
+    `tokenizers` raises an exception ("Invalid prefix encountered"). Then the pieces so far stay as
+    they are, and a new stream begins with the tokens that have completed no text yet.
     """
 
     def __init__(self, tokenizer: Any) -> None:

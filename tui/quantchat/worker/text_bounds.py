@@ -3,7 +3,7 @@
 Both are downloaded files and can compute anything: a normalizer that doubles its text forty times,
 a pattern that backtracks for hours, a loop of a billion steps. A timer interrupts Python code, and
 the user sees the reason. Native code cannot be interrupted: if it takes too long or too much
-memory, the kernel ends the worker, and the program reports that (`WorkerEnded.reason`).
+memory, the kernel ends the worker, and the main process reports that (`WorkerEnded.reason`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ PAIRS = {
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "◁think▷": "◁/think▷",  # Kimi
 }
-"""Marks around the thoughts at the beginning of an output: the closing mark by the opening mark."""
+"""Marks around the thoughts at the beginning of an output. Key: opening mark; value: closing
+mark."""
 
 CHANNEL, MESSAGE, START = "<|channel|>", "<|message|>", "<|start|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", START, CHANNEL)
@@ -37,8 +38,8 @@ class Splitter:
     """Splits an output, which comes in pieces, into answer and thoughts.
 
     The result does not depend on how the output is cut into pieces. `pairs` are the marks to look
-    for; with `channels` also those of harmony. If the prompt has already opened the thoughts,
-    `opened` is the mark that will close them, and otherwise empty.
+    for; with `channels`, also those of harmony. `opened` is the mark that will close the thoughts
+    if the prompt has already opened them; otherwise empty.
     """
 
     def __init__(
@@ -158,9 +159,9 @@ class Splitter:
 def split_at_end(text: str) -> tuple[str, str]:
     """Return answer and thoughts of a whole output whose thoughts the prompt has opened.
 
-    A server does not send back the prompt that its chat template makes; only a closing mark shows
-    that this prompt has opened thoughts. The mark counts only next to a line break or at the end of
-    the text, because an answer may mention it.
+    A server does not send back the prompt that its chat template renders, so only a closing mark
+    shows that this prompt has opened the thoughts. The mark counts only next to a line break or at
+    an end of the text, because an answer may mention the mark.
     """
     for close in PAIRS.values():
         found = re.search(rf"(?:\A|(?<=\n)){re.escape(close)}|{re.escape(close)}(?=\n|\Z)", text)
@@ -216,7 +217,7 @@ class Marks:
 
 
 def _named(given: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Return the marks that a profile names: a pair, or the closing mark if prompts open it."""
+    """Return the marks that a profile names: a pair, or a closing mark if prompts open thoughts."""
     start, end = given
     return ({start: end}, "") if start else ({}, end)
 

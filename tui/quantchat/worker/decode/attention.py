@@ -53,8 +53,8 @@ class BackendRecord:
 
         choice = torch._fused_sdp_choice(query, key, value, *more, **options)
         name = SDPBackend(choice).name.removesuffix("_ATTENTION").lower()
-        # As many queries as keys: a prompt. In decoding there may be several queries too, because
-        # `LlamaStep` passes heads that share a key as rows.
+        # As many queries as keys means a prompt. Several queries alone do not, because `LlamaStep`
+        # passes the heads that share a key as several queries.
         if query.shape[-2] == key.shape[-2] > 1:
             self._prefill = name
         else:

@@ -1,8 +1,8 @@
 """What the KV cache of a model allows, and when a prompt must be computed again from its start.
 
-Most caches can be cut anywhere, and any number of tokens can be appended. Some recurrent models
-start from an empty state whenever they get several tokens at once, and LongRoPE rotates every key
-by other factors once a chat is longer than the model's original context.
+Most caches can be cut anywhere, and any number of tokens can be appended. There are two exceptions.
+Some recurrent models start from an empty state whenever they get several tokens at once. LongRoPE
+rotates every key by other factors once a chat is longer than the model's original context.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ ORDINARY = CacheRules()
 def longrope_limit(config: Any) -> int:
     """Return the length in tokens above which `config` uses LongRoPE's long factors, or 0.
 
-    `longrope_frequency_update` of transformers chooses the factors of a whole pass by its last
-    position.
+    transformers (`longrope_frequency_update`) chooses short or long factors for all positions of a
+    forward pass by the last position.
     """
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}

@@ -1,7 +1,7 @@
 """KV caches of the installed transformers, which may be an older release.
 
-A worker may run under another interpreter. In transformers 4, a cache has no layers that could be
-replaced, and sliding windows are stored like full attention.
+A worker may run under another interpreter, with transformers 4. There, a cache has no layers that
+could be replaced, and sliding windows are stored like full attention.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def plain_cache(config: Any) -> Any:
 
 
 def variant_cache(command: Load, config: Any) -> Callable[[], Any] | None:
-    """Return a function that creates a variant's quantized caches; None if they are not quantized.
+    """Return a function that creates quantized caches; None if the variant's are not quantized.
 
     Raises Refused if this release of transformers has no such cache for the model of `config`.
     """
@@ -51,7 +51,7 @@ def variant_cache(command: Load, config: Any) -> Callable[[], Any] | None:
 
 
 def _quantized_cache(kind: str, config: Any) -> Any:
-    """Return transformers' cache in the format `kind`, empty. Raises Refused."""
+    """Return an empty cache of transformers in the format `kind`. Raises Refused."""
     form, more = KV_CACHES[kind], {}
     if form.recent:
         text = config.get_text_config(decoder=True)
@@ -97,8 +97,8 @@ def position_argument(model: Any) -> str:
 def can_roll_back(cache: Any) -> bool:
     """Return whether tokens can be removed from the end: not with sliding windows or states.
 
-    `is_sliding` is False for a layer with attention and a recurrent state, but `crop` does not
-    restore the state.
+    `is_sliding` alone does not show that: it is False for a layer with attention and a recurrent
+    state, and `crop` does not restore the state.
     """
     layers = getattr(cache, "layers", None) or []
     return not any(

@@ -99,8 +99,8 @@ class Check:
             raise self._refused(
                 f"decoding with the cache fails: {describe(error).reason}"
             ) from error
-        # The median, because a wrong cache gives errors at every token, and the rounding of a
-        # mixture-of-experts router only at some tokens.
+        # The median, because a wrong cache gives errors at every token, while rounding in a
+        # mixture-of-experts router gives errors only at some tokens.
         median_error = median(errors)
         if not median_error <= _REFUSED_ERROR:
             raise self._refused(f"its logits are off by {median_error:.0%}")
@@ -123,12 +123,12 @@ class Check:
         )
 
     def _cached(self, cut: int) -> tuple[list[Any], bool]:
-        """Return the logits with a cache, and whether agreement with `_uncached` proves the cache.
+        """Return logits with a cache, and whether equality with `_uncached` proves the cache right.
 
         The prompt is computed in two chunks, split at `cut`; 0: in one chunk. The logits are those
         after the prompt, after each of the greedy tokens that follow, and after a second turn. For
-        a model with recurrent states, agreement proves nothing if the dtype rounds so coarsely that
-        it hides a lost state.
+        a model with recurrent states, equality proves nothing if the dtype is so coarse that
+        rounding hides a lost state.
         """
         step = EagerStep(self._model)
         if cut:
@@ -173,8 +173,8 @@ class Check:
     def fault(self, step: Step) -> str:
         """Return what is wrong with `step`, or an empty text. Clears the step's cache.
 
-        The step gets the reference's tokens (teacher forcing), so that a rounding that changes one
-        token does not change all later tokens. Then half of the tokens are cut off and computed
+        The step gets the reference's tokens (teacher forcing). Otherwise one token that rounding
+        has changed would change all later tokens. Then half of the tokens are cut off and computed
         again.
         """
         half = STEPS // 2

@@ -19,17 +19,17 @@ from quantchat.worker.model.loaded import Loaded
 
 
 class Decoder(LoopDecoder):
-    """Answers prompts with a torch model, with the loop for `mode` (see `modes.choose`).
+    """Answers prompts with a torch model, using the loop for `mode` (see `modes.choose`).
 
-    The constructor runs a warm-up, because first calls repack weights, compile kernels and fill
-    caches, and no TTFT should include that. `report` is called with the name of each slow stage.
+    The constructor runs a warm-up: the first calls repack weights, compile kernels and fill caches,
+    which no TTFT should include. `report` is called with the name of each slow stage.
     Raises Refused for a mode that cannot run here.
     """
 
     def __init__(
         self, loaded: Loaded, mode: str, report: Report, draft: Loaded | None = None
     ) -> None:
-        """Load what `mode` needs; the model `draft`, if any, drafts tokens for `loaded`."""
+        """Build the loop for `mode`; the model `draft`, if any, drafts tokens for `loaded`."""
         self._loaded = loaded
         self._draft_model = draft.model if draft is not None else None
         attention = BackendRecord()

@@ -27,7 +27,7 @@ _LEAVE_OUT = "leave out `draft`"
 
 @dataclass(frozen=True)
 class Draft:
-    """What proposes tokens for a model."""
+    """Proposes tokens for a model: with another model, or by prompt lookup."""
 
     model: Any | None = None
     """The model that drafts (a `torch.nn.Module` of transformers); None for prompt lookup, which
@@ -39,8 +39,8 @@ class Draft:
     def of(cls, loaded: Loaded, model: Loaded | None) -> Draft | None:
         """Return the draft that the profile names for `loaded`, None if it names none.
 
-        `model` is the loaded model that drafts, if it does not use prompt lookup. Raises Refused if
-        its tokens are other tokens.
+        `model` is the loaded draft model; None for prompt lookup or no draft. Raises Refused if the
+        vocabularies of `loaded` and `model` differ.
         """
         options = loaded.command.options
         tokens = int(options.get("draft_tokens") or 0)
@@ -62,7 +62,7 @@ class Draft:
 
 
 def _check_tokens(loaded: Loaded, draft: Loaded) -> None:
-    """Raise Refused unless the smaller of both vocabularies is a part of the larger one."""
+    """Raise Refused unless the smaller of the two vocabularies is a part of the larger one."""
     one, other = (each.tokenizer.get_vocab() for each in (loaded, draft))
     smaller, larger = sorted((one, other), key=len)
     differing = next((token for token, at in smaller.items() if larger.get(token) != at), None)
@@ -77,18 +77,18 @@ def _check_tokens(loaded: Loaded, draft: Loaded) -> None:
 
 
 def _make_ready(model: Any, vocabulary: int, tokens: int) -> None:
-    """Give the draft logits for `vocabulary` tokens, and only the settings named here."""
+    """Resize the draft's logits to `vocabulary` tokens, and replace its generation config."""
     from transformers import GenerationConfig
 
-    # Models of one family pad the same vocabulary to different sizes (Qwen2.5 0.5B and 7B).
-    # transformers would take these for different tokenizers.
+    # Models of one family pad the same vocabulary to different sizes (Qwen2.5 0.5B and 7B), and
+    # transformers concludes from different sizes that the tokenizers differ.
     if model.config.get_text_config().vocab_size != vocabulary:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
     model.generation_config = GenerationConfig(num_assistant_tokens=tokens or None)
 
 
 def check_cache(cache: Any, rules: CacheRules) -> None:
-    """Raise Refused if rejected tokens cannot be removed from the KV cache `cache`, still empty."""
+    """Raise Refused if rejected tokens could not be removed from `cache`, which is still empty."""
     if has_states(cache) or rules.longrope_limit or not rules.appendable:
         raise Refused(
             "unsupported",
@@ -130,7 +130,7 @@ class DraftCounter:
         self._own = 1
 
     def accept(self, tokens: list[int]) -> None:
-        """Note that the last pass of the model gave `tokens`, its own token being the last."""
+        """Count the last pass of the model: accepted tokens, then the token that it adds itself."""
         candidates = self._candidates.tolist()
         pairs = zip(candidates, tokens, strict=False)
         self.drafted += len(candidates)
@@ -138,7 +138,7 @@ class DraftCounter:
         self.steps += 1
 
     def event(self, turn: int) -> Drafted:
-        """Return the counts as the event for the host."""
+        """Return the counts as the event for the main process."""
         return Drafted(turn, self.drafted, self.accepted, self.steps)
 
     def kv_bytes(self) -> int:

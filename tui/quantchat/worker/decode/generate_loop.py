@@ -1,10 +1,10 @@
 """The generate loop: transformers' `generate`, unchanged, as a baseline for the native loop.
 
 Long prompts are computed in chunks of the same length as in the native loop (`generate`'s option
-`prefill_chunk_size`). In one piece, they could not be stopped for seconds on a CPU.
+`prefill_chunk_size`). In one piece, a prompt could not be stopped for seconds on a CPU.
 
-`generate` runs in the caller's thread. The usual way, another thread behind a streamer's queue,
-makes two threads run torch and halves the speed on a CPU.
+`generate` runs in the caller's thread. The usual way, a second thread that fills a streamer's
+queue, makes two threads run torch and halves the speed on a CPU.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.memory import kv_cache_bytes
 
 CHUNKS_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
-"""Whether `generate` chunks only the tokens that are not cached. Older releases (the last for
-Python 3.10) chunk the whole prompt, and compute cached tokens again."""
+"""Whether `generate` chunks only the tokens that are not cached. Older releases (among them the
+last for Python 3.10) chunk the whole prompt, and compute cached tokens again."""
 
 _NO_TOKEN = 2**31 - 1
-"""Given as the end token if no token should end the answer: None would mean the model's own end
-tokens, and with a draft transformers would warn of a negative id at each step."""
+"""The id to pass as the end token if no token should end the answer. None would mean the model's
+own end tokens, and a negative id makes transformers warn at each step with a draft."""
 
 
 class GenerateLoop:
@@ -51,17 +51,17 @@ class GenerateLoop:
         new_cache: Callable[[], Any] | None = None,
         draft: Draft | None = None,
     ) -> None:
-        """Use the caches that `new_cache` creates, or without it those of `generate`.
+        """Use the caches that `new_cache` creates; without it, transformers' own caches.
 
-        With a `draft` each prompt is computed from its start: transformers' assisted generation
-        computes all of it even if a part is cached. Raises Refused for a model that cannot take a
-        draft.
+        With a `draft` each prompt is computed from its start, because transformers' assisted
+        generation computes all of it even if a part is cached. Raises Refused for a model that
+        cannot be used with a draft.
         """
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         self._model = model
         self._rules = rules
-        """`appendable` is False for a cache of states only (Mamba 2): it does not know its length,
-        which `generate` needs to append to it."""
+        """`appendable` is also False for a cache that has only recurrent states (Mamba 2): it does
+        not know its length, which `generate` needs to append to it."""
         self._cache_parameter = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
@@ -72,13 +72,13 @@ class GenerateLoop:
             self._rules = replace(rules, appendable=False)
         self._draft = draft
         self._counter: DraftCounter | None = None
-        """Counts the answer that decodes with a draft."""
+        """Counts the drafted tokens of the last answer; None without a draft."""
         if draft is not None:
             check_cache(self._cache, rules)
             self._rules = replace(rules, appendable=False)
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
+        """Keep only the cached tokens that also begin `prompt`; return their number."""
         same = common_prefix(self._ids, prompt)
         surplus = len(self._ids) - same
         kept = self._rules.can_reuse(len(self._ids), same, len(prompt))
@@ -143,7 +143,7 @@ class GenerateLoop:
         return stack
 
     def _remember(self, ids: list[int]) -> None:
-        """Set `_ids` to the cached part of `ids`: the last token has usually not been computed."""
+        """Set `_ids` to the cached part of `ids`, usually all but the last token."""
         if not self._rules.appendable:
             return  # nothing is ever appended to this cache, and it may not know its length
         surplus = self._cache.get_seq_length() - len(ids)
@@ -155,7 +155,7 @@ class GenerateLoop:
         self._ids = ids[: self._cache.get_seq_length()]
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Decode `steps` tokens after `prompt` and send none."""
+        """Decode `steps` tokens after `prompt` without sending them."""
         self._generate(prompt, _settings(Sampling(), steps, frozenset()))
 
     def _generate(self, prompt: list[int], settings: GenerationConfig, **more: Any) -> None:
@@ -184,7 +184,7 @@ class GenerateLoop:
         release_unused(self._device)
 
     def kv_bytes(self) -> int:
-        """Return the bytes of the KV cache, and of the draft's; none is longer than its tokens."""
+        """Return the bytes of the KV caches of the model and the draft; both have no spare room."""
         counter = self._counter
         return kv_cache_bytes(self._cache) + (counter.kv_bytes() if counter else 0)
 
@@ -231,7 +231,7 @@ class _InsertedToken:
 
 
 class _Listener(BaseStreamer):  # type: ignore[misc]
-    """Receives tokens in the loop's thread as soon as they are known: with a draft, several."""
+    """Receives tokens in the loop's thread as soon as they are known; with a draft, several."""
 
     def __init__(self, turn: Turn, to_prefill: int, counter: DraftCounter | None = None) -> None:
         self._turn = turn
@@ -258,7 +258,7 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
                 self.reason = "eos"
                 return
             if self._turn.stopped:
-                raise _Stopped  # `generate` checks stopping criteria before the streamer
+                raise _Stopped  # `generate` checks its stopping criteria before calling `put`
 
     def end(self) -> None:
         pass

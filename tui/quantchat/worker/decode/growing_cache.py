@@ -51,7 +51,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             self._grow(self.keys, self.values, tokens)
 
     def _grow(self, keys: Any, values: Any, tokens: int) -> None:
-        """Allocate buffers for `tokens`; if memory is short, change neither of the two."""
+        """Allocate buffers for `tokens`; if memory is short, change neither keys nor values."""
         grown = self._grown(self.keys, keys, tokens), self._grown(self.values, values, tokens)
         self.keys, self.values = grown
 
@@ -68,7 +68,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self.length
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the last `-tokens_to_remove` tokens; the buffers stay."""
+        """Remove the last `-tokens_to_remove` tokens (it is negative); the buffers stay."""
         self.length += min(0, tokens_to_remove)
 
 

@@ -39,7 +39,7 @@ class Turn:
     def send(self, token: int, known_ns: int = 0) -> bool:
         """Send `token` to the outbox; return False instead if it ends the answer.
 
-        `known_ns` is when it was known on the host; 0: now.
+        `known_ns` is when the token was known on the host; 0: now.
         """
         now = known_ns or time.perf_counter_ns()
         if token in self.end_tokens:
@@ -51,7 +51,7 @@ class Turn:
 
     @property
     def inserted(self) -> int | None:
-        """The token to use in place of the sampled one; None: use the sampled token."""
+        """The token to use instead of the sampled token; None: use the sampled token."""
         return self.thinking.next_token if self.thinking is not None else None
 
 
@@ -59,16 +59,17 @@ class Loop(Protocol):
     """Turns a prompt into an answer, and keeps the KV cache of both for the next turn."""
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
+        """Keep only the cached tokens that also begin `prompt`; return their number."""
 
     def answer(self, prompt: list[int], turn: Turn) -> str:
         """Answer `prompt`, after `rewind(prompt)`; return why the answer ended.
 
-        The reason is `eos`, `stop` (requested) or `length` (`turn.max_tokens` tokens were decoded).
+        The reason is `eos`, `stop` (the user asked to stop) or `length` (`turn.max_tokens` tokens
+        were decoded).
         """
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Decode `steps` tokens after `prompt` and send none, because first calls take longer."""
+        """Decode `steps` tokens after `prompt` without sending them: first calls are slow."""
 
     def forget(self) -> None:
         """Drop the KV cache and free its memory."""
@@ -78,9 +79,9 @@ class Loop(Protocol):
 
 
 def common_prefix(cached: list[int], prompt: list[int]) -> int:
-    """Return how many tokens of `cached` begin `prompt`.
+    """Return how many tokens at the beginning of `cached` and `prompt` are equal.
 
-    At least one prompt token remains to be computed, because its logits are needed.
+    The last prompt token does not count: it must be computed, because its logits are needed.
     """
     same = 0
     for old, new in zip(cached, prompt[:-1], strict=False):

@@ -65,8 +65,8 @@ class LoadedModel(Protocol):
 def encode_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]:
     """Return the token ids of `messages` in the model's chat template, ready for an answer.
 
-    For a base model without a template the texts are joined line by line, system prompt first, and
-    the model continues them.
+    For a base model without a template, the texts are joined with line breaks, system prompt first,
+    and the model continues the result.
     """
     if not loaded.chat_template:
         text = "\n".join(message.content for message in messages)

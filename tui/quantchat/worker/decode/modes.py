@@ -20,7 +20,7 @@ from quantchat.worker.model.loaded import Loaded
 _WITH_DRAFT = "with a draft each prompt is computed from its start, in one piece"
 
 Report = Callable[[str], None]
-"""Is called with the name of each slow stage."""
+"""A function that is called with the name of each slow stage."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ class Chosen:
 def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None) -> Chosen:
     """Return the loop for `mode`: auto, generate, eager, compile or graph.
 
-    Only `generate` decodes with a `draft`, and `auto` then is `generate`.
-
-    `auto` is a captured graph on a GPU. On a CPU it is `eager`, which calls the kernels directly: a
-    compiled step is slower there and takes a minute to make. Raises Refused if a mode that the
+    Only `generate` decodes with a `draft`, so `auto` then means `generate`. Otherwise `auto` means
+    a captured graph on a GPU. On a CPU it means `eager`, which calls the kernels directly: a
+    compiled step is slower there and takes a minute to compile. Raises Refused if a mode that the
     profile names cannot run here, or if no loop can decode the model.
     """
     if mode not in ("auto", "generate", *_STEPS):
@@ -131,8 +130,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "typical_p": (1, 1.0),
     "watermarking_config": (),
 }
-"""Settings of transformers that change which tokens are chosen, with the values that turn them off.
-None and empty values always turn them off."""
+"""Key: a setting of transformers that changes which tokens are chosen; value: the values that turn
+it off. None and empty values always turn it off."""
 
 
 def ignored_settings(config: Any) -> list[str]:

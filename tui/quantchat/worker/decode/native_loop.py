@@ -11,12 +11,11 @@ from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps import Interrupted, Step, Stopped
 
 CHUNK = 512
-"""Prompt tokens in one prefill step: many enough to make unpacking a weight worthwhile, few enough
-to show progress. A stop takes effect between two steps, on a CPU also between two blocks of the
-model.
+"""Prompt tokens in one prefill step: enough to make unpacking a weight worthwhile, few enough to
+show progress. A stop takes effect between two steps, on a CPU also between two blocks of the model.
 
-The size is fixed and does not depend on the speed, because the place where a prompt is cut changes
-the rounding: greedy answers would differ from run to run with the load of the machine."""
+The size is fixed and not adapted to the speed, because the places where a prompt is cut affect the
+rounding: otherwise greedy answers would vary with the load of the machine."""
 
 
 PREPARED_TOKENS = 2048
@@ -38,7 +37,7 @@ class NativeLoop:
     # ------------------------------------------------------------ the interface of a Loop
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
+        """Keep only the cached tokens that also begin `prompt`; return their number."""
         common = common_prefix(self._ids, prompt)
         kept = self._rules.can_reuse(len(self._ids), common, len(prompt))
         self._keep(common if kept else 0)
@@ -55,8 +54,8 @@ class NativeLoop:
         token = sampler.choose(logits)
         for count in range(1, turn.max_tokens + 1):
             more = count < turn.max_tokens
-            # Let the device compute the next token while this token is copied to the host. Not for
-            # the first token: TTFT would include the launch of a second step.
+            # Let the device compute the next token while this token is copied to the host. Do not
+            # do that for the first token: TTFT would include the launch of a second step.
             ahead = more and reader.is_async and count > 1
             reader.begin(token)
             if ahead:
@@ -78,7 +77,7 @@ class NativeLoop:
         return "length"
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Decode `steps` tokens after `prompt` and send none."""
+        """Decode `steps` tokens after `prompt` without sending them."""
         sampler = Sampler(Sampling(), self._device, prompt)
         for start in range(0, len(prompt), CHUNK):
             logits = self._run(prompt[start : start + CHUNK])
@@ -104,7 +103,8 @@ class NativeLoop:
     def _next(self, token: Any) -> Any:
         """Append `token`, shape (1, 1), to the cache; return its logits.
 
-        If the token makes the cached keys wrong (LongRoPE), everything is computed again at once.
+        If the token makes the cached keys wrong (LongRoPE), all tokens are computed again in one
+        pass.
         """
         if self._rules.invalidated_at(len(self._ids)):
             import torch
@@ -124,7 +124,7 @@ class NativeLoop:
         """Compute `ids` in chunks; return the last token's logits, or None if stopped."""
         logits = None
         cached = len(self._ids)
-        # To some caches several tokens cannot be appended, and some become wrong beyond a length.
+        # Some caches do not accept chunks, and some become wrong beyond a length.
         size = CHUNK if self._rules.can_append(cached, cached + len(ids)) else len(ids)
         stopped = (lambda: turn.stopped) if self._device.type == "cpu" else None
         for start in range(0, len(ids), size):
@@ -156,7 +156,7 @@ class NativeLoop:
 
 
 class Reader:
-    """Copies a token's id to the host; on a GPU while the device computes the next step."""
+    """Copies a token's id to the host; a GPU computes the next step meanwhile."""
 
     def __init__(self, device: Any) -> None:
         self.is_async = device.type == "cuda"

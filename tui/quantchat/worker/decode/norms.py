@@ -1,9 +1,9 @@
 """Compute RMS norms (Zhang and Sennrich 2019) with torch's fused kernel, for a captured GPU step.
 
-transformers computes a norm with eight operations: in the step of a Llama layer, the two norms are
-16 of about 40 kernels on a GPU, and each costs little more than its launch. torch has one kernel
-for CUDA (since 2.9). It rounds once, after multiplying by the weight; transformers also rounds
-before.
+transformers computes a norm with eight kernels. In the step of a Llama layer, the two norms are 16
+of about 40 kernels on a GPU, and a kernel costs little more than its launch. torch has a single
+kernel for a norm on CUDA (since 2.9). It rounds once, after multiplying by the weight; transformers
+also rounds before that.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def score_tokens(
     """
     import torch
 
-    given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
+    given = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
     if len(given) > loaded.context_length:
         raise Refused("context_full", "the answer does not fit into the context of this model")
     first_scored = len(prompt) + request.first - 1

@@ -37,7 +37,8 @@ BATCH, GPU_BATCH = 16, 32
 """Number of prompts answered at once on a CPU and on a GPU; a GPU hardly slows down with more."""
 
 _MOST_ANSWERS = 6
-"""About the most answers to a prompt if `calibration_size` decides how many samples are needed."""
+"""Approximate limit of answers to a prompt if `calibration_size` decides how many samples are
+needed."""
 
 
 def run(job: CalibrateJob, report: Report) -> CalibrateResult:
@@ -88,7 +89,8 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
 def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
     """Yield prompts to answer, and whether to sample.
 
-    Two rounds more than `samples` needs, for repeated answers; then end even if there are too few.
+    Make two rounds more than `samples` needs, because equal answers count once; then end, even if
+    there are too few answers.
     """
     rounds = -(-samples // len(prompts)) + 2
     for number in range(rounds):
@@ -141,7 +143,7 @@ class _Author:
             else:
                 prompts = prompts[len(some) :]
                 continue
-            torch.cuda.empty_cache()  # outside `except`: the error still refers to its tensors
+            torch.cuda.empty_cache()  # not in `except`, where the error still refers to tensors
         return found
 
     def _answered(

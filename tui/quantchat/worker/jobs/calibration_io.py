@@ -19,7 +19,7 @@ CALIBRATION = "calibration.jsonl"
 def write(
     records: Iterable[Record], tokenizer: Any, folder: Path, template: Mapping[str, object]
 ) -> CalibrateResult:
-    """Write `records` to `CHATS_FILE` and `CHATS_TEXT_FILE` in `folder`; return number and tokens.
+    """Write `records` to `CHATS_FILE` and `CHATS_TEXT_FILE` in `folder`; return their size.
 
     `template` has the variables of the model's chat template.
     """

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from quantchat.wire.jobs import CPU_SAMPLE_TOKENS, GPU_SAMPLE_TOKENS, MIN_SAMPLES
 
 TOKENS_PER_INPUT = 4
-"""Required calibration tokens for each input of the widest layer. One would give a Hessian of full
-rank if tokens were independent, but the tokens of a sentence are not."""
+"""Required calibration tokens for each input of the widest layer. One token per input would give a
+Hessian of full rank if tokens were independent, but the tokens of a sentence are not."""
 
 
 @dataclass(frozen=True)
 class CalibrationSize:
-    """At least `samples` samples of up to `length` tokens each, and at least `tokens` in all."""
+    """At least `samples` samples of up to `length` tokens each, and at least `tokens` in total."""
 
     samples: int
     tokens: int
@@ -21,7 +21,7 @@ class CalibrationSize:
 
     @property
     def full_samples(self) -> int:
-        """Number of samples that are enough if each has its full length."""
+        """Number of samples that are enough if each has `length` tokens."""
         return max(self.samples, -(-self.tokens // self.length))
 
 

@@ -32,7 +32,7 @@ _ROWS_PER_SAMPLE = 20
 def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
     """Take samples from the file or data set, and write them into the output folder.
 
-    Raises Refused if it cannot be read, or is not a calibration text.
+    Raises Refused if the file or data set cannot be read, or is not a calibration text.
     """
     report(0, 0, "reading")
     prepare_process(job.workspace)

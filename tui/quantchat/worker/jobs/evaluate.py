@@ -41,8 +41,9 @@ PASSAGES = (
     "passage", "context", "article", "story", "paragraph", "premise", "support", "background",
     "document",
 )  # fmt: skip
-"""Fields of a document with a text that several questions may be about, as the tasks of the harness
-name them: BoolQ and DROP, SQuAD and Social IQa, RACE, CoQA, MultiRC, ANLI and COPA, SciQ."""
+"""Names of fields, in the documents of the harness's tasks, that hold a text about which there may
+be several questions: in BoolQ and DROP, SQuAD and Social IQa, RACE, CoQA, MultiRC, ANLI and COPA,
+SciQ."""
 
 _REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 """The methods by which the harness asks a model."""
@@ -306,8 +307,9 @@ def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
 def passages_of(documents: list[Any]) -> list[int]:
     """Return the number of each document's passage, from 0; empty if no passage is shared.
 
-    The passage is the first field of `PASSAGES` that the documents have. A document without it
-    stands alone. If all documents have the same one, it is no passage but a part of the prompt.
+    The passage is the first field of `PASSAGES` that the documents have. A document without this
+    field stands alone. If its text is the same in all documents, it is not a passage but a part of
+    the prompt.
     """
     for name in PASSAGES:
         numbers: dict[str, int] = {}
@@ -348,7 +350,8 @@ def _is_mean(values: list[float], total: float) -> bool:
 def _error(values: list[float], passages: list[int]) -> float | None:
     """Return the standard error of the mean of `values`; None for a single value.
 
-    The larger of two: with documents or with passages as independent units (cluster-robust).
+    The larger of two errors: with documents as independent units, and with passages
+    (cluster-robust).
     """
     if len(values) < 2:
         return None

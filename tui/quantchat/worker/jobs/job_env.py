@@ -41,10 +41,10 @@ def prepare_process(workspace: Workspace, *, background: bool = True) -> None:
 def return_freed_memory() -> None:
     """Make glibc return blocks of 1 MiB and more to the system as soon as they are freed.
 
-    By default glibc raises that limit to the largest freed block, up to 32 MiB (M_MMAP_THRESHOLD in
-    mallopt(3)), and does not return memory between blocks that are in use. While layer after layer
-    was quantized, that memory grew to several times the model's size. The call costs page faults.
-    It does nothing with another C library.
+    By default glibc raises this threshold to the size of the largest freed block, up to 32 MiB
+    (M_MMAP_THRESHOLD in mallopt(3)). It keeps smaller freed blocks that lie between blocks in use.
+    While layer after layer was quantized, the memory that it kept grew to several times the model's
+    size. Returning memory costs page faults. With another C library, this function does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)

@@ -1,7 +1,8 @@
 """Sends many requests to a server at once, and records when each was sent and each chunk arrived.
 
-Like vLLM's `bench serve` and AIPerf: `concurrency` keeps a number of requests open (a closed loop);
-`rate` sends them at the times of a Poisson process, whatever the server does (an open loop).
+As in vLLM's `bench serve` and AIPerf, `concurrency` keeps that many requests open (a closed loop),
+and `rate` sends requests at the times of a Poisson process, however fast the server answers (an
+open loop).
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ REQUESTS_PER_SLOT, LEAST_REQUESTS = 4, 8
 
 
 def run(job: LoadTestJob, report: Report) -> LoadTestResult:
-    """Run all rounds of all levels. Raises Refused if the server fails, or all requests of a round.
+    """Run all rounds of all load levels. A failed request is recorded and does not end the test.
 
-    A request that fails is recorded and does not end the test.
+    Raises Refused if the server cannot be used, or if all requests of a round fail.
     """
     opener = Opener(lambda stage, detail: report(0, 0, f"{stage} {detail}".strip()), lambda _: None)
     client = opener.open(job.load, loader_of(job.load)).decoder.client
@@ -234,7 +235,7 @@ def _open_at_once(level: LoadLevel) -> int:
 
 
 def _due(level: LoadLevel, arrivals: random.Random) -> Iterator[int]:
-    """Yield when each request is due, in ns; always 0 in a closed loop: once a slot is free."""
+    """Yield when each request is due, in ns; 0 in a closed loop, where it waits for a free slot."""
     at = 0.0
     while True:
         yield round(at * 1e9)

@@ -1,8 +1,9 @@
 """Finds which layers and modules of a quantized model cause its error.
 
-It measures the sensitivity of ZeroQ (Cai et al. 2020, arXiv:2001.00281, section 3): the KL
-divergence from the reference's predictions to those of the reference with a single layer quantized.
-The quantized layer is the variant's own, as its engine computes it; nothing is quantized again.
+It measures the sensitivity as ZeroQ defines it (Cai et al. 2020, arXiv:2001.00281, section 3): the
+KL divergence between the predictions of the reference and those of the reference with a single
+layer quantized. The quantized layer is taken from the variant, and the variant's engine computes
+it; nothing is quantized again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from quantchat.worker.scoring.windows import Windows, check, read_tokens
 
 
 def run(job: LocateLossJob, report: Report) -> LocateLossResult:
-    """Score the text with each layer of the variant in the reference, then with single modules.
+    """Put single layers of the variant into the reference, then single modules; score each time.
 
     Raises Refused if a model cannot be loaded, or if the layers cannot be exchanged.
     """

@@ -1,8 +1,8 @@
 """Scores a text with a server: the surprisal of each token, and a lower bound of the KLD.
 
-The server gets the tokens that the reference read (`ScoreJob.windows`). Its answer has only the
-likeliest tokens of each position; in both models, all other tokens count as one. Merging outcomes
-never raises a KL divergence, so the result is at most the true divergence.
+The server gets the tokens that the reference read (`ScoreJob.windows`). It reports only the
+likeliest tokens of each position; for both models, all other tokens are merged into one outcome.
+Merging outcomes never raises a KL divergence, so the result is at most the true divergence.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
     layout = Windows(job.window, job.stride)
     positions = len(read) * layout.scored
-    # Some servers are asked for one token at a time: the early tokens are not worth the requests.
+    # The early tokens are skipped: some servers need one request for each token.
     early = layout.early if job.depths else 0
     stored = positions + len(read) * early
     began = time.monotonic()
@@ -90,7 +90,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
 
 
 def merged_divergence(row: Any, told: TokenLogprobs) -> tuple[float, float]:
-    """Return KL(p ‖ q) and KL(q ‖ p) in nats, with all tokens that q does not name as one.
+    """Return KL(p ‖ q) and KL(q ‖ p) in nats; all tokens that q does not name are one outcome.
 
     `row` has the log-probabilities of p, shape (vocabulary,); `told` are those of q.
     """
@@ -123,5 +123,5 @@ def _width(file: str, positions: int) -> int:
 
 
 def _ignore(error: BaseException) -> None:
-    """Do nothing when a server that quantchat started ends: the waiting request reports it."""
+    """Do nothing when a server that quantchat started ends: the open request reports that."""
     del error

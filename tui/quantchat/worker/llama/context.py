@@ -23,7 +23,7 @@ _CACHE_FULL, _ABORTED = 1, 2
 
 
 class Interrupted(Exception):
-    """The computation was stopped; the cache is as it was before."""
+    """The computation was stopped; the cache is as it was before the computation."""
 
 
 @dataclass(frozen=True)

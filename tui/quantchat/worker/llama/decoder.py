@@ -42,8 +42,8 @@ class LlamaDecoder(LoopDecoder):
     def ledger(self) -> Ledger:
         """Return the memory ledger of this moment.
 
-        llama.cpp reports the size of each buffer; torch allocates nothing. On a GPU the program,
-        not the worker, reads the memory of the process.
+        llama.cpp reports the size of each buffer; torch allocates nothing. On a GPU, the main
+        process, not the worker, reads the memory of this process.
         """
         model, now = self._loaded, time.perf_counter_ns()
         on_gpu = model.device != "cpu"

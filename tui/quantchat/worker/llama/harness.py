@@ -66,5 +66,5 @@ class LlamaLM(HarnessModel):
         return text
 
     def _keep(self, ids: list[int]) -> None:
-        """Keep the part of the cache that `ids` begin with, except the last token."""
+        """Keep only the cached tokens that also begin `ids`, without the last of `ids`."""
         self._context.cut(common_prefix(self._context.ids, ids))

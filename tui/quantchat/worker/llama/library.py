@@ -55,7 +55,7 @@ def start() -> None:
 
 
 class LogCapture:
-    """The lines that the library logs from now on. Only the newest object has lines."""
+    """The lines that the library logs from now on. Creating a new object clears older ones."""
 
     def __init__(self) -> None:
         _lines.clear()

@@ -19,7 +19,7 @@ class LlamaLoop:
         self._context = context
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep the part of the cache that `prompt` begins with; return its length in tokens."""
+        """Keep only the cached tokens that also begin `prompt`; return their number."""
         self._context.cut(common_prefix(self._context.ids, prompt))
         return len(self._context.ids)
 
@@ -45,7 +45,7 @@ class LlamaLoop:
         return "length"
 
     def warm_up(self, prompt: list[int], steps: int) -> None:
-        """Decode `steps` tokens after `prompt` and send none."""
+        """Decode `steps` tokens after `prompt` without sending them."""
         self._context.run(prompt)
         for _ in range(steps):
             self._context.run([int(self._context.logits()[0].argmax())])
@@ -76,9 +76,9 @@ class LlamaLoop:
 class Sampler:
     """Chooses the tokens of one answer with llama.cpp's samplers, in the order of transformers'.
 
-    Logit bias, repetition penalty (over prompt and answer), presence and frequency penalty (over
-    the answer), temperature, top-k, top-p, min-p; then a draw, seeded: the same logits give the
-    same tokens. Temperature 0 takes the likeliest token.
+    The order: logit bias, repetition penalty (over prompt and answer), presence and frequency
+    penalty (over the answer), temperature, top-k, top-p, min-p. Then a token is drawn with a seed:
+    the same logits give the same tokens. Temperature 0 takes the likeliest token.
     """
 
     def __init__(self, sampling: Sampling, context: Context, prompt: list[int], most: int) -> None:

@@ -35,7 +35,7 @@ CUDA_BUILD = (
 _HEADER = 64 * 2**20
 """Number of bytes at the start of a file from which its hash is computed."""
 _NUMBERS = {kind.name: number for number, kind in TYPES.items()}
-"""GGML's number of each tensor type, by name."""
+"""Key: name of a tensor type; value: GGML's number for it."""
 
 
 class LlamaModel(WithChatTemplate):

@@ -14,7 +14,7 @@ _LOGITS = 2**22
 
 
 class LlamaForecast:
-    """Computes a model's logits for each next token; interface as of `scoring.logits.Forecast`."""
+    """Computes a model's logits for each next token, with the interface of `logits.Forecast`."""
 
     def __init__(self, model: LlamaModel) -> None:
         self.vocabulary = model.own_tokenizer.size

@@ -23,7 +23,7 @@ def score_tokens(
     `cancelled` is called during the work; if it returns True, the work ends. Raises Refused if the
     tokens do not fit into the context, or after a cancellation.
     """
-    given = [*prompt, *request.ids[:-1]]  # the last token is scored, not an input
+    given = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
     if len(given) > model.context_length:
         raise Refused("context_full", "the answer does not fit into the context of this model")
     first_scored = len(prompt) + request.first - 1

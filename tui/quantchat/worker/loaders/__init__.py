@@ -142,10 +142,10 @@ def load_any(
 def load_draft(
     command: Load, stage: Callable[[str], None], fetching: Callable[[int, int], None]
 ) -> Loaded | None:
-    """Load the model that drafts tokens for that of `command` (option `draft`); None if none does.
+    """Load the draft model that `command` names (option `draft`); None if it names no model.
 
-    It is loaded with plain transformers, under the same rules for pickles and the model's own code.
-    Raises Refused.
+    The draft model is loaded with plain transformers; the options of `command` for pickles and for
+    a model's own code apply to it too. Raises Refused.
     """
     name = str(command.options.get("draft") or "")
     if name in ("", PROMPT_LOOKUP):
@@ -191,9 +191,9 @@ def decoder_of(
 
 
 def _adapter(name: str | None) -> Adapter | None:
-    """Return the adapter `name`, or None if there is none.
+    """Return the adapter `name` once it is checked; None if `name` is empty.
 
-    Checks the adapter before the model is loaded, since loading may take minutes.
+    Call this before the model is loaded, since loading may take minutes.
     """
     if not name:
         return None

@@ -102,7 +102,7 @@ def _check_quantized(quantized: Any, options: dict[str, Any]) -> None:
 
 
 def _unpack_odd_widths(model: Any, nn: Any) -> None:
-    """Have 4-bit layers that cannot be repacked computed as on a processor without AVX512-BF16."""
+    """Make 4-bit layers that cannot be repacked compute as on a CPU without AVX512-BF16."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear4bit):
             outputs, inputs = _REPACKED

@@ -24,9 +24,8 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
 
     Raises Refused for a checkpoint that is quantized already.
     """
-    from hqq.core import (
-        quantize,
-    )  # imported before the stage WEIGHTS, so that the time counts as import
+    # Imported before the stage WEIGHTS, so that the time counts as import.
+    from hqq.core import quantize
     from transformers import AutoConfig
 
     refuse_quantized(command.model)

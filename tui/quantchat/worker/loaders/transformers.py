@@ -22,9 +22,8 @@ UNUSED = SCIENCE
 
 def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     """Load a transformers checkpoint. `options`: `gguf_file`, a file name in the model's folder."""
-    from transformers import (
-        AutoConfig,
-    )  # before the stage WEIGHTS, so that the time counts as import
+    # Imported before the stage WEIGHTS, so that the time counts as import.
+    from transformers import AutoConfig
 
     device = device_for(command)
     more: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Use a LoRA adapter (Hu et al. 2021) through PEFT: in addition to a model's weights, or merged.
+"""Use a LoRA adapter (Hu et al. 2021) through PEFT: beside a model's weights, or merged into them.
 
-If the weights are quantized, as in QLoRA, they stay unchanged. An adapter is merged only before the
-weights are quantized, because merging into quantized weights would round them again.
+Quantized weights stay unchanged, as in QLoRA: merging an adapter into them would round them again.
+An adapter is merged only into a full-precision model, before it is quantized.
 """
 
 from __future__ import annotations

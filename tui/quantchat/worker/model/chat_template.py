@@ -10,7 +10,7 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.text_bounds import bounded
 
 _PROBE = "quantchat probe 7"
-"""A question that must appear in the rendered text, to prove that the template uses the
+"""A question that must appear in the rendered text: that proves that the template uses the
 messages."""
 _IN_PARTS = "_quantchat_content_in_parts"
 """Attribute of a tokenizer whose template expects the content of a message as a list of parts."""

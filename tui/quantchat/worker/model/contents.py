@@ -1,8 +1,8 @@
 """Count which weights of a loaded model are quantized, and describe the result in words.
 
-The settings of a model do not show it: bitsandbytes quantizes only plain linear layers and skips
-the experts of a mixture, and transformers dequantizes formats without a kernel and says so only in
-its log.
+The settings of a model do not show that: bitsandbytes quantizes only plain linear layers and skips
+the experts of a mixture of experts, and transformers dequantizes formats for which it has no
+kernel, and says so only in its log.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Contents:
 
     @classmethod
     def of(cls, model: Any) -> Contents:
-        """Count the weights of `model`, a transformers model, without vectors (norms, biases)."""
+        """Count the weights of `model`, a transformers model; vectors are counted separately."""
         found = cls()
         ends = [model.get_input_embeddings(), model.get_output_embeddings()]
         ends = [id(module.weight) for module in ends if hasattr(module, "weight")]
@@ -136,7 +136,7 @@ class Contents:
 
 
 def label(kernel: str, contents: Contents) -> str:
-    """Return `kernel`, and the share of the weights that it computes unless that is nearly all."""
+    """Return `kernel`, with the share of the weights that it computes unless that is nearly all."""
     if not contents.not_quantized():
         return kernel
     whole = contents.plain.total() + contents.quantized

@@ -158,9 +158,9 @@ def fast_dtype(dtype: Any, device: str) -> Any:
 
 
 def _emulates_bfloat16(device: str) -> bool:
-    """Return whether the GPU has a compute capability below 8.0: torch computes in float32 there.
+    """Return whether torch computes bfloat16 in float32 here: on a compute capability below 8.0.
 
-    torch's own test says that every GPU supports bfloat16.
+    torch's own test does not help: it says that every GPU supports bfloat16.
     """
     import torch
 
@@ -170,8 +170,9 @@ def _emulates_bfloat16(device: str) -> bool:
 def room_by_gpu(command: Load, device: str) -> dict[int, int]:
     """Return the bytes for weights on each GPU by index; empty if all weights go to `device`.
 
-    With `auto` the weights go to several GPUs if the checkpoint is larger than the room on
-    `device`. A model that is quantized while it loads may still fit on one GPU.
+    With `auto`, several GPUs are offered if the checkpoint is larger than the room on `device`.
+    transformers fills one after the other, so a model that is quantized while it loads may still
+    end up on one GPU.
     """
     there = _gpus()
     if command.device != "auto" or there < 2:

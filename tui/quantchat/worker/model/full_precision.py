@@ -1,4 +1,4 @@
-"""Modules of a model that stay in full precision when it is quantized while loading."""
+"""Find the modules that stay in full precision when a model is quantized while it is loaded."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def modules_in_full_precision(
     """Return patterns of the modules to leave in full precision, and a note for the user.
 
     The patterns are None if transformers' default is right. Vision and audio parts stay in full
-    precision, because published quantized models keep them so. `refuses` returns whether the kernel
-    does not support the width of a linear layer.
+    precision, as in published quantized models. `refuses` returns whether the kernel does not
+    support the width of a linear layer.
     """
     towers = set(_towers(model))
     refused = {

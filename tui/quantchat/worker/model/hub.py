@@ -15,7 +15,8 @@ from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.model.files_check import check_files, refuse_all_pickled
 
 Report = Callable[[int, int], None]
-"""Is called with the downloaded and the total bytes; the total grows while files are listed."""
+"""A function that is called with the downloaded and the total bytes; the total grows while files
+are listed."""
 
 _REPORT_S = 0.2
 _LIST_TIMEOUT_S = 10.0
@@ -28,7 +29,7 @@ def of_mib(done: int, total: int) -> str:
 
 
 NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
-"""Patterns of the files of configuration and tokenizer, in all their forms."""
+"""Patterns of the files of configuration, tokenizer and chat template, in all their formats."""
 _DUPLICATES = ["*/*", "consolidated*"]
 """Patterns that are never downloaded. Some repositories hold the weights a second time, in folders
 or as `consolidated*`, in formats of Meta's and Mistral's own libraries."""
@@ -45,7 +46,7 @@ class Fetched(NamedTuple):
 def small_files(command: Load) -> Path:
     """Return a folder with the small files of the model id in `command`, without weights.
 
-    They are checked before anything large is downloaded. Raises Refused.
+    The caller checks them before anything large is downloaded. Raises Refused.
     """
     import huggingface_hub
 

@@ -20,11 +20,12 @@ _IN_GGUF = {
     "min_p": "general.sampling.min_p",
     "repetition_penalty": "general.sampling.penalty_repeat",
 }
-"""https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py (SAMPLING_…)."""
+"""The key of each setting in GGUF metadata:
+https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py (SAMPLING_…)."""
 
 
 def of_folder(folder: str) -> dict[str, float]:
-    """Return what `generation_config.json` recommends; empty without a readable file.
+    """Return the settings in `generation_config.json`; empty without a readable file.
 
     `do_sample: false` recommends greedy decoding, whatever the other keys say.
     """
@@ -40,7 +41,7 @@ def of_folder(folder: str) -> dict[str, float]:
 
 
 def of_gguf(metadata: Mapping[str, Any]) -> dict[str, float]:
-    """Return what the metadata of a GGUF file recommends."""
+    """Return the settings that the metadata of a GGUF file recommends."""
     return _numbers({name: metadata.get(key) for name, key in _IN_GGUF.items()})
 
 

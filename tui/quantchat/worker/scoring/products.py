@@ -1,7 +1,8 @@
 """Multiplies bfloat16 matrices as float32 on a processor without fast bfloat16 products.
 
-There torch computes them several times more slowly than in float32, above all attention over long
-windows. The sums are in float32 in both cases, and the result is rounded to bfloat16.
+On such a processor torch multiplies bfloat16 several times more slowly than float32, above all in
+attention over long windows. The sums are in float32 in both cases, and the result is rounded to
+bfloat16.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quantchat.worker.llama.scoring import LlamaForecast
 
 MAX_MEAN_NATS = 300.0
-"""Largest mean surprisal in nats: e^300 and the square of its error still fit a float64."""
+"""Largest mean surprisal in nats: e^300 and the square of its error still fit into a float64."""
 
 DECODE = "none: reads whole windows"
 """`Resolved.decode` of a model that only reads a text."""
@@ -37,9 +37,9 @@ class TextScoring:
     windows: Windows
     forecast: Forecast | LlamaForecast
     early: int
-    """Tokens of each window before the scored ones whose logits are computed, too."""
+    """Number of tokens of each window, before the scored ones, whose logits are also computed."""
     limit: str
-    """What made the windows shorter than the job's; empty if nothing did."""
+    """Why the windows are shorter than the job's `window`; empty if they are not."""
 
     @property
     def starts(self) -> range:
@@ -57,10 +57,10 @@ class TextScoring:
         return len(self.starts) * (self.early + self.windows.scored)
 
     def blocks(self, report: Report) -> Iterator[tuple[Any, Any, bool]]:
-        """Yield logits (float32, a row for each token), the tokens' ids, and whether they count.
+        """Yield logits (float32, a row for each token), the token ids, and whether they are scored.
 
-        The tokens of a window are in order; those that do not count are the early ones. A block has
-        as many rows as `logits.BLOCK_LOGITS` allows.
+        The tokens of a window come in order: first the early tokens, then the scored ones. A block
+        has as many rows as `logits.BLOCK_LOGITS` allows.
         """
         import torch
 
@@ -80,7 +80,7 @@ class TextScoring:
 
 
 def load_or_refuse(command: Load, report: Report) -> Loaded | LlamaModel:
-    """Load the model of a job. Raises Refused for any failure, which says that loading failed."""
+    """Load the model of a job. Raises Refused for any failure; its reason names the model."""
     try:
         return loaders.load_any(command, lambda stage: report(0, 0, stage))
     except Exception as error:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from quantchat.worker.llama.scoring import LlamaForecast
 
 LEAST = 128
-"""Shortest window in tokens that is chosen; a shorter one has to be asked for."""
+"""Shortest window in tokens that is chosen here; the user can set a shorter one."""
 
 SHARE = 0.5
-"""Largest share of the free memory for the activations of a window, because they are estimated."""
+"""Share of the free memory that the activations of a window may take; a half, because their size is
+only estimated."""
 
 GIB = 2**30
 
@@ -66,8 +67,9 @@ def activation_bytes(window: int, config: Any, outputs: int, eager: bool) -> flo
     """Estimate the bytes of intermediate results while a model reads `window` tokens.
 
     A layer has about eight tensors of the model's width and three of the MLP's at a time, in
-    float32 at most. `outputs` is the vocabulary if the logits of all tokens are computed at once;
-    `eager` says that the attention scores are, too: as float32, their softmax, and in the dtype.
+    float32 at most. `outputs` is the vocabulary if the logits of all tokens are computed at once,
+    else 0. With `eager` attention, all scores of a layer are stored in float32, as their softmax in
+    float32, and in the model's dtype.
     """
     width = int(getattr(config, "hidden_size", 0))
     mlp = int(getattr(config, "intermediate_size", 0) or 4 * width)

@@ -19,7 +19,7 @@ from quantchat.common.input_files import ENCODING
 from quantchat.worker.failures import Refused
 
 _CHARACTERS = 16
-"""Characters to read for each required token; an English token has about four."""
+"""Characters to read for each required token: more than enough, since English has about four."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Windows:
     def early(self) -> int:
         """Number of tokens before the scored ones that can be compared for the KLD by depth.
 
-        0 if the windows overlap: then another window scores these tokens.
+        0 if the windows overlap, because then another window scores these tokens.
         """
         return self.context - 1 if self.stride >= self.window else 0
 
@@ -79,7 +79,7 @@ def read_tokens(tokenizer: Any, text: Path, most: int) -> Tokens:
     with text.open(encoding=ENCODING, newline="") as file:
         head = file.read(most * _CHARACTERS if most else -1)
         ids = before + _encode(tokenizer, head)
-        # The last token of a cut text may be the first half of another token.
+        # The last token of the part that was read may be half of a longer token of the whole text.
         if len(ids) <= most and (rest := file.read()):
             ids = before + _encode(tokenizer, head + rest)
     return Tokens(ids[:most] if most else ids, begin)

@@ -2,7 +2,7 @@
 
 A fused product (`kernels.product` over several layers) stores the weights of these layers side by
 side, and each layer keeps a view of its part. A view of rows works like a weight of its own. A view
-of columns does not: the kernels expect contiguous memory and would read a neighbour's numbers.
+of columns does not: the kernels expect contiguous memory and would read another layer's numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _put_back(found: list[tuple[Any, str, Any]], _layer: Any, _inputs: Any, _out
 
 
 def _columns(layer: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Yield each tensor of `layer` that may be columns of a block: owner, attribute name, tensor.
+    """Yield owner, attribute name and tensor of each tensor of `layer` that may be a column view.
 
     They are the scales of GPTQModel's `TorchAtenLinear` and of bitsandbytes' repacked layers.
     """

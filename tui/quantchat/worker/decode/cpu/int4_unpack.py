@@ -1,10 +1,10 @@
 """Unpack torch's 4-bit weights to a dense matrix, for products of many rows.
 
 torch's packed product unpacks the weight again for every few rows. That is the fastest way for one
-row, and slow for a prompt. The layout is not documented and depends on the processor. It was read
+row, but slow for a prompt. The layout is not documented and depends on the processor. It was read
 from `weight_to_int4pack_kernel` (ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width`
-compares the unpacked weights with those that the kernel uses; if they differ, only the kernel is
-used.
+compares the unpacked weights with those that torch's kernel uses. If they differ, nothing is
+unpacked here, and the kernel computes all products.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 _WIDTHS = (64, 32)
-"""Output rows in one block of the layout, by the width of the processor's vectors."""
+"""Possible numbers of output rows in a block; the processor's vector width decides which."""
 
 _PROBES = 8
 """Inputs whose weights are compared with the kernel's."""
@@ -39,7 +39,7 @@ def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
 def int4_width(packed: Any, scales_and_zeros: Any, group: int) -> int:
     """Return the `width` with which `int4` gives exactly the kernel's weights here, or 0.
 
-    The kernel computes one input at a time, so nothing is summed and nothing is rounded.
+    The kernel gets inputs with a single 1, so each of its outputs is one weight, without rounding.
     """
     inputs = 2 * packed.shape[1]
     places = torch.linspace(0, inputs - 1, _PROBES).long()

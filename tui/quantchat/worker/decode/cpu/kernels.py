@@ -36,7 +36,7 @@ NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
 """Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
 
 _OURS = "_quantchat"
-"""Attribute of a `forward` that this module has set; one set by a library lacks it."""
+"""Attribute that marks a `forward` as set by this module, not by a library."""
 
 
 class Product(Protocol):
@@ -68,7 +68,7 @@ def product(layers: Sequence[Any]) -> Product | None:
 
 
 def adapted(module: Any) -> bool:
-    """Return whether PEFT wraps `module`; the wrapper shows the base layer's weights as its own."""
+    """Return whether `module` is a wrapper of PEFT, which shows its base layer's weights as own."""
     return hasattr(module, "base_layer")
 
 

@@ -34,7 +34,7 @@ class _Block(NamedTuple):
 
 
 class LlamaStep:
-    """A step through a model of the Llama family on the CPU. Made by `llama_step`."""
+    """A step through a model of the Llama family on the CPU. Built by `llama_step`."""
 
     name = "eager, fused Llama steps"
 
@@ -93,7 +93,7 @@ class LlamaStep:
         x = functional.embedding(ids, self._embedding)
         for block, keys, values in zip(self._blocks, self._keys, self._values, strict=True):
             if stopped is not None and stopped():
-                raise Interrupted(cache_intact=True)  # places beyond the length are ignored
+                raise Interrupted(cache_intact=True)  # cache places beyond `_length` are not read
             qkv = block.qkv(self._normed(x, block.before))
             qkv = qkv.view(count, rotated_heads + self._kv_heads, self._head_size)
             rotated = qkv[:, :rotated_heads]
@@ -142,7 +142,7 @@ class LlamaStep:
             for new, old in zip(grown, buffers, strict=False):
                 new[:, :, : self._length] = old[:, :, : self._length]
             buffers[:] = grown
-        # Once for all layers and steps. The sign of the rotation is folded into the sine.
+        # The angles are the same for all layers and steps. The sine includes the rotation's sign.
         cos, sin = self._model.model.rotary_emb(self._embedding, torch.arange(capacity)[None])
         half = self._head_size // 2
         self._cos = cos[0, :, None].contiguous()
@@ -175,7 +175,7 @@ def llama_step(model: Any) -> LlamaStep | None:
 
 
 def _separately(layers: list[Any]) -> Product | None:
-    """Return the product of `layers`, one by one, if weights cannot be joined into a block."""
+    """Return a product that calls `layers` one by one, for weights that cannot be joined."""
     parts = [product([layer]) for layer in layers]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):

@@ -1,4 +1,4 @@
-"""Decode steps: ways to compute tokens after the cached tokens, with one interface, `Step`."""
+"""Decode steps: several implementations of `Step`, which computes tokens after the cached ones."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from quantchat.worker.decode.steps.static import StaticStep
 
 
 class CompiledStep(StaticStep):
-    """One compilation serves all lengths of the cache, because the length is dynamic."""
+    """Compiled once for all lengths of the cache, because the length is marked as dynamic."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "compile")

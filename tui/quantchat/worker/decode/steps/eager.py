@@ -1,4 +1,4 @@
-"""A decode step by the model's own modules, with a cache that grows in steps."""
+"""A decode step with the model's own modules, and a cache that grows in steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EagerStep:
     def __init__(
         self, model: Any, name: str = "eager", new_cache: Callable[[], Any] | None = None
     ) -> None:
-        """Use the caches that `new_cache` creates, or without it a cache that grows in steps."""
+        """Use the caches that `new_cache` creates; without it, caches that grow in steps."""
         self.name = name
         self._new_cache = new_cache or (lambda: growing_cache(model.config))
         self._model = model

@@ -56,7 +56,8 @@ class GraphStep(StaticStep):
         if norms:
             self.name = "graph, fused norms"
         self._graphs: dict[int, tuple[Any, Any]] = {}
-        """The graph and the logits that it writes, by window."""
+        """Key: window, the number of cache places that the graph reads; value: the graph, and the
+        logits that it writes."""
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(model.device)
         """The only stream for captures: cuBLAS keeps a workspace for each stream (32 MiB on
@@ -66,7 +67,7 @@ class GraphStep(StaticStep):
         """Grow the cache once, and capture a graph for each length that the answer may have.
 
         Otherwise a token would wait a tenth of a second or more for a capture. If memory is short,
-        nothing is prepared, because the answer may turn out short.
+        preparation ends without an error, because the answer may turn out short.
         """
         layers = self.cache.layers
         if not layers[0].is_initialized:
