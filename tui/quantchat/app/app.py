@@ -64,8 +64,8 @@ _CLEAR = "\x1b[2J"
 """Clears the terminal (ECMA-48, ED)."""
 
 REPEAT_S = 10
-"""Seconds after which the same internal error is reported again: an error in drawing comes back
-with each frame."""
+"""Seconds after which the same internal error is reported again, because an error in drawing occurs
+anew with each frame."""
 
 MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
 """Makes the comparison of a profile; tests pass one with scripted workers."""
@@ -163,7 +163,7 @@ class QuantchatApp(PacedApp):
         self._first_frame_drawn = False
         """Whether the first frame is drawn. An error before that ends the program."""
         self.survived_errors: Counter[str] = Counter()
-        """Internal errors after which the program went on, with their number."""
+        """Internal errors after which quantchat went on, and how often each occurred."""
         self._report_again_s: dict[str, float] = {}
         self.recovery_file: Path | None = None
         """The file in which unsaved work was saved when the program had to end."""

@@ -77,7 +77,7 @@ class CrashRecovery:
         """The last saved measurement, and its number of answers at that time."""
         self._writing = threading.Lock()
         self._save: Future[Path] | None = None
-        """The last `save`."""
+        """The future that the last `save` returned."""
         self.measured: Measured | None = None
         """The last sample of the machine, used at the end instead of the driver, which may hang."""
 

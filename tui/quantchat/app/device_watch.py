@@ -1,8 +1,8 @@
 """Samples the machine and the workers' memory in a separate daemon thread.
 
 NVML may take seconds to open, and it hangs if the driver hangs. Neither may delay the screen or the
-end of the program. It is not a thread of the event loop's executor, because the loop waits for
-these threads at exit.
+end of the program. The thread is not one of the event loop's executor, because the loop waits for
+those at exit.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterator
 
 FULL_AFTER = 1000
-"""After this many collections of younger objects a full one runs, because an answer may take hours.
-Python's default is 10."""
+"""Number of collections of younger objects after which a full one runs. Full collections are rare
+but not off, because an answer may take hours. Python's default is 10."""
 
 _started = False
 
@@ -42,7 +42,7 @@ def first_frame_drawn() -> None:
 
 
 def start() -> None:
-    """Make full collections rare. Only the program calls this: it concerns the whole process."""
+    """Make full collections rare in the whole process; so only quantchat itself calls this."""
     global _started
     _started = True
     youngest, middle, _ = gc.get_threshold()

@@ -27,8 +27,8 @@ CUT_AFTER_PARTS = 300
 """Parts (`Block.parts`) after which a growing block is cut: many short items or lines cost as much
 as a long text."""
 BRACKET_WEIGHT = 4
-"""Characters that each `[` counts in addition: the parser looks for the end of a link from each
-one, so the time grows with the square of their number in a block."""
+"""Each `[` counts as this many more characters: the parser looks for the end of a link from each
+`[`, so its time grows with the square of their number in a block."""
 SLICE_CHARACTERS = 300
 """Most new characters that are parsed in one step."""
 MAX_REPARSED = 16_000

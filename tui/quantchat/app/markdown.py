@@ -69,8 +69,8 @@ delimiters."""
 def _keep_product(state: StateInline, silent: bool) -> bool:
     """Keep the asterisks of products and powers: 17*23, width*height*depth, 2**10.
 
-    CommonMark begins emphasis also within a word. Here an asterisk after a letter or digit only
-    ends it, and one between two digits does neither.
+    CommonMark begins emphasis also within a word. Here an asterisk after a letter or digit can only
+    end emphasis, and one between two digits is never a marker.
     """
     if silent or _keep_match(state, silent, _IN_NUMBER):
         return not silent

@@ -39,7 +39,7 @@ _SYNONYMS = {
     "load_test": "concurrency batch throughput requests serving goodput benchmark",
     "pick": "choose recommend decide best many variants frontier",
 }
-"""Further words by which users look for a command."""
+"""Id of a command → further words by which users look for it."""
 
 _ALL_WORDS = 100.0
 """Added to the score of a command if each word of the query begins one of its words. It is higher

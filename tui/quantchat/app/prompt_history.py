@@ -53,7 +53,7 @@ class PromptHistory:
             paths.private(file.parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             with os.fdopen(os.open(file, flags, 0o600), "ab") as stream:
-                stream.write(_line(prompt).encode())  # one write: sessions do not mix
+                stream.write(_line(prompt).encode())  # one write, so that sessions do not mix
 
 
 def _line(prompt: str) -> str:
@@ -61,7 +61,7 @@ def _line(prompt: str) -> str:
 
 
 def _prompts(lines: Iterable[str]) -> list[str]:
-    """Return the prompts in `lines`; the first line may be cut, and another program may write."""
+    """Return the prompts in `lines`, without broken lines: the first one may be cut."""
     found = []
     for line in lines:
         with contextlib.suppress(ValueError):

@@ -78,7 +78,7 @@ _CONTRAST = Theme(
 THEMES = (_DARK, _LIGHT, _CONTRAST)
 
 # The nearest of 16 colours to most of those above is a grey, the same for both sides. So a terminal
-# that has no more gets colours that are themselves among the 16 (the standard palette of VGA).
+# with only 16 colours gets other colours, which are among these 16 (the standard palette of VGA).
 _BLACK, _RED, _GREEN = "#000000", "#aa0000", "#00aa00"
 _BLUE, _MAGENTA, _SILVER, _GREY = "#0000aa", "#aa00aa", "#aaaaaa", "#555555"
 _BRIGHT_RED, _BRIGHT_GREEN, _YELLOW = "#ff5555", "#55ff55", "#ffff55"

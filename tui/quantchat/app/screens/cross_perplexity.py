@@ -20,7 +20,7 @@ from quantchat.statistics.surprisal import LEVELS, CrossPerplexity, level
 from quantchat.text import neutralise
 
 STYLES = ("", "underline", "bold underline $warning", "bold reverse $error")
-"""Style of each surprisal level. The styles differ even without colours."""
+"""Style of each surprisal level, the lowest first. The styles differ even without colours."""
 
 _NARROW = 72
 

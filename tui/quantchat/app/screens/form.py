@@ -83,7 +83,7 @@ class Form(ModalScreen["_Asked | None"], Generic[_Asked]):
         raise NotImplementedError
 
     def asked(self) -> _Asked:
-        """Return what the fields ask for. Raises WrongValue, or UserError if it cannot be done."""
+        """Return what the fields ask for. Raises WrongValue, or UserError if that is impossible."""
         raise NotImplementedError
 
     def text(self, name: str) -> str:

@@ -21,7 +21,7 @@ from quantchat.text import one_line
 class RecoveredScreen(SnapshotScreen):
     """Shows the recovered snapshot of `path`; the user saves it, discards it, or decides later.
 
-    No letter is bound: the user may already be typing a prompt when this screen opens.
+    No letter is a key here: the user may already be typing a prompt when this screen opens.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [

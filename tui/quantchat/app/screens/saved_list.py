@@ -99,9 +99,9 @@ class SavedList(OptionList):
 
     @work(exclusive=True, group="act")
     async def _begin(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Call `act`, which reads files, while the keys work; report a UserError.
+        """Call `act`, which reads files, without blocking the keys; report a UserError.
 
-        It replaces an earlier act that has not ended.
+        An earlier `act` that has not ended is cancelled.
         """
         try:
             await act()

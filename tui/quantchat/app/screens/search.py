@@ -91,7 +91,7 @@ class SearchScreen(ModalScreen["Found | None"]):
 def search(conversation: Conversation, words: str) -> list[Found]:
     """Return the places with `words` in any case, the newest turn first, at most `MAX_FOUND`.
 
-    Each text counts once, with its first place.
+    Of each prompt or answer, only the first place counts.
     """
     wanted = words.strip().casefold()
     found: list[Found] = []

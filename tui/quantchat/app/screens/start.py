@@ -44,7 +44,7 @@ SAMPLE_EVERY_S = 2.0
 _Asked = TypeVar("_Asked")
 
 CHECK_S = 10.0
-"""Seconds to look at the models of one profile: a share that they are on may hang."""
+"""Longest time, in s, to look at the models of one profile, because a network share may hang."""
 _DEMO = "demo"
 """The profile that runs anywhere."""
 _PROFILE_KEYS = (

@@ -1,4 +1,4 @@
-"""Draws the plain background of containers, and applies the app's line filters to own lines."""
+"""Draws the plain background of containers; applies the app's line filters to a widget's lines."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class PromptBox(TextArea):
         self._sent: list[str] = []
         self._history: PromptHistory | None = None
         self._position = 0
-        """Index into `_sent`; its length stands for the draft."""
+        """Index into `_sent`; the length of `_sent` stands for the draft."""
         self._draft = ""
 
     def send(self) -> None:

@@ -105,9 +105,9 @@ class Stages(Widget):
 
 
 def counted(progress: Progress) -> str:
-    """Return for example `quantizing layer 7 of 30`; for totals above 9,999 only the stage.
+    """Return for example `quantizing layer 7 of 30`.
 
-    Such totals are bytes.
+    For totals above 9,999, which are bytes, return only the stage.
     """
     if 0 < progress.total <= 9_999:
         return f"{progress.stage} {progress.done} of {progress.total}"

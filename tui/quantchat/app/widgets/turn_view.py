@@ -92,7 +92,7 @@ class TurnView(Vertical):
     def line_of(self, text: str) -> int:
         """Return the row of the answer's first line with `text` in any case, from the turn's top.
 
-        0 if the answer has no such line: then it is in the prompt, or wraps.
+        0 if the answer has no such line: then `text` is in the prompt, or wraps.
         """
         row = self._text.line_of(text)
         return 0 if row is None else self._text.region.y - self.region.y + row
