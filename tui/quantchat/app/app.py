@@ -161,14 +161,14 @@ class QuantchatApp(PacedApp):
         self._vote_screen: VoteScreen | None = None
         self._confirm_until_s = 0.0
         self._first_frame_drawn = False
-        """Whether the first frame is drawn. An error before that ends the program."""
+        """Whether the first frame is drawn. An error before that ends quantchat."""
         self.survived_errors: Counter[str] = Counter()
         """Internal errors after which quantchat went on, and how often each occurred."""
         self._report_again_s: dict[str, float] = {}
         self.recovery_file: Path | None = None
-        """The file in which unsaved work was saved when the program had to end."""
+        """The file in which unsaved work was saved when quantchat had to end."""
         self._saved_while_ending: Path | None = None
-        """A snapshot that was written while the program ended."""
+        """A snapshot that was written while quantchat ended."""
         self._not_saved_reason = ""
         """Why unsaved work could not be saved."""
         for theme in themes.for_terminal(self.console.color_system):
@@ -203,7 +203,7 @@ class QuantchatApp(PacedApp):
 
     @property
     def votes_saved(self) -> Path | None:
-        """The snapshot of the votes that the program was started for, or None."""
+        """The snapshot of the votes that quantchat was started for, or None."""
         return self._vote_screen.saved if self._vote_screen else None
 
     def comparison_screen(
@@ -267,7 +267,7 @@ class QuantchatApp(PacedApp):
     def _handle_exception(self, error: Exception) -> None:
         """Report an unexpected error and go on, so that loaded models are not lost.
 
-        Textual would end the program after an exception in an action, a handler, a timer, or
+        Textual would end the app after an exception in an action, a handler, a timer, or
         while drawing.
         """
         if self._first_frame_drawn and not self._screen_stack:
@@ -311,7 +311,7 @@ class QuantchatApp(PacedApp):
             self.pop_screen()
 
     def _end_by_signal(self, signal_number: int) -> None:
-        """Save unsaved work and end the program with the exit status of the signal."""
+        """Save unsaved work and end quantchat with the exit status of the signal."""
         self.save_for_recovery()
         self.exit(return_code=128 + signal_number)
 
@@ -321,7 +321,7 @@ class QuantchatApp(PacedApp):
             self.save_work_of(holder)
 
     def save_work_of(self, holder: Recoverable) -> None:
-        """Save unsaved work of `holder`. Raises nothing, so that the program can end."""
+        """Save unsaved work of `holder`. Raises nothing, so that quantchat can end."""
         try:
             if path := holder.save_for_recovery():
                 self.recovery_file, self._not_saved_reason = path, ""

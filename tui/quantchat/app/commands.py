@@ -36,6 +36,7 @@ _NAMES = {
     "ctrl+circumflex_accent": "^^",
     "ctrl+backslash": "^\\",
 }
+"""Textual's name of a key → its name on the screen."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Saves unsaved conversations and measurements when they are replaced or the program must end."""
+"""Saves unsaved conversations and measurements when they are replaced or quantchat must end."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class CrashRecovery:
     """Saves the conversation of `comparison` in `folder`, unless it is saved already.
 
     `folder` None means the user's default folder. May be called from any thread: the event loop
-    may be stuck when the program has to end.
+    may be stuck when quantchat has to end.
     """
 
     def __init__(self, comparison: Comparison, folder: Path | None) -> None:
@@ -110,7 +110,7 @@ class CrashRecovery:
         self._saved_chat = self._extent(None)[0]
 
     def wait_for_save(self) -> Path | None:
-        """Wait for a running `save` before the program ends; return its file, None without one.
+        """Wait for a running `save` before quantchat ends; return its file, None without one.
 
         Raises UserError if it fails or takes longer than `DISK_WAIT_S`.
         """
@@ -161,7 +161,7 @@ class CrashRecovery:
         except UserError:
             log_exception()
             raise
-        except Exception as error:  # the program must be able to end
+        except Exception as error:  # quantchat must be able to end
             log_exception()
             raise UserError(f"{type(error).__name__}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""A sampler for the end of the program that does not call the GPU driver, which might hang."""
+"""A sampler for the end of quantchat that does not call the GPU driver, which might hang."""
 
 from __future__ import annotations
 

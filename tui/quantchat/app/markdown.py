@@ -29,8 +29,10 @@ from quantchat.text import neutralise
 
 _QUIET = "$quiet"
 _HEADINGS = {"h1": "bold underline $primary", "h2": "bold underline $primary"}
+"""Tag of a heading → its style; other headings have the style `_HEADING`."""
 _HEADING = "bold $primary"
 _INLINE = {"strong_open": "bold", "em_open": "italic", "s_open": "strike"}
+"""Type of a token that begins styled text → the style."""
 _CODE_INLINE = "on $panel"
 _CODE = "on $surface"
 _MIN_ROOM = 8

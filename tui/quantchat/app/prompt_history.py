@@ -21,7 +21,7 @@ _MAX_BYTES = 4 * 2**20
 class PromptHistory:
     """Remembers prompts in `file`, by default the user's. Only the user can read it.
 
-    If the disk hangs or is full, the program goes on without a history.
+    If the disk hangs or is full, quantchat goes on without a history.
     """
 
     def __init__(self, file: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The terminal: limit output, redirect stderr to a log, and end the program if it is closed."""
+"""The terminal: limit output, redirect stderr to a log, and end quantchat if it is closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quantchat.app.terminal_output import TerminalOutput
 from quantchat.text import one_line
 
 SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
-"""Signals after which the program cleans up and ends. On the screen, Ctrl+C is a key, not a
+"""Signals after which quantchat cleans up and ends. On the screen, Ctrl+C is a key, not a
 signal."""
 
 CLEANUP_S = 1.0
@@ -151,7 +151,7 @@ def on_signals(end: Callable[[int], None], save: Callable[[], list[str]]) -> Non
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the program is ending
+        with contextlib.suppress(RuntimeError):  # the loop is closed: quantchat is ending
             loop.call_soon_threadsafe(end, number)
         force_end_later(128 + number, save)
 

@@ -1,4 +1,4 @@
-"""Writes to a terminal that may be slow, stop reading or vanish, without blocking the program."""
+"""Writes to a terminal that may be slow, stop reading or vanish, without blocking quantchat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import select
 import time
 
 GIVE_UP_S = 1.0
-"""While the program ends, writing is given up after this many seconds without progress."""
+"""While quantchat ends, writing is given up after this many seconds without progress."""
 _POLL_MS = 100
 
 

@@ -251,10 +251,10 @@ class PacedDriver(LinuxDriver):
         self._app.refresh()
 
     def run_input_thread(self) -> None:
-        """Read keys until the program ends or the terminal is closed.
+        """Read keys until quantchat ends or the terminal is closed.
 
         Reading a terminal that is being closed raises EIO, which Textual would report as an error
-        of the program. SIGHUP and `terminal.is_hung_up` handle a closed terminal.
+        of quantchat. SIGHUP and `terminal.is_hung_up` handle a closed terminal.
         """
         try:
             super().run_input_thread()

@@ -65,6 +65,7 @@ class BuildFolders:
 
     output: Path
     scratch: Path
+    """Folder for temporary files, removed at the end."""
     unfinished: Path
     """Files here survive a build that fails or is stopped, until a build of this name succeeds."""
 

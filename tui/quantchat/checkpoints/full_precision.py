@@ -27,6 +27,7 @@ class Weights:
     dtype: str
     device: str
     trusted: bool
+    """Whether code from the model's files may run (`trust_remote_code`)."""
     template: Mapping[str, object] = field(default_factory=dict)
     """Variables of the model's chat template."""
     tokenizer: str = ""

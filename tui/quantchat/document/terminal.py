@@ -35,6 +35,7 @@ _STYLES: dict[Role, str] = {
     "bad": "red",
     "grave": "bold red",
 }
+"""Role → style of Rich."""
 
 
 def rendered(blocks: Iterable[Block]) -> Group:

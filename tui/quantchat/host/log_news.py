@@ -13,6 +13,7 @@ PATIENCE_S = 10.0
 """Stages shorter than this, in s, show no log line: most lines of libraries explain nothing."""
 
 _TAIL = 4096
+"""Bytes at the end of the log in which the last line is searched."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
 """Colours and cursor movements (ECMA-48)."""
 

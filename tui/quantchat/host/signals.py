@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that are handled."""
 
 GRACE_S = 2.0
 """Seconds that the work has to stop after SIGTERM or SIGHUP before it is ended."""

@@ -55,7 +55,9 @@ class EvaluationPlan:
     few_shot: int = -1
     """Examples before each question; -1: the task's own number."""
     batch: int = 1
+    """Documents per batch."""
     chat_template: bool = False
+    """Whether to put each question into the model's chat template."""
     floor: Floor = "none"
     """What is changed when the reference runs a second time, to count the answers that change by
     rounding alone (the noise floor)."""

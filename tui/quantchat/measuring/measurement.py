@@ -36,6 +36,7 @@ class Measurement:
     sampler: DeviceSampler
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
     samples: list[DeviceSample] = field(default_factory=list)
+    """The machine before each round and at the end."""
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.comparison.sides)

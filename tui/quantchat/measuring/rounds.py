@@ -68,7 +68,9 @@ class Disturbed:
     """A turn that was disturbed, and whose figures were discarded."""
 
     task: int
+    """Index of the task, from 0."""
     round: int
+    """Number of the round, from 1."""
     reason: str
     left_out: bool
     """Whether all tries were disturbed, so that the turn is missing; else it was measured again."""
@@ -76,10 +78,12 @@ class Disturbed:
 
 @dataclass(frozen=True)
 class Measured:
-    """The turn of one task in one round; rounds count from 1."""
+    """The turn of one task in one round."""
 
     task: int
+    """Index of the task, from 0."""
     round: int
+    """Number of the round, from 1."""
     turn: Turn
 
 

@@ -32,7 +32,9 @@ class ScorePlan:
     tokens: int = DEFAULT_TOKENS
     """Number of tokens of the text that are read; 0: all."""
     window: int = WINDOW
+    """Tokens that a model reads at a time."""
     stride: int = WINDOW
+    """Tokens from the beginning of one window to the beginning of the next."""
     fit: bool = False
     """Whether to take shorter windows if the text, the context or the memory requires it."""
     window_limit: str = ""

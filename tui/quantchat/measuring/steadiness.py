@@ -36,6 +36,7 @@ class CheckedFigure:
     most_variation: float
     """Largest coefficient of variation, over the rounds of one prompt, that gives no warning."""
     read: Callable[[Answer], float | None]
+    """Returns the figure of an answer; None if the answer does not have it."""
 
 
 def _end_to_end(answer: Answer) -> float | None:

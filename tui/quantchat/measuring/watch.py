@@ -35,6 +35,7 @@ LATE_S = 1.0
 frozen container."""
 
 LEAST_SUSPENDED_S = 0.1
+"""Shorter suspensions, in s, do not count as a disturbance."""
 
 MOST_BY_OTHERS = 0.10
 """Share of the cores that other programs may use without a warning, if a variant runs on the
@@ -69,8 +70,9 @@ class Load:
     """CPU load of other processes while turns were measured."""
 
     seconds: float = 0.0
+    """Duration of the turns."""
     by_others_s: float = 0.0
-    """CPU seconds on all cores together."""
+    """CPU seconds of other processes, on all cores together."""
 
     def add(self, seconds: float, by_others_s: float) -> None:
         """Add the times of a turn."""

@@ -27,6 +27,7 @@ _Value = str | float | None
 _Key = tuple[_Value, ...]
 
 _KEYS = ("snapshot", "turn", "task", "round", "variant", "order")
+"""First columns of the tables with a row for each answer or token."""
 
 
 def tables(snapshots: _Named) -> dict[str, bytes]:

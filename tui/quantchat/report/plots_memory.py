@@ -34,6 +34,7 @@ _LEDGER = (
     ("slack", "allocator slack"),
     ("non_torch", "non-torch"),
 )
+"""Fields of the ledger, each with its name in the legend."""
 _OTHER = "other memory of the process"
 
 

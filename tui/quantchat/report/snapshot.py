@@ -74,6 +74,7 @@ _REASONS = {
     "context": "context full",
     "failed": "failed",
 }
+"""`AnswerRecord.reason` → its words."""
 
 
 def _output(answer: AnswerRecord) -> str:

@@ -24,6 +24,7 @@ Form = Literal["html", "markdown", "folder"]
 _FORMS: dict[str, Form] = {
     ".html": "html", ".htm": "html", ".md": "markdown", ".markdown": "markdown", "": "folder",
 }  # fmt: skip
+"""Ending of the output's name → form of the report."""
 
 
 def form_of(name: str) -> Form:

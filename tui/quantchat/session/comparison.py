@@ -456,6 +456,7 @@ class Comparison:
 
 
 _WHY_NOT_SENT = {State.FAILED: "the variant had failed", State.IDLE: "the variant was not loaded"}
+"""State of a variant → why a prompt was not sent to it."""
 
 
 def _lacks(turn: Turn, label: str) -> bool:

@@ -59,16 +59,22 @@ class Answer:
     queued: bool = False
     """Whether the prompt still waits for the variant to be ready."""
     prompt_tokens: int = 0
+    """Tokens of the prompt, including cached tokens."""
     cached_tokens: int = 0
     """Prompt tokens taken from the KV cache instead of being computed."""
     prefill_done: int = 0
+    """Prompt tokens that prefill has computed so far, of `prefill_total`."""
     prefill_total: int = 0
     received_ns: int = 0
+    """When the worker received the prompt."""
     prefilled_ns: int = 0
     """When the last prompt token was computed."""
     ids: list[int] = field(default_factory=list)
+    """Ids of the output tokens."""
     pieces: list[str] = field(default_factory=list)
+    """The answer's text that each token completed, parallel to `ids`; often empty."""
     times_ns: list[int] = field(default_factory=list)
+    """When each token was known, parallel to `ids`."""
     counted: int | None = None
     """Number of output tokens that a server reports at the end; each entry of `ids` is a chunk
     then. -1 if the server has not reported it (see `awaits_count`). None if the worker reports each

@@ -47,6 +47,7 @@ from quantchat.text import one_line
 _LABEL = 60
 """Maximum length of a label in characters."""
 _SERVER_ANSWERS_S = 5.0
+"""Longest wait, in s, for a server's list of models."""
 _LIST_BYTES = 4 * 2**20
 """Most bytes that are read from a server's list of models."""
 _GGUF_OF_HUB = re.compile(r"([\w.-]+/[\w.-]+):([\w.-]+)", re.ASCII)

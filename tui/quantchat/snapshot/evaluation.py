@@ -172,6 +172,7 @@ class Pooled:
 
     documents: int
     right: int
+    """Number of right answers."""
     design_effect: float
     """Variance of the accuracy with passages as independent units ÷ that with documents."""
     flips: Flips | None

@@ -35,6 +35,7 @@ _OPERATIONS: dict[Sign, Callable[[Any, Any], Any]] = {
     "/": operator.truediv,
 }
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2}
+"""Sign → its rank: signs of a higher rank group first."""
 _SIGNS: dict[type[ast.operator], Sign] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/",
 }  # fmt: skip

@@ -137,6 +137,7 @@ FIGURES: tuple[AnswerFigure | ProcessFigure, ...] = (
     ProcessFigure("bits_per_weight", "bits per weight as loaded", "bit", True, True, _bits),
     ProcessFigure("process_bytes", "memory, process", "B", True, False, _process),
 )
+"""The figures of measurements, in the order in which they are shown."""
 
 
 QUALITY: tuple[QualityFigure, ...] = (
@@ -157,6 +158,7 @@ QUALITY: tuple[QualityFigure, ...] = (
         "load",
     ),
 )
+"""The figures of scores, evaluations and load tests, for gates."""
 
 
 def by_name() -> dict[str, AnswerFigure | ProcessFigure]:

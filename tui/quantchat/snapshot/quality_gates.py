@@ -53,6 +53,7 @@ class Reading:
 
     parts: tuple[tuple[Hashable, Uncertain], ...]
     combine: Callable[..., float]
+    """Returns the figure; its arguments are the values of `parts`, in this order."""
 
     def at(self, values: Mapping[Hashable, float]) -> float:
         """Return the figure for these values of the quantities."""

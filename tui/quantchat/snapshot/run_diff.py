@@ -125,6 +125,7 @@ _RESOLVED: dict[str, Callable[[Resolved], str]] = {
     "decoding": lambda r: r.decoding,
     "chat template": lambda r: "yes" if r.chat_template else "no",
 }
+"""Name of a row → the function that reads its value from what ran."""
 
 
 def cpu_threads(answer: AnswerRecord) -> str:
@@ -190,6 +191,7 @@ def _source(column: Column) -> str:
 
 
 _ORDERS = {"together": "together", "in-turn": "one at a time"}
+"""Recorded order → its words."""
 
 
 def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:

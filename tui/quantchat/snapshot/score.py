@@ -172,6 +172,7 @@ _COMPARED = (
     ("ids_sha256", "token ids"),
     ("vocabulary", "vocabulary"),
 )
+"""Fields of `SettingRecord` that must be equal for scores to be comparable, and their names."""
 
 
 def obstacles(scores: Sequence[ScoreRecord]) -> list[str]:

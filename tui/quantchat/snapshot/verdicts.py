@@ -35,7 +35,9 @@ MAX_FACTOR = 10_000
 _MET: dict[Relation, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+"""Relation → the function that checks whether two values are in it."""
 _MIRRORED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+"""Relation → the relation after its two sides are exchanged."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Judged:
     units: int = 0
     """Number of `unit`s from which the interval is computed; 0 if more of them would not help."""
     unit: str = ""
+    """What the independent units are, e.g. `prompt`, `round` or `token`."""
     is_ratio: bool = False
     """Whether `value` is a ratio, so that its distance to `threshold` is that of the logarithms."""
 

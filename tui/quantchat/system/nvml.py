@@ -114,6 +114,7 @@ CLOCK_EVENTS = {
     0x80: "power brake",
     0x100: "display clocks",
 }
+"""Bit of the mask → the reason why the clocks are throttled."""
 
 NO_DRIVER = "no NVIDIA driver is installed"
 
@@ -128,6 +129,7 @@ _REASONS = {
     "NVMLError_FunctionNotFound": "this driver is too old to report it",
     "NVMLLibraryMismatchError": "this driver is too old to report it",
 }
+"""Name of an NVML exception → its reason for the user."""
 
 
 def reason_of(error: Exception) -> str:

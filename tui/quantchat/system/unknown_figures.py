@@ -20,6 +20,7 @@ _NAMES = {
     "pcie_width": "PCIe width",
     "processes": "processes",
 }
+"""Field of `GpuSample` → its name for the user."""
 
 
 def unknown_figures(

@@ -96,7 +96,7 @@ class LoadScreen(ProgressScreen):
         try:
             await self._measuring
         except asyncio.CancelledError:
-            if not self._stopping:  # the program ends
+            if not self._stopping:  # quantchat ends
                 raise
 
     async def _save(self, test: LoadTest) -> None:

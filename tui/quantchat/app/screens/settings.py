@@ -28,6 +28,7 @@ from quantchat.text import neutralise, one_line
 _LISTS = {"stop": ("[", "]"), "logit_bias": ("{", "}")}
 """Settings of several values, written as in TOML, and the brackets around these values."""
 _EXAMPLES = {"stop": '"User:", "\\n\\n"', "logit_bias": "198 = -100, 25 = 3.5"}
+"""Setting of several values → an example of its text."""
 _NUMBERS = [name for name in Generation.model_fields if name not in ("system", *_LISTS)]
 
 

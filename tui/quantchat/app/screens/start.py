@@ -64,6 +64,7 @@ _MARKS: dict[Fit, tuple[str, str]] = {
     "cannot run": ("✗", "$error"),
     "not known": ("?", "$quiet"),
 }
+"""Fit of a profile → the mark before its name, and the mark's colour."""
 _NOT_CHECKED = (" ", "")
 
 

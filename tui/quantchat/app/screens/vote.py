@@ -51,6 +51,7 @@ _KEYS = (
     ("Esc", "finish"),
 )
 _PACES = {True: "shown at the same speed", False: "shown when both are complete"}
+"""Whether the answers are paced → how they are shown."""
 
 
 def draw_every_s() -> float:
@@ -224,7 +225,7 @@ class VoteScreen(Screen[None]):
     """Always False: nothing is lost when the user leaves, because the votes are always saved."""
 
     def save_for_recovery(self) -> Path | None:
-        """Save unsaved votes when the program must end (see `crash_recovery.Recoverable`)."""
+        """Save unsaved votes when quantchat must end (see `crash_recovery.Recoverable`)."""
         if self.saved is None and self.voting.voted:
             last = record_voting(self.voting, FinalSampler(None))
             wait_for_disk(in_daemon_thread(lambda: self._save(last)), DISK_WAIT_S)

@@ -17,6 +17,7 @@ BADGES = {
     State.ANSWERING: ("▶ answering", "$success"),
     State.FAILED: ("✖ failed", "bold $error"),
 }
+"""State of a variant → its text, and the text's style."""
 _SILENT = ("✖ no response", "bold $error")
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}

@@ -38,6 +38,7 @@ TITLES = {
     "worker_ended": "The worker ended unexpectedly",
     "internal": "Internal error in quantchat",
 }
+"""Kind of a failure → its title."""
 
 
 def title_of(failure: Failed) -> str:

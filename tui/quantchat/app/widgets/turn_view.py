@@ -294,6 +294,7 @@ _ENDINGS = {
     "length": f"■ cut off: max new tokens reached ({command('settings').key} changes it)",
     "context": "■ cut off: the context is full",
 }
+"""Reason why an answer ended → the line below it."""
 
 
 class Summary(Widget):

@@ -14,6 +14,7 @@ from quantchat.system.visible_gpus import cuda_name, shown_gpus
 from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools, Kernel, TorchInfo
 
 _STATES: dict[str, Role] = {READY: "good", COMPILES: "warning", UNUSABLE: "quiet"}
+"""State of a kernel → the role of its cell."""
 
 
 def blocks(found: Diagnosis) -> list[Block]:

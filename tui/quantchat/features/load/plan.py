@@ -15,8 +15,10 @@ LEVELS = (1, 4, 16)
 """Default numbers of requests at once."""
 
 MOST_AT_ONCE, MOST_RATE = 4096, 1e5
+"""Upper limits: requests at once, and requests per second."""
 
 PROMPT_TOKENS, OUTPUT_TOKENS, ROUNDS = 128, 128, 3
+"""Defaults."""
 
 
 @dataclass(frozen=True)

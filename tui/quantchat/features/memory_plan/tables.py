@@ -26,10 +26,12 @@ _ROLES: dict[Fit, Role] = {
     "does not fit": "grave",
     "not known": "warning",
 }
+"""Fit → the role of its text."""
 
 _Read = Callable[[Estimate], int]
 
 _KINDS = ("scales", "zeros", "codebook", "indices")
+"""Parts of a quantized weight besides its packed values: keys of `Estimate.overhead`."""
 
 
 def blocks(plan: MemoryPlan) -> list[Block]:

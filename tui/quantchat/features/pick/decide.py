@@ -53,15 +53,19 @@ class Candidate:
     dropped: str = ""
     """Why the variant is no candidate any more; empty while it is."""
     memory: int | None = None
+    """Bytes at the context length of the limits; None if not known."""
     memory_how: str = ""
+    """How `memory` was found, e.g. `estimated`."""
     speeds: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """Decode throughput in tok/s by prompt and round."""
     kld: Uncertain | None = None
+    """Mean KLD from the reference, in nats."""
     tokens: int = 0
     """Length in tokens of the text on which `kld` was measured."""
     drop: Uncertain | None = None
     """Loss of accuracy against the reference, as a share of the questions."""
     questions: int = 0
+    """Number of questions from which `drop` is computed."""
     is_reference: bool = False
 
     @cached_property
@@ -226,6 +230,7 @@ _BETTER: dict[Preference, str] = {
     "smallest": "it takes less memory",
     "closest": "it is closer to the original",
 }
+"""Figure → why the candidate that is better in it was chosen."""
 
 
 def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[CandidateRecord]:

@@ -34,6 +34,7 @@ NOTE = (
 
 class _Point(NamedTuple):
     place: int
+    """Place of the candidate in the profile; it decides letter and colour."""
     one: CandidateRecord
     speed: float
     kld: float

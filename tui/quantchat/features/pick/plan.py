@@ -30,11 +30,14 @@ class PickSettings:
     prompts: tuple[str, ...]
     prefer: Preference = "fastest"
     max_memory: int | None = None
+    """Most memory, in bytes; here and below, None is no limit."""
     context: int | None = None
     """Context length in tokens at which memory is estimated; None: the longest answer plus room for
     a prompt."""
     min_tps: float | None = None
+    """Lowest decode throughput, in tok/s."""
     max_kld: float | None = None
+    """Largest mean KLD from the reference, in nats."""
     max_drop: float | None = None
     """Largest loss of accuracy against the reference, as a share of the questions of `tasks`."""
     tasks: str = "own"

@@ -43,7 +43,9 @@ _ROLES: dict[str, Role] = {
     "shown otherwise": "bad",
     "undecided": "warning",
 }
+"""Outcome of a limit → the role of its cell."""
 _WORDS = {"shown": "met", "shown otherwise": "missed", "undecided": "undecided"}
+"""Outcome of a limit → its words."""
 
 
 def blocks(pick: PickRecord) -> list[Block]:

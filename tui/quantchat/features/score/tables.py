@@ -28,6 +28,7 @@ from quantchat.snapshot.score import LocatedRecord, ScoredRecord, ScoreRecord, S
 from quantchat.statistics.quality import Divergence, Percentile, Quantity, detectable
 
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
+"""Role of a model → the words beside its label."""
 
 _DELTA_P_SHOWN = (1.0, 5.0, 50.0, 95.0, 99.0)
 """Percentiles of Δp that fit into the table. A snapshot and a CSV file have more."""
@@ -180,6 +181,7 @@ def pair_table(score: ScoreRecord) -> Table:
 
 
 DIVERGENCES = ("ΔPPL", "KLD, nats", "RMS Δp, %", "top-1 agreement, %")
+"""Headings of the columns that compare a model with its reference."""
 
 
 def perplexity_text(model: ScoredRecord) -> str:

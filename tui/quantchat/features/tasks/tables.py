@@ -37,8 +37,10 @@ from quantchat.statistics.quality import Quantity
 LEVEL = 1 - CONFIDENCE
 
 _ROLES = {"reference": "reference", "floor": "noise floor", "variant": ""}
+"""Role of a model → the words beside its label."""
 
 FLIPS = ("Δ, %", "detectable, %", "lost", "gained", "p")
+"""Headings of the columns that compare a model with the reference."""
 
 MEANING = (
     "± is one standard error; Δ is paired by document. Lost: answers right in the reference and "

@@ -14,6 +14,7 @@ from quantchat.statistics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_tes
 from quantchat.text import one_line
 
 _CHOICES = {"tie": "tie", "bad": "both bad"}
+"""Choice that names no variant → its words."""
 
 
 def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
