@@ -1,1 +1,1 @@
-"""Standard-library code shared by the program and its workers, except for the messages (`wire`)."""
+"""Code that the main process and the workers share, using only the standard library and `wire`."""

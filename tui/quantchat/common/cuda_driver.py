@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 
 _LEAST_DRIVER = {12: 525, 13: 580}
-"""The first driver branch of each CUDA major version (NVIDIA's compatibility guide)."""
+"""Key: a CUDA major version; value: the first driver branch for it (NVIDIA's compatibility
+guide)."""
 
 OTHER_BUILD_HINT = (
     "install builds of torch and the libraries for this GPU: for a compute capability below 7.5 "

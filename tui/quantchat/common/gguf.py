@@ -74,7 +74,8 @@ TYPES = {
     41: BlockType("Q1_0", 128, 18, 2),
     42: BlockType("Q2_0", 64, 18, 2),
 }
-"""By GGML's number of the type (`ggml_type`, ggml.h; the blocks: ggml-common.h)."""
+"""Key: GGML's number of a tensor type (`ggml_type`, ggml.h); value: the type, whose blocks are
+defined in ggml-common.h."""
 
 BY_NAME = {kind.name: kind for kind in TYPES.values()}
 
@@ -83,7 +84,7 @@ _FORMATS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
     12: "<d",
 }  # fmt: skip
-"""`struct` format of a scalar, by GGUF's number of its type."""
+"""Key: GGUF's number of a scalar's type; value: its `struct` format."""
 _UINT32, _STRING, _ARRAY, _UINT64 = 4, 8, 9, 10
 
 _LONGEST = 2**24

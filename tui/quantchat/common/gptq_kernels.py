@@ -8,8 +8,8 @@ EXTENSIONS = {
     "exllama_v2": "exllamav2",
     "swordfish": "swordfish",
 }
-"""The kernels that are compiled on first use, and the name of each one's C++ extension. Marlin has
-a second extension for float16, `marlin_fp16`."""
+"""Key: a kernel that is compiled on first use; value: the name of its C++ extension. Marlin has a
+second extension for float16, `marlin_fp16`."""
 
 GPTQ_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
 AWQ_ON_GPU = ("marlin", "exllama_v2", "gemm_triton", "torch")

@@ -1,7 +1,8 @@
 """Reads files of users and models: only regular files, up to a size, only UTF-8.
 
 Profiles, configs, headers of weights, prompts and calibration texts are all read through this
-module, on both sides. A FIFO would wait for its writer, and a device has no end.
+module, by the main process and by workers. Other kinds of files could block: a FIFO waits for its
+writer, and a device has no end.
 """
 
 from __future__ import annotations

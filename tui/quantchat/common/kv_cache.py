@@ -1,9 +1,9 @@
 """KV caches that store keys and values in fewer bits: the formats of a variant's `kv_cache`.
 
 They are transformers' `QuantizedCache` (see `quantchat.worker.decode.caches`). `fp8` quantizes each
-token at once, with one scale for a layer. The integer formats are HQQ's, with a scale and a zero
-for each `GROUP` elements of a head. They leave new tokens unquantized; when there are `RECENT` of
-them, all cached tokens are quantized anew.
+token immediately, with one scale for a layer. The integer formats are HQQ's, with a scale and a
+zero for each `GROUP` elements of a head. They leave new tokens unquantized; when there are `RECENT`
+new tokens, all cached tokens are quantized anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class KvCacheFormat:
     recent: int = 0
     """Most tokens at the end that are not quantized."""
     library: Library | None = None
-    """The library that it needs in addition to transformers; None if there is none."""
+    """The library that the format needs in addition to transformers; None if it needs none."""
 
     def element(self, size: int) -> float:
         """Return the bytes of an element, its share of the scales included.
@@ -46,4 +46,4 @@ KV_CACHES = {
     "int8": KvCacheFormat("hqq", 8, RECENT, _HQQ),
     "int4": KvCacheFormat("hqq", 4, RECENT, _HQQ),
 }
-"""The formats, by the value of `kv_cache` in a profile."""
+"""Key: a value of `kv_cache` in a profile; value: the format."""

@@ -30,7 +30,7 @@ _OTHER_NAMES = {
     "checkpoint_format": "format",
     "version": "format",
 }
-"""Other names of these settings, as AutoAWQ and GPTQModel write them."""
+"""Key: a name that AutoAWQ or GPTQModel writes; value: the same setting's name in `_COMPARED`."""
 
 _PACKAGES = {
     "aqlm": ("aqlm", "aqlm[gpu,cpu]"),
@@ -51,9 +51,9 @@ _PACKAGES = {
     "torchao": ("torchao", "torchao"),
     "vptq": ("vptq", "vptq"),
 }
-"""What transformers needs to load each quantization: the module that it imports, and the package
-that pip installs. Source: transformers' `quantizers/`. The keys are values of `quant_method` in the
-file format, not names of engines."""
+"""Key: a value of `quant_method` in the file format (not an engine's name); value: the module that
+transformers imports to load it, and the package that pip installs. Source: transformers'
+`quantizers/`."""
 
 _FOREIGN = {
     "exl2": "TabbyAPI or ExLlamaV2",
@@ -62,7 +62,7 @@ _FOREIGN = {
     "modelopt": "vLLM, SGLang or TensorRT-LLM",
     "nvfp4": "vLLM, SGLang or TensorRT-LLM",
 }
-"""Quantizations that transformers cannot load, and programs that can."""
+"""Key: a quantization that transformers cannot load; value: programs that can load it."""
 
 _NO_DECODERS = (
     "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
@@ -109,13 +109,14 @@ class ModelFolder:
     def quantization(self) -> Mapping[str, Any] | None:
         """The quantization config of a quantized checkpoint; None for a model in full precision.
 
-        From `config.json` as transformers looks for it (top level, then the text part), else from
-        the file that GPTQModel reads. If both exist and disagree, `problems` refuses the model.
+        It is taken from `config.json`, where transformers looks for it (top level, then the text
+        part), else from the file that GPTQModel reads. If both exist and disagree, `problems`
+        refuses the model.
         """
         return _in_config(self.config) or next((body for _, body in self._other_files()), None)
 
     def problems(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
-        """Yield why an engine that reads the folder as `reader` should not load this model.
+        """Yield why an engine whose library reads folders as `reader` says should not load this.
 
         `gguf` says that the weights and the quantization come from a GGUF file.
         """

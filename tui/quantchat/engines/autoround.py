@@ -15,7 +15,7 @@ from quantchat.estimate.model_files import TensorInfo
 from quantchat.wire.library import Library
 
 AUTO_ROUND = Library("auto-round", "auto_round", dependency=False, extra="autoround")
-"""The library that makes checkpoints; loading one does not need it."""
+"""The library that builds checkpoints; loading a checkpoint does not need it."""
 
 
 class AutoRound(WithKernel):

@@ -39,12 +39,12 @@ class Method:
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Keys that a variant needs for the method, apart from `engine` and `model`."""
     saved: Mapping[str, Any] | None = None
-    """Further keys that a variant needs so that its checkpoint is saved in the cache; empty if that
-    always happens. None if the method cannot save a checkpoint."""
+    """Further keys with which a variant's checkpoint is saved in the cache; empty if it is saved
+    anyway. None if the method cannot save a checkpoint."""
     calibrated: bool = False
     """Whether the method needs calibration, which the table `[variants.quantize]` describes."""
     made_with: tuple[Library, ...] = ()
-    """Libraries that make a checkpoint, if they are not those that load it."""
+    """Libraries that build a checkpoint; empty if the libraries that load it also build it."""
 
 
 Capability: TypeAlias = "tuple[int, int]"
@@ -55,7 +55,8 @@ class Engine(Generic[Table]):
     """The declaration of an engine: facts that need no import of the engine's libraries."""
 
     table: type[Table]
-    """The pydantic model of its table `[[variants]]`; its field `engine` is a literal: the name."""
+    """The pydantic model of a table `[[variants]]` of this engine. Its field `engine` is a literal:
+    the engine's name."""
     summary: str
     """What the engine loads, in one line for the profile template."""
     example: ClassVar[Mapping[str, str]] = {}
@@ -67,8 +68,8 @@ class Engine(Generic[Table]):
     reader: FolderReader = FolderReader()
     """How the engine's library reads a model's folder."""
     environments: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Tested requirements by environment name: `quantchat env create NAME` installs them if it is
-    given no file of requirements."""
+    """Key: name of an environment; value: tested requirements, which `quantchat env create NAME`
+    installs unless it is given a file of requirements."""
     methods: tuple[Method, ...] = ()
     """The quantization methods of the engine."""
     checkpoints: frozenset[str] = frozenset()
@@ -77,14 +78,14 @@ class Engine(Generic[Table]):
     For any other value it chooses the engine with `is_baseline`, plain transformers.
     """
     stage: str = ""
-    """`module:function` that returns the `quantchat.checkpoints.stages.Stage` which quantizes a
-    model, given its unquantized weights and the variant's table. Empty: the engine quantizes no
-    model."""
+    """`module:function`. The function gets a model's unquantized weights and the variant's table,
+    and returns the `quantchat.checkpoints.stages.Stage` that quantizes the model. Empty if the
+    engine builds no checkpoints."""
     resident_bytes: int = 500_000_000
     """Resident memory, in bytes, of a worker that has imported the engine's libraries but loaded no
     model."""
     is_server: bool = False
-    """Whether another program runs the model, so that its files and memory are unknown."""
+    """Whether a server runs the model, so that the model's files and memory are unknown."""
     is_baseline: bool = False
     """Whether the engine loads models unquantized, as references: plain transformers."""
     only_quantized: bool = False
@@ -114,7 +115,7 @@ class Engine(Generic[Table]):
         return found[0] if found else self.name
 
     def starts_from_base(self, spec: Table) -> bool:
-        """Return whether the `model` of `spec` is a base to quantize, not a finished checkpoint."""
+        """Return whether `model` of `spec` is a model to quantize, not a finished checkpoint."""
         if self.only_quantized:
             return spec.calibration_table is not None
         return not (self.is_baseline or self.is_server)
@@ -136,7 +137,7 @@ class Engine(Generic[Table]):
         return (*self.libraries, of_cache)
 
     def is_installed(self) -> bool:
-        """Return whether this interpreter has its libraries."""
+        """Return whether this interpreter has the engine's libraries."""
         return all(importlib.util.find_spec(one.module) for one in self.libraries)
 
     def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
@@ -169,8 +170,8 @@ class Engine(Generic[Table]):
     ) -> Weights:
         """Return the size of the loaded weights of `spec`, computed from `files`.
 
-        `size` is bytes per unquantized element. `repacked`: this processor has AVX512-BF16, for
-        which bitsandbytes repacks its 4-bit weights.
+        `size` is bytes per unquantized element. `repacked` says that this processor has
+        AVX512-BF16, for which bitsandbytes repacks its 4-bit weights.
         """
         if files.quantization is not None:
             return as_stored(files.tensors)

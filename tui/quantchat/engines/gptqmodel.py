@@ -1,4 +1,4 @@
-"""The base class of engines that load with GPTQModel, finished checkpoints or those built here.
+"""The base class of engines that load checkpoints with GPTQModel, finished or built here.
 
 Bytes of a quantized matrix with n elements: n × bits ÷ 8; a 2-byte scale and a zero of `bits` bits
 per group and column; with GPTQ a 4-byte group index per input. Some kernels need more memory than
@@ -30,7 +30,7 @@ from quantchat.wire.library import FolderReader, Library
 
 
 class WithKernel(TakesAdapter):
-    """The keys of an engine that loads with GPTQModel, and of which `quantize` is a table."""
+    """The keys of an engine that loads with GPTQModel and has the table `quantize`."""
 
     kernel: str = Field(
         "auto",
@@ -195,7 +195,7 @@ def build_note(spec: VariantBase, files: ModelFiles, dtype: str) -> list[str]:
 def _layout(kernel: str, layer: Layer, cuda: bool) -> str:
     """Return the memory layout of the kernel that will run: `stored`, `torch` or `aten`.
 
-    `stored` is that of the file; a layer then needs its size in the file, or less.
+    `stored` is the layout of the file: a layer needs as many bytes as in the file, or fewer.
     """
     if kernel == "torch":
         return "torch"

@@ -47,7 +47,7 @@ class _Engine(OnLoad[HQQ]):
         groups = tensor.elements // spec.group_size
         overhead = {"scales": size * groups, "zeros": size * groups}
         if spec.bits == 3:
-            # Ten rows of the matrix, as groups, are packed into one row of int32.
+            # HQQ puts each group into a row, and packs ten such rows into one row of int32.
             return 4 * divide_up(groups, 10) * spec.group_size, overhead
         return tensor.elements * spec.bits // 8, overhead
 

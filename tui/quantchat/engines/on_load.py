@@ -100,8 +100,8 @@ class OnLoad(Engine[Table]):
     ) -> str:
         """Return the name of the unquantized part a tensor belongs to; empty if it is quantized.
 
-        transformers 5 stores the experts of a layer in one three-dimensional parameter, which is no
-        linear layer.
+        transformers 5 stores the experts of a layer in one three-dimensional parameter. The
+        libraries do not quantize it, because it is not a linear layer.
         """
         if EXPERTS.search(name) and len(tensor.shape) > 1:
             return "experts"

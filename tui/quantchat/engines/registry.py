@@ -35,7 +35,7 @@ class _Registry(NamedTuple):
     engines: dict[str, Engine[Any]]
     """The engines by name."""
     broken: dict[str, str]
-    """Entry points that do not name a usable engine: the reason, by name."""
+    """Key: name of an entry point that names no usable engine; value: the reason."""
 
 
 @functools.cache

@@ -41,17 +41,17 @@ class VariantBase(Table):
     """Attention implementation, as transformers names it."""
     kv_cache: Literal["fp8", "int8", "int4"] | None = Field(None, examples=["fp8"])
     """Store the KV cache in fewer bits, as transformers' quantized caches do: `fp8`, or `int8` and
-    `int4` with the package hqq. By default it has the dtype of the activations. Each new token
-    unpacks the whole cache, so it saves memory and costs speed. Decoded with the native loop
-    (`eager`) or `generate`. The engine gguf has `type_k` and `type_v` instead."""
+    `int4` with the package hqq. By default it has the dtype of the activations. The whole cache is
+    unpacked for each new token, which saves memory but costs speed. Possible with the decode modes
+    `auto`, `eager` and `generate`. The engine gguf has `type_k` and `type_v` instead."""
     draft: FolderOrHubId | None = Field(None, examples=["org/small-model"])
     """What drafts tokens for speculative decoding, transformers' assisted generation: a smaller
     model with the same tokenizer, written like `model`, or `prompt-lookup`, which needs no model
-    and proposes what followed the last tokens before. The variant's model checks several drafted
-    tokens in one pass. Decoded with `generate`."""
+    and proposes the tokens that followed the latest tokens earlier in the chat. The variant's model
+    checks several drafted tokens in one pass. The decode mode is then `generate`."""
     draft_tokens: int | None = Field(None, ge=1, le=100, examples=[5])
-    """Most tokens to draft for one pass; by default those of transformers: 20 with a model, which
-    stops earlier when it is unsure, and 10 with `prompt-lookup`."""
+    """Most tokens to draft for one pass. Default as in transformers: 20 with a draft model, which
+    stops earlier if it is unsure, and 10 with `prompt-lookup`."""
     decode: Literal["auto", "generate", "eager", "compile", "graph"] = "auto"
     """How tokens are decoded. `generate`: the loop of transformers. `eager`: the native loop of
     quantchat. `compile`: the native loop with torch.compile. `graph`: the native loop with its step
@@ -131,7 +131,7 @@ class VariantBase(Table):
 
     @property
     def decode_mode(self) -> str:
-        """The decode mode to load with: `decode`, or with a draft the mode that takes one."""
+        """The decode mode to load with: `decode`, or with a draft the mode that supports drafts."""
         return "generate" if self.draft else self.decode
 
     @property
@@ -147,7 +147,7 @@ class VariantBase(Table):
             "kv_cache",
             "draft",
             "draft_tokens",
-        ):  # each engine's
+        ):  # options of every engine
             if given := getattr(self, name):
                 found[name] = given
         return found

@@ -18,6 +18,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
     "context": ("max_position_embeddings", "n_positions", "max_seq_len"),
 }
+"""Key: a size; value: its keys in `config.json`, which differ between families of models."""
 
 _SLIDING = ("sliding_attention", "hybrid_sliding", "reference_sliding_attention")
 _GROWING = ("full_attention", "attention", "indexed_attention", "hybrid")
@@ -29,8 +30,8 @@ _ALTERNATING = {
     "cohere2": 4, "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma3n_text": 5, "gemma4_text": 6,
     "gpt_oss": 2,
 }  # fmt: skip
-"""By `model_type`: one layer in this many attends to all tokens, if the config has no
-`layer_types`."""
+"""Key: `model_type`; value: n, where one layer in n attends to all tokens. Used if the config has
+no `layer_types`."""
 
 _GEMMA = {"num_attention_heads": 8, "head_dim": 256}
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -53,8 +54,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "glm_moe_dsa": {"index_head_dim": 128},
     "qwen3_next": {"head_dim": 256, "num_key_value_heads": 2, "full_attention_interval": 4},
 }  # fmt: skip
-"""Default values of transformers' configurations by `model_type`: the text config of a multimodal
-model omits keys that have their default."""
+"""Key: `model_type`; value: the defaults of transformers' configuration. They are needed because
+the text config of a multimodal model omits keys that have their default."""
 
 _MOST_LAYERS = 10_000
 """More layers than any model has; a config with more is invalid."""
@@ -92,7 +93,8 @@ class Architecture:
         """Return the elements of the KV cache of one sequence of `tokens`.
 
         2 (K, V) × layers × KV heads × tokens × head size. A sliding window of w tokens caches w − 1
-        tokens. A layer without a window is allocated for `allocated` tokens if that is more.
+        tokens. A layer without a window is allocated for `allocated` tokens if these are more than
+        `tokens`.
         """
         whole = max(tokens, allocated)
         return sum(cache.elements(tokens, whole) for cache in self.caches)
@@ -297,5 +299,5 @@ def _number(text: Mapping[str, Any], key: str) -> int | None:
 
 
 def _whole(value: Any) -> int | None:
-    """Return `value` if it is a positive whole number, else None: a config may hold anything."""
+    """Return `value` if it is a positive whole number, else None; a config may hold anything."""
     return value if type(value) is int and 0 < value < 2**40 else None

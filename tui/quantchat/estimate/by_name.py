@@ -20,7 +20,7 @@ _USUAL_BITS = 4
 _OVERHEAD_BITS = 0.5
 """Approximate bits per weight of scales, zeros and the unquantized embedding."""
 _LAYERS, _WIDTH = 224, 4096
-"""The parameters are divided into this many matrices with this many columns."""
+"""The parameters are divided into `_LAYERS` matrices with `_WIDTH` columns."""
 
 
 def parameters(model: str) -> int | None:

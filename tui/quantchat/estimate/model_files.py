@@ -17,7 +17,7 @@ _BITS = {
     "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
 }  # fmt: skip
-"""Bits per element, by safetensors' name of the dtype."""
+"""Key: safetensors' name of a dtype; value: bits per element."""
 
 EMBEDDING = re.compile(r"(?:^|\.)(?:embed\w*|word_embeddings|wte|wpe|tok_embeddings)\.weight$")
 HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
@@ -65,7 +65,7 @@ class ModelFiles:
     names: frozenset[str] = field(default_factory=frozenset)
     """Names of all files of the model."""
     draft: ModelFiles | None = None
-    """Those of the model that drafts tokens for this one; None without such a model."""
+    """The files of the model that drafts tokens for this model; None without such a model."""
 
     @property
     def folder(self) -> ModelFolder:

@@ -28,7 +28,8 @@ OVERHEAD = {
     "codebook": ("quant_map", "nested_quant_map"),
     "indices": ("g_idx",),
 }
-"""Tensors that a quantization adds to the weights: the last parts of their names, by kind."""
+"""Key: a kind of tensors that a quantization adds to the weights; value: the last parts of their
+names."""
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def _hints(cls: type[Any]) -> dict[str, object]:
 def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
     """Check `value` against the type `hint`, and build nested dataclasses.
 
-    Only the kinds of types that the messages use are known. For `Any` and `object` any JSON value
-    is returned unchanged.
+    Only the kinds of types that the messages use are supported. For `Any` and `object` any JSON
+    value is returned unchanged.
     """
     if hint is Any or hint is object:
         return value

@@ -1,4 +1,4 @@
-"""The messages between quantchat and a worker, apart from those of jobs (`jobs`).
+"""The messages between the main process and a worker, apart from those of jobs (`jobs`).
 
 Every message is a frozen dataclass; `protocol` turns it into a line. Times are nanoseconds of the
 worker's monotonic clock (`time.perf_counter_ns`), sizes are bytes.
@@ -66,7 +66,8 @@ class Message:
 
 
 PROMPT_LOOKUP = "prompt-lookup"
-"""Value of a variant's `draft`: draft without a model what followed the last tokens before."""
+"""Value of a variant's `draft`: without a model, draft the tokens that followed the latest tokens
+earlier in the chat."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Generate:
 
 
 END = -1
-"""Used in place of a token id for the end of the answer: any of the model's end tokens."""
+"""Stands for a token id at the end of an answer: any of the model's end tokens."""
 
 
 @dataclass(frozen=True)
@@ -281,12 +282,12 @@ class Memory:
 class Finished:
     """A turn is over.
 
-    `reason`: eos, length, stop (asked for), stop_string, eos_or_stop_string (a server does not tell
-    which) or context (the context is full).
+    `reason`: eos, length, stop (the user asked for it), stop_string, eos_or_stop_string (a server
+    does not report which of the two) or context (the context is full).
 
-    `text` is the whole answer decoded at once, without thoughts. If the pieces differ from it,
-    `text` is right: the pieces lack text that was held back at the end, such as an incomplete
-    character. For a server, which sends chunks, the token counts are its own, -1 if it does not
+    `text` is the whole answer decoded at once, without thoughts. If the pieces of `Tokens` differ
+    from it, `text` is right: the pieces lack text that was held back at the end, such as an
+    incomplete character. For a server, the token counts are the server's own, -1 if it does not
     count.
     """
 

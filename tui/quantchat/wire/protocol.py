@@ -1,4 +1,4 @@
-"""The protocol between quantchat and a worker: one JSON message per line, in UTF-8.
+"""The protocol between the main process and a worker: one JSON message per line, in UTF-8.
 
 Commands go to the worker through one pipe, and events come back through another. stdout and stderr
 are not used, because libraries print to them. The `type` on a line is the name of the message's

@@ -54,7 +54,7 @@ def declare_secret(name: str) -> None:
 
 
 def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the name of the variable that holds it by each secret's value."""
+    """Return all secrets. Key: a secret; value: the name of the variable that holds it."""
     found = {}
     for name, value in environment.items():
         if (names_secret(name) or name in _named) and _is_secret(value.strip()):

@@ -112,7 +112,7 @@ def same_vocabulary(a: Resolved, b: Resolved) -> bool:
 
 
 def decode_modes_differ(a: Resolved | None, b: Resolved | None) -> bool:
-    """Return whether quantchat decoded both variants (no server did), in different modes.
+    """Return whether quantchat itself, and not a server, decoded both variants in different modes.
 
     A ratio of their speeds then compares the decode modes too, not only the quantization.
     """
@@ -125,8 +125,8 @@ def decode_modes_differ(a: Resolved | None, b: Resolved | None) -> bool:
 class Ledger:
     """Memory of one worker in bytes, split as far as it is known; -1 means not known, never 0.
 
-    On CUDA the parts are device memory, with several GPUs their sums. On the CPU the figures of
-    torch's allocator are not known.
+    On CUDA the parts are device memory, summed over the GPUs. On the CPU the figures of torch's
+    allocator are not known.
     """
 
     device: str
@@ -144,7 +144,8 @@ class Ledger:
     non_torch: int
     """`process` minus what torch reserved, e.g. the CUDA context."""
     process: int
-    """The whole process: resident memory on the CPU; on CUDA the program adds NVML's figure."""
+    """The whole process: resident memory on the CPU; on CUDA the main process adds NVML's
+    figure."""
     peak: int
     """Highest `process` (on CUDA: reserved by torch) so far."""
     at_ns: int

@@ -1,9 +1,9 @@
 """Jobs of a worker besides chatting: for each job the request, its result, and their parts.
 
-A job is a frozen dataclass that the program sends; the worker answers with the result type that the
-job names (`ScoreJob(Job[ScoreResult])`), or with `Failed`. Both are sent through the pipe with
-their class names, and are decoded as strictly as every message. Folders and files are absolute
-paths. Token counts are those of the model's own tokenizer.
+A job is a frozen dataclass that the main process sends; the worker answers with the result type
+that the job names (`ScoreJob(Job[ScoreResult])`), or with `Failed`. Job and result are sent through
+the pipe with their class names, and are decoded as strictly as every message. Folders and files are
+absolute paths. Token counts are those of the model's own tokenizer.
 """
 
 from __future__ import annotations

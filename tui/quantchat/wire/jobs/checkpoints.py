@@ -1,4 +1,4 @@
-"""Jobs that make a checkpoint: dequantize, calibrate, merge an adapter, quantize."""
+"""Jobs that build a checkpoint: dequantize, calibrate, merge an adapter, quantize."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class CollectSamplesResult:
 class CollectSamplesJob(Job[CollectSamplesResult]):
     """Take calibration samples out of a file or a data set, and write them as `CalibrateJob` does.
 
-    A chat is one sample; longer text is cut into pieces. All are shuffled by `seed`.
+    A chat is one sample; longer text is cut into pieces. All samples are shuffled with `seed`.
     """
 
     title = "collect"
@@ -105,7 +105,7 @@ class CollectSamplesJob(Job[CollectSamplesResult]):
     seed: int
     workspace: Workspace
     file: str = ""
-    """The file to read; empty where `dataset` is given."""
+    """The file to read; empty if `dataset` is given."""
     sha256: str = ""
     """The hash that `file` must still have."""
     dataset: str = ""

@@ -73,13 +73,13 @@ class InspectKernelsResult:
     torch: TorchInfo
     tools: BuildTools
     libraries: dict[str, str]
-    """Libraries that cannot be imported, with the reason."""
+    """Key: a library that cannot be imported; value: the reason."""
     kernels: list[Kernel]
 
 
 @dataclass(frozen=True)
 class Loader:
-    """An engine's loader, and the libraries that it imports; the first has its kernels."""
+    """An engine's loader, and the libraries that it imports; the first library has the kernels."""
 
     module: str
     """Dotted name of the loader's module."""

@@ -24,8 +24,8 @@ class LoadLevel:
     concurrency: int
     """Most requests that are open at once; 0: no limit, which needs a `rate`."""
     rate: float = 0.0
-    """Requests per second, at the times of a Poisson process; 0: each request is sent when another
-    has ended."""
+    """Requests per second, at the times of a Poisson process; 0: a request is sent as soon as
+    another has ended."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RequestTimes:
 
 @dataclass(frozen=True)
 class LoadRound:
-    """One round of a load test at one level."""
+    """One round of a load test at one load level."""
 
     level: int
     """Index of the level in the job."""

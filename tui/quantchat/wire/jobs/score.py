@@ -31,11 +31,12 @@ class ScoreResult:
     """Bytes of the model's weights; -1 for a server."""
     likeliest: int = -1
     """Number of tokens for which a server reports probabilities at each position; all other tokens
-    count as one. 0: the server reports none; -1: a local model, whose logits are all known."""
+    are merged into one outcome. 0: the server reports none; -1: a local model, whose logits are all
+    known."""
     window: int = 0
     """Length of a window in tokens."""
     window_limit: str = ""
-    """What made the window shorter than that of the job; empty if nothing did."""
+    """Why the window is shorter than that of the job; empty if it is not."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class LocateLossResult:
 
 @dataclass(frozen=True)
 class LocateLossJob(Job[LocateLossResult]):
-    """Put one layer of a quantized model at a time into its reference, and score a text.
+    """Replace one layer of the reference at a time by that of a quantized model; score a text.
 
     Then do the same with each module of the `worst` layers. Both models are in memory at once.
     """
@@ -94,20 +95,20 @@ class Fit:
     memory: int = 0
     """Bytes of main memory that are free before the model is loaded; 0: unknown."""
     eager: bool = False
-    """Whether a model will compute attention as whole matrices, of window × window."""
+    """Whether the model computes attention scores as whole matrices of window × window."""
 
 
 @dataclass(frozen=True)
 class ScoreJob(Job[ScoreResult]):
     """Let a model read a text, and write a float64 for each scored token into the output folder.
 
-    The files are: `nll`, the surprisal in nats; `top`, the id of the likeliest token; for each
-    model of `against`, `<name>.forward` with KL(that model ‖ this one) and `<name>.backward` with
-    KL(this one ‖ that model), in nats; with `keep`, `kept`: the KL divergence of the stored logits,
-    which are rounded, from the computed logits. With `depths`, `<name>.early.forward` and
-    `<name>.early.backward` have the same for the tokens of each window before the scored tokens.
-    The file `windows` has the token ids of all windows, int64. For a server that reports no token
-    ids, only `nll` is written.
+    The files are: `nll`, the surprisal in nats; `top`, the id of the likeliest token. For each
+    model of `against`: `<name>.forward`, KL(that model ‖ this model), and `<name>.backward`,
+    KL(this model ‖ that model), in nats. With `depths`: `<name>.early.forward` and
+    `<name>.early.backward`, the same for the tokens of each window before the scored tokens. With
+    `keep`: `kept`, KL(computed logits ‖ stored logits), which is the effect of rounding. The file
+    `windows` has the token ids of all windows, int64. For a server that reports no token ids, only
+    `nll` is written.
     """
 
     title = "score"
@@ -121,7 +122,8 @@ class ScoreJob(Job[ScoreResult]):
     """Tokens from the start of a window to the start of the next."""
     workspace: Workspace
     fit: Fit | None = None
-    """Take a shorter window, and a stride as long, if `window` is too long; None: refuse it."""
+    """If given, a `window` that is too long is shortened, and the stride with it; None: it is
+    refused."""
     depths: bool = False
     """Also compare the tokens before the scored ones, if the windows do not overlap."""
     tokens: int = 0
@@ -129,8 +131,8 @@ class ScoreJob(Job[ScoreResult]):
     ids_sha256: str = ""
     """The hash that the text's token ids must have; empty: any hash."""
     against: dict[str, str] = field(default_factory=dict)
-    """Files with other models' logits of the same tokens, by the name that is used for their
-    figures."""
+    """Key: the name of another model in the names of the figures; value: the file with its logits
+    of the same tokens."""
     keep: str = ""
     """Name of the file in which the model's own logits are stored; empty: they are not stored."""
     copies: int = 0

@@ -40,7 +40,8 @@ class TaskResult:
     thought_tokens: list[int] = field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
     passages: list[int] = field(default_factory=list)
-    """Number of the passage that each document is about, in order; empty if none is shared."""
+    """Number of the passage that each document is about, in order; empty if no two documents share
+    a passage."""
 
 
 @dataclass(frozen=True)
