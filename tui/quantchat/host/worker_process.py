@@ -36,7 +36,7 @@ LINE_LIMIT = 16 * 2**20
 WORKER_VARIABLES = {
     # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest first.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    # Two libraries whose threads spin while they wait would starve each other on few cores.
+    # Limit spinning: on few cores, waiting threads that spin would starve those of other libraries.
     "GOMP_SPINCOUNT": "10000",
     "GPTQMODEL_CPU_WORKERS": "2",
     # torch's default, set explicitly: otherwise GPTQModel turns it on, and the memory of a GPTQ

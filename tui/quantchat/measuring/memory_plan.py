@@ -147,10 +147,10 @@ def make_plan(
     """Plan the memory of each variant of `profile`, and of two of them (`pair`) together.
 
     `sample` describes the machine, `pair` has the indices of the two variants. `tokens` counts
-    prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With
-    `fetch`, headers of models that are not on this machine are read from the hub. With `by_name`,
-    the size of such a model is guessed from its name. With `limits`, the longest context and the
-    largest batch are searched for.
+    prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With `fetch`, headers of
+    models that are not on this machine are read from the hub. With `by_name`, the size of such a
+    model is guessed from its name. With `limits`, the longest context and the largest batch are
+    searched for.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
     variants = [

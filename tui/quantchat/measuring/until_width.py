@@ -1,6 +1,6 @@
 """When to stop measuring because the interval is narrow enough, and not only by chance.
 
-`--until-width 5%` goes on until the 95 % interval of the ratio of decode throughput reaches from
+`--until-width 5%` measures until the 95 % interval of the ratio of decode throughput reaches from
 the ratio ÷ 1.05 to the ratio × 1.05. Widths vary by chance, and to stop at the first narrow
 interval would favour intervals that are narrow by chance. So the interval has to be narrow enough
 after two rounds in a row, the fourth and fifth at the earliest. `benchmarks/verdicts.py` simulates

@@ -76,9 +76,9 @@ class Answer:
     times_ns: list[int] = field(default_factory=list)
     """When each token was known, parallel to `ids`."""
     counted: int | None = None
-    """Number of output tokens that a server reports at the end; each entry of `ids` is a chunk
-    then. -1 if the server has not reported it (see `awaits_count`). None if the worker reports each
-    token (see `from_server`)."""
+    """Number of output tokens as a server reports it at the end, -1 before (see `awaits_count`);
+    from a server, each entry of `ids` stands for a chunk of text. None for a local model, whose
+    worker reports each token (see `from_server`)."""
     text: str = ""
     """The answer so far: the joined pieces, at the end replaced by the worker's full decoding."""
     thoughts: str = ""

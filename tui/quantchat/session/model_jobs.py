@@ -52,6 +52,7 @@ class ModelJobs:
 
         `job_for` gets the request that loads the model, and returns the job. Cancelling ends the
         worker.
+
         Raises JobFailed if the job fails, the checkpoint cannot be built or the worker cannot
         start.
         """

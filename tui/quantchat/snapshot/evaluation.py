@@ -116,10 +116,10 @@ def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRe
 def length_ratios(
     task: TaskResultRecord, reference: EvaluatedRecord | None
 ) -> tuple[Ratio | None, Ratio | None]:
-    """Return how much longer answers and thoughts are than the reference's, paired by document.
+    """Return the lengths of answers and of thoughts ÷ the reference's, paired by document.
 
-    Both are None if the reference was asked other questions. Each is None if one of the two models
-    wrote nothing of the kind.
+    Both ratios are None if the reference was asked other questions. A ratio is None if one of the
+    two models wrote no answers, or no thoughts.
     """
     other = (
         next((one for one in reference.tasks if one.task == task.task), None) if reference else None
@@ -140,7 +140,7 @@ def _length_ratio(
 
 
 def question_set(task: TaskResultRecord) -> tuple[str, int, str]:
-    """Return what identifies the questions of a task: a task's name does not, in several runs."""
+    """Return what identifies a task's questions: tasks of one name may have different ones."""
     return task.version, task.few_shot, task.documents_sha256
 
 

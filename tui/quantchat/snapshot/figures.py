@@ -3,6 +3,7 @@
 A line in `FIGURES` adds a figure of measurements everywhere: `compare`, gates and their help, JSON,
 reports and CSV. A line in `QUALITY` adds a figure of `score`, `eval` or `load` to gates and their
 help.
+
 Use the lists as `figures.FIGURES` when the code runs, and do not import them by name: then a figure
 that is added later, as by a test, is seen everywhere.
 """

@@ -37,7 +37,7 @@ def _continuations(divergence: DivergenceScore, answers: Sequence[AnswerRecord])
 
 
 def _name(side: Continuation, ids: Sequence[int]) -> str:
-    """Return how the answer continues with the first of `ids`: the token's text, or its number."""
+    """Return the token with which the answer continues: its text, or its number, the first id."""
     if not side.token:
         return "ends"
     if side.in_character and ids:

@@ -31,7 +31,7 @@ _VARIABLES = {
 """Name of a folder → the environment variable that sets its path."""
 
 _LARGE = ("checkpoints", "Hugging Face hub")
-"""Folders that may need gigabytes: their disks are checked for `LITTLE_DISK`."""
+"""Folders that may grow by gigabytes: free space below `LITTLE_DISK` is a problem for them."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class LoadTest:
 
     @property
     def record(self) -> LoadTestRecord:
-        """The finished rounds so far, also those of the variant that is being measured.
+        """The finished rounds so far, including those of the variant that is being measured.
 
         May be read from any thread, while `run` goes on.
         """
@@ -215,7 +215,7 @@ class LoadTest:
 
 
 def _partial(label: str, workspace: Workspace) -> list[LoadedRecord]:
-    """Return the finished rounds of a variant that is still being measured; empty without any."""
+    """Return the finished rounds of the running variant as a record; empty if there are none."""
     rounds, batches = _read(workspace, LoadRound), _read(workspace, BatchRound)
     if not rounds and not batches:
         return []

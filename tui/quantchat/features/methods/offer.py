@@ -26,7 +26,7 @@ class OfferedMethod:
     missing: str
     """The package that is missing here, with the command that installs it; empty if none is."""
     toml: str
-    """The variant of a profile that uses it."""
+    """The lines of a profile for a variant that uses it."""
 
 
 def offered(model: str) -> Iterator[OfferedMethod]:

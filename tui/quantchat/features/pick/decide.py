@@ -51,7 +51,7 @@ class Candidate:
 
     label: str
     dropped: str = ""
-    """Why the variant is no candidate any more; empty while it is."""
+    """Why the variant was dropped; empty if it was not."""
     memory: int | None = None
     """Bytes at the context length of the limits; None if not known."""
     memory_how: str = ""
@@ -215,7 +215,7 @@ _READ: dict[Preference, Callable[[CandidateRecord], float]] = {
     "smallest": lambda one: one.memory if one.memory is not None else _UNKNOWN,
     "closest": lambda one: one.kld.value if one.kld else _UNKNOWN,
 }
-"""Preference → the function that reads its figure, negated if more is better: less is better."""
+"""Preference → the function that returns its figure for sorting, negated if more is better."""
 
 _NEXT: dict[Preference, tuple[Preference, Preference]] = {
     "fastest": ("closest", "smallest"),
@@ -243,7 +243,7 @@ def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[Cand
 def _chosen(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str, str]:
     """Return the best of candidates that are equally good in the preferred figure.
 
-    The second value is why this one was chosen and not the first; empty if it is the first.
+    The second value is why this candidate was chosen and not the first; empty if it is the first.
     """
     if not equals:
         return "", ""

@@ -30,7 +30,7 @@ class PickSettings:
     prompts: tuple[str, ...]
     prefer: Preference = "fastest"
     max_memory: int | None = None
-    """Most memory, in bytes; here and below, None is no limit."""
+    """Most memory, in bytes. For this and the other limits, None is no limit."""
     context: int | None = None
     """Context length in tokens at which memory is estimated; None: the longest answer plus room for
     a prompt."""
@@ -58,9 +58,9 @@ class PickPlan:
     speed: Plan
     """Prompts and rounds of one visit to a variant: it is loaded, measured and ended."""
     score: ScorePlan | None
-    """None if no variant can be compared with a reference."""
+    """How to score variants; None if no variant can be compared with a reference."""
     tasks: EvaluationPlan | None = None
-    """None if there is no limit on the loss of accuracy."""
+    """How to run tasks; None if there is no limit on the loss of accuracy."""
     minutes: float | None = None
     """Minutes after which no step starts. Time that is left after each variant was measured once is
     used for measurements that can change the result. None: each variant is measured once."""

@@ -36,7 +36,7 @@ APART = (
 def candidates(
     profile: Profile, plan: PickPlan, planned: Sequence[Planned], state: PickState
 ) -> list[Candidate]:
-    """Return what is known of each variant of `profile`, in its order."""
+    """Return what is known of each variant, in the order of `profile`."""
     estimates = {one.spec.label: one for one in planned}
     return [
         _candidate(spec.label, plan, estimates.get(spec.label), state) for spec in profile.variants

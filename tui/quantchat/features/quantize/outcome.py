@@ -89,7 +89,7 @@ class Outcome:
         return {**asdict(self), "folder": str(self.folder), "calibration": calibration}
 
     def bits_per_weight(self, side: Side) -> float | None:
-        """Return the bits in the files per parameter, quantized or not; None if unknown."""
+        """Return the bits in the files ÷ all parameters, quantized or not; None if unknown."""
         if side.bytes is None or not self.parameters:
             return None
         return 8 * side.bytes / self.parameters

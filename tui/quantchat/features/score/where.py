@@ -17,7 +17,7 @@ from quantchat.wire.jobs import LocateLossJob, Workspace
 from quantchat.wire.messages import Load
 
 MOST_TOKENS = 1024
-"""Most tokens of the text that are read for each layer or module; few, because these are many."""
+"""Most tokens of the text that are read for each layer or module: there are many of them."""
 
 WORST = 3
 """Number of the worst layers whose modules are examined one by one."""

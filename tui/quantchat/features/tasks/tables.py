@@ -98,7 +98,7 @@ def evaluation_warnings(found: EvaluationRecord) -> list[str]:
 
 
 def tables(found: EvaluationRecord) -> Iterator[Table]:
-    """Yield a table for each task and metric: each model, against the reference."""
+    """Yield a table for each task and metric, which compares each model with the reference."""
     keys = dict.fromkeys(
         (task.task, figure.metric, figure.filter)
         for model in found.models
