@@ -1,9 +1,9 @@
 """Finds a CUDA toolkit that can compile kernels: nvcc of torch's CUDA major version, with headers.
 
 GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That module
-takes the folder above the first `nvcc` on PATH for the CUDA toolkit, whatever its version: with a
-wrapper in /usr/local/bin the compile fails because the headers are missing, and torch refuses a
-toolkit of another major version. torch also does not look into site-packages, where `pip install
+takes the first `nvcc` on PATH as part of a CUDA toolkit, which can fail in two ways: if that `nvcc`
+is a wrapper in /usr/local/bin, the headers are missing; and torch refuses a toolkit of another
+major version. torch also does not look into site-packages, where `pip install
 'quantchat[cuda-build]'` puts NVIDIA's compiler. So this module chooses the toolkit.
 """
 
@@ -42,7 +42,7 @@ class Toolkit:
         return self.home / "bin" / "nvcc"
 
     def fits(self, torch_cuda: str) -> bool:
-        """Return whether torch accepts it: torch rejects a major version other than its own."""
+        """Return whether torch accepts this toolkit: only with the major version of its CUDA."""
         return self.release.partition(".")[0] == torch_cuda.partition(".")[0]
 
 

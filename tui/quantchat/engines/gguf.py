@@ -53,7 +53,7 @@ class Gguf(VariantBase):
         if is_path(model) and model.endswith(SUFFIX):
             path = PurePath(model)
             folder = str(path.parent)
-            # A parent of "./x.gguf" is ".", but of "../x.gguf" "..".
+            # The parent of "./x.gguf" is ".", and of "../x.gguf" "..": both pass `is_path`.
             found = {"model": folder, "gguf_file": path.name}
         elif not is_path(model) and ":" in model and not model.startswith("demo:"):
             name, _, which = model.rpartition(":")

@@ -20,7 +20,8 @@ CUDA_CONTEXT = 500_000_000
 """Approximate bytes that a process uses on a GPU for CUDA context and kernels."""
 
 PREFILL_TOKENS = 512
-"""Most prompt tokens computed at once: `CHUNK` of the native loop. (`generate` has no limit.)"""
+"""Most prompt tokens computed at once: `CHUNK` of the native loop. (In some cases `generate`
+computes a prompt in one piece, so the estimate assumes that for each prompt.)"""
 
 
 def estimate(

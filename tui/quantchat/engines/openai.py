@@ -43,7 +43,7 @@ Address = Annotated[
 
 
 class Server(Table):
-    """A server that quantchat starts for this variant and ends together with it."""
+    """A server that quantchat starts for this variant, and ends when the variant ends."""
 
     command: list[Line] = Field(min_length=1, examples=[["vllm", "serve", "org/name"]])
     """The program and its arguments, started without a shell. `{port}` stands for a free port of

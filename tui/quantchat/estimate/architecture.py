@@ -215,7 +215,7 @@ def _kinds(text: Mapping[str, Any], layers: int) -> list[str]:
 
 
 def _hybrid(text: Mapping[str, Any], layers: int) -> list[str] | None:
-    """Return the kind of each layer of a hybrid model; None for a model of other kind.
+    """Return the kind of each layer of a hybrid model; None for any other model.
 
     A hybrid model mixes kinds of layers; each family publishes the mix under its own key.
     """

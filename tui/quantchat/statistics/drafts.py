@@ -39,5 +39,5 @@ class Drafts:
 
     @property
     def mean_length(self) -> float | None:
-        """Mean acceptance length: tokens per pass, including the one that the model itself adds."""
+        """Mean acceptance length: tokens per pass, with the token that the model itself adds."""
         return 1 + self.accepted / self.steps if self.steps > 0 else None

@@ -4,15 +4,16 @@ Each pair is one prompt in one round, measured on both sides. Ratios are average
 that twice as fast and twice as slow are equally far from 1.
 
 The interval has to allow for two dependences. The rounds of one prompt depend on each other,
-because a ratio may differ from prompt to prompt. And the prompts of one round do, because a machine
-that is slow for a minute is slow for all of them. So the variance has three parts: prompts, rounds,
-and single pairs (a two-way analysis of variance with random effects). If prompts differ no more
-than the pairs of one prompt do, their part is pooled with that of the pairs, and likewise for
-rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950; `_pooled_above` returns the
-threshold). Otherwise the variances of prompts and rounds are added (Cameron, Gelbach and Miller
-2011), with Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide as with
-prompts alone and with rounds alone. `benchmarks/intervals.py` measures how often the interval
-contains the true ratio.
+because a ratio may differ from prompt to prompt. The prompts of one round depend on each other,
+because a machine that is slow for a minute is slow for all of them. So the variance has three
+parts: prompts, rounds, and single pairs (a two-way analysis of variance with random effects). If
+prompts differ no more than the pairs of one prompt do, their part is pooled with that of the pairs,
+and likewise for rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950;
+`_pooled_above` returns the threshold). If one of the two is pooled, the other alone gives the
+interval. If neither is pooled, their variances are added (Cameron, Gelbach and Miller 2011), with
+Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide as with prompts
+alone and with rounds alone. `benchmarks/intervals.py` measures how often the interval contains the
+true ratio.
 
 A pause of the machine, or another program that runs for some seconds, makes single pairs ten times
 as slow. A mean follows such outliers, and its interval grows until it shows nothing. So the ratio
@@ -48,7 +49,8 @@ POWER = 0.8
 """Probability with which a measurement shows a difference of the size `detectable`."""
 
 HUBER_K = 1.345
-"""Huber's k in robust standard deviations: 95 % of the mean's efficiency under normal noise."""
+"""Huber's k in robust standard deviations. With normal noise, this k has 95 % of the efficiency of
+the mean."""
 
 POOLED_ABOVE = {1: 0.5, 2: 0.5, 3: 0.35}
 """Thresholds by degrees of freedom of the prompts or rounds. They are pooled with the pairs if the
@@ -158,7 +160,7 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
 
 
 def _exp(log: float) -> float:
-    """Return e^log, or the largest float if it overflows: the upper end of a useless interval."""
+    """Return e^log, or the largest float if that overflows (the end of a useless interval may)."""
     try:
         return math.exp(log)
     except OverflowError:
@@ -244,7 +246,8 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) ->
             spread = _crossed(found[0], found[1], pairs)
         elif found:
             spread = found[0]
-            if spread.clusters == len(rows):  # each row is a unit, so a moved row costs a freedom
+            if spread.clusters == len(rows):
+                # Each row is a unit, so each moved row costs a degree of freedom.
                 spread = spread._replace(freedom=max(1, spread.freedom - moved))
         else:
             return Interval(value, None, None, len(prompts), 1, "prompt")

@@ -4,15 +4,15 @@ The definitions are those of llama.cpp's `llama-perplexity --kl-divergence` (`kl
 tools/perplexity/perplexity.cpp): perplexity, the KL divergence KL(reference ‖ variant) in nats, Δp
 (the difference of both models' probabilities of the token that actually follows), its root mean
 square, and top-1 agreement. The standard errors `Quantity.error` are llama.cpp's as well: they take
-tokens as independent, and those of perplexity are propagated (the delta method). The error of a
+tokens as independent, and that of a perplexity is computed with the delta method. The error of a
 difference of perplexities is paired, because both models read the same tokens.
 
 Tokens of one window are not quite independent: a hard passage is hard for many tokens. So
 `Quantity.clustered` takes passages of about `PASSAGE` tokens as units (a cluster-robust error:
 Cameron and Miller 2015). A window of 512 tokens, of which 255 are scored, is one passage. A longer
 window is several passages, because a few long windows would be too few units for a usable error.
-A percentile's error is half the distance between the percentiles one standard error of the
-proportion below and above (Woodruff 1952).
+The error of the percentile at a share s is half the distance between the percentiles at s - e and
+s + e, where e is the standard error of the share (Woodruff 1952).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PASSAGE = 256
 """Approximate number of scored tokens in a passage; a window of 512 tokens has 255."""
 
 DEPTH_ENDS = (128, *(2**power for power in range(9, 21)))
-"""Positions in a window at which the parts of the KLD by depth end; the last ends with the
-window."""
+"""The KLD by depth is the mean KLD in each of several parts of a window. The parts end at these
+token numbers; the last part ends with the window."""
 
 EQUAL_DEPTHS = 4
 """Number of equal parts into which older snapshots divide a window's scored tokens for the KLD by

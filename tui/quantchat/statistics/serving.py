@@ -2,8 +2,8 @@
 
 The definitions are those of vLLM's `bench serve` and of AIPerf: the duration of a round is from its
 first request sent to the end of its last one; output throughput is all tokens of answered requests
-over that duration; TTFT is from sending a request to its first chunk; TPOT is (end − first chunk) ÷
-(tokens − 1), which AIPerf calls inter-token latency. ITL is the gap between two chunks.
+over that duration; TTFT is from sending a request to its first chunk; TPOT is (last chunk − first
+chunk) ÷ (tokens − 1), which AIPerf calls inter-token latency. ITL is the gap between two chunks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def tpot_ms(request: RequestTimes) -> float | None:
 
 
 def of_batch(batch: BatchRound) -> list[RequestTimes]:
-    """Return a batch as requests that were sent together; empty if the batch failed."""
+    """Return the prompts of a batch as requests that were sent at once; empty if it failed."""
     if batch.failure:
         return []
     times = [batch.prefill_ns]

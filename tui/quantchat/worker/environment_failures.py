@@ -102,7 +102,7 @@ def _classify(error: BaseException, loading: str) -> tuple[FailureKind, str, str
 
 
 def _encoding_of_locale(error: UnicodeError) -> bool:
-    """Return whether the locale chose the encoding: files of models are in UTF-8."""
+    """Return whether the locale chose the encoding; files of models are always read as UTF-8."""
     encoding = str(getattr(error, "encoding", "")).lower()
     return bool(encoding) and not encoding.startswith("utf")
 

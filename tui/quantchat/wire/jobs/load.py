@@ -91,7 +91,7 @@ class LoadTestResult:
 
 @dataclass(frozen=True)
 class LoadTestJob(Job[LoadTestResult]):
-    """Send many requests to a server at once, level after level, and write `ROUNDS_FILE`.
+    """Send many requests to a server at once, at several load levels, and write `ROUNDS_FILE`.
 
     The levels take turns: round 1 of each level, then round 2 of each.
     """

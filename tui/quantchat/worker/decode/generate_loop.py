@@ -184,7 +184,7 @@ class GenerateLoop:
         release_unused(self._device)
 
     def kv_bytes(self) -> int:
-        """Return the bytes of the KV caches of the model and the draft; both have no spare room."""
+        """Return the bytes of the KV caches of model and draft, which allocate no spare room."""
         counter = self._counter
         return kv_cache_bytes(self._cache) + (counter.kv_bytes() if counter else 0)
 

@@ -144,7 +144,7 @@ class _Exchange:
 
     @contextlib.contextmanager
     def quantized(self, name: str) -> Iterator[None]:
-        """Use the module `name` of the model `of` within this context."""
+        """Within this context, use the module `name` of the model `of` in the model `into`."""
         layer = next(one for one in self._names if f"{name}.".startswith(f"{one}."))
         before = self._into.get_submodule(name)
         other = self._of.get_submodule(self._names[layer] + name.removeprefix(layer))
@@ -159,7 +159,7 @@ class _Exchange:
 
 
 def _layers(model: Any) -> tuple[str, Any]:
-    """Return the list of the model's layers, and its name. Raises Refused without one."""
+    """Return name and module of the list of the model's layers. Raises Refused without a list."""
     import torch
 
     count = model.config.get_text_config().num_hidden_layers

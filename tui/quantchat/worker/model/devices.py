@@ -158,7 +158,7 @@ def fast_dtype(dtype: Any, device: str) -> Any:
 
 
 def _emulates_bfloat16(device: str) -> bool:
-    """Return whether torch computes bfloat16 in float32 here: on a compute capability below 8.0.
+    """Return whether torch emulates bfloat16 in float32 on this GPU: compute capability < 8.0.
 
     torch's own test does not help: it says that every GPU supports bfloat16.
     """

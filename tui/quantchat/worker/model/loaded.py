@@ -66,8 +66,9 @@ class Loaded(WithChatTemplate):
         bits: float = 0,
     ) -> None:
         self.command = command
-        """The command as it was sent, with the hub's id of a model."""
+        """The command as the main process sent it; its `model` may be an id of the hub."""
         self._folder = command.model
+        """The local folder of the model."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         contents = Contents.of(self.model)
@@ -259,7 +260,7 @@ def load_model(command: Load, device: str, **more: Any) -> Any:
 
 @contextlib.contextmanager
 def _offloading_refused() -> Iterator[None]:
-    """Replace the error of bitsandbytes about offloading, which names options of transformers."""
+    """Replace bitsandbytes' error about offloading, which only names options of transformers."""
     try:
         yield
     except ValueError as error:

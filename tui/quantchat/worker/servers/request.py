@@ -99,7 +99,7 @@ omitted only with the last dialect, or if the server refuses it later, in a chat
 
 
 _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
-"""Name of the parameter that limits thoughts; the key is `owned_by` in the list of models."""
+"""Key: `owned_by` in the server's list of models; value: the parameter that limits thoughts."""
 
 
 def _ignored(server: str, name: str, hint: str) -> Refused:
@@ -119,7 +119,7 @@ def request_arguments(
     """Return the arguments for the `openai` client. The user's settings are sent to every server.
 
     `template` holds variables of the chat template. `ollama` says that the server is Ollama, which
-    takes only one of them, to switch thinking off, as another parameter. `owner` is `owned_by` in
+    supports only `enable_thinking = false` of them, as another parameter. `owner` is `owned_by` in
     the server's list of models. Raises Refused for a setting that the server would ignore.
     """
     sampling = request.sampling

@@ -215,7 +215,7 @@ _DRAFTS = (
     ("sglext", "spec_tokens_details",
      ("spec_num_proposed_drafts", "spec_num_correct_drafts", "spec_verify_ct")),
 )  # fmt: skip
-"""Per server: outer key, inner key, and the names of the counts in the order of `DraftCounts`."""
+"""For each server: outer key, inner key, and the names of the counts as in `DraftCounts`."""
 
 
 def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
