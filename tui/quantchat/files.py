@@ -62,8 +62,8 @@ def sha256(path: Path) -> str:
 def write_whole(path: Path, data: bytes, *, private: bool = True) -> Path:
     """Write `data` to `path`, replacing an existing file, and return `path`.
 
-    The file is private (0600); without `private`, the user's umask decides. It gets its name only
-    when its data is on the disk. A failure leaves no temporary file behind. Raises OSError.
+    The file is private (0600); without `private`, the user's umask decides. The file gets its name
+    only when its data is on the disk. A failure leaves no temporary file behind. Raises OSError.
     """
     with _written(path.parent, data, 0o600 if private else 0o666) as temporary:
         temporary.replace(path)

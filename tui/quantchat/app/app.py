@@ -388,7 +388,7 @@ class QuantchatApp(PacedApp):
             self._end_by_signal(signal.SIGHUP)
 
     def action_command_palette(self) -> None:
-        """Open the palette, unless a closed one still exists: both would have the same id."""
+        """Open the palette, unless a closed palette still exists: both would have the same id."""
         if not any(isinstance(one, CommandPalette) for one in self._nodes):
             super().action_command_palette()
 

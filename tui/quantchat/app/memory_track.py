@@ -37,7 +37,7 @@ class MemoryTrack:
 
     @property
     def kind(self) -> str:
-        """`VRAM`, `RAM`, or `memory` if it is not known which of them was measured."""
+        """`VRAM`, `RAM`, or `memory` if it is not known which of the two was measured."""
         if self.ledger is None or self.ledger.device == SERVER:
             return "memory"
         # A server's ledger does not say where its memory is; the source of the measurement does.

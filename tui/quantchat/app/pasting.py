@@ -34,9 +34,9 @@ class PasteParser(XTermParser):
 
     Textual's parser looks for escape sequences inside a paste: an ESC starts one, and unknown
     sequences become keys. If the end marker arrives in two reads (busy machine, slow line), the
-    parser misses it, and all following keys are pasted. It also handles each character by itself,
-    which takes seconds for a megabyte, and drops NUL. Remove this class when Textual's parser
-    looks for nothing but the end marker inside a paste.
+    parser misses it, and all following keys are pasted. The parser also handles each character by
+    itself, which takes seconds for a megabyte, and drops NUL. Remove this class when Textual's
+    parser looks for nothing but the end marker inside a paste.
     """
 
     _recent_keys = ""

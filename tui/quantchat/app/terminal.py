@@ -63,8 +63,8 @@ _chosen: Pace | None = None
 def pace(low_bandwidth: bool | None = None) -> Pace:
     """Return the pace that `low_bandwidth` chooses.
 
-    If it is None: the pace that `configure_textual` chose; without such a choice, `REMOTE` over SSH
-    and else `LOCAL`.
+    None means the pace that `configure_textual` chose or, if it chose none, `REMOTE` over SSH and
+    else `LOCAL`.
     """
     if low_bandwidth is not None:
         return LOW_BANDWIDTH if low_bandwidth else LOCAL
@@ -145,7 +145,7 @@ def on_signals(end: Callable[[int], None], save: Callable[[], list[str]]) -> Non
     takes too long.
 
     Without a handler, these signals end the process before it can clean up. An ignored signal
-    stays ignored (nohup does that on purpose); then `is_hung_up` tells that the terminal is closed.
+    stays ignored, because nohup relies on that; then only `is_hung_up` finds a closed terminal.
     """
     loop = asyncio.get_running_loop()
 

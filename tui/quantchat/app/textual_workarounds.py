@@ -319,8 +319,8 @@ class PacedApp(App[None]):
     _waiting = False
     """Whether the terminal has not accepted the last frame yet."""
     _redraw = False
-    """Whether Textual drew something while `_waiting`. It was not sent, although Textual believes
-    that it is on the screen."""
+    """Whether Textual drew something while `_waiting`. The drawing was not sent, although Textual
+    believes that it is on the screen."""
 
     def get_driver_class(self) -> type[Driver]:
         """Return `PacedDriver` for a terminal, or the driver that TEXTUAL_DRIVER names."""

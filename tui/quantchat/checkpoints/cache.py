@@ -2,7 +2,7 @@
 
 An artifact is built in a temporary folder, described by its `made.json`, and renamed into place. A
 lock for each name stops two processes from building the same artifact: the second process waits and
-then finds it. This module does not know what an artifact contains.
+then finds the artifact. This module does not know what an artifact contains.
 
     checkpoints/<name>/              the artifact, with its made.json
     checkpoints/.parts/<name>.*/     a running build, or the leftovers of a process that died
@@ -104,7 +104,7 @@ class CheckpointCache:
         """Return the artifact's folder, or None if it is missing or incomplete.
 
         Compares file sizes with those in `made.json`. Hashing gigabytes at each start would take
-        too long; `checkpoints.verify` does it at longer intervals.
+        too long; `checkpoints.verify` does so at longer intervals.
         """
         folder = self.folder / name
         made = read_built(folder)

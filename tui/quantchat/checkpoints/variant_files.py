@@ -50,8 +50,8 @@ def predicted(
 ) -> Estimate | None:
     """Return the memory estimate for the loaded variant `spec`; None without its headers `files`.
 
-    The device is the one that `spec` really runs on (`resolved`), with the `capability` of that
-    GPU, if it is known; `tokens` is the context length.
+    The estimate is for the device on which `spec` really runs (`resolved`); `capability` is that of
+    its GPU, if known, and `tokens` is the context length.
     """
     if files is None:
         return None

@@ -1,7 +1,7 @@
-"""Write a report as a file or a folder. It replaces only an older report.
+"""Write a report as a file or a folder. Only an older report is replaced.
 
-A folder of a report has a list of the files that were written into it. It may be overwritten as
-long as it has no other files, so that a report never mixes with files of the user.
+A report's folder has a list of the files that were written into it. Such a folder is overwritten
+only if it has no other files, so that a report never mixes with files of the user.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Starts and ends worker processes, sends them commands and reads their events.
 
-A worker has two pipes for messages; its stdout and stderr go to a private log file. It runs in its
-own session, so that Ctrl+C in the terminal does not reach it, and so that all processes that it
-started (compilers, say) can be ended with it.
+A worker has two pipes for messages; its stdout and stderr go to a private log file. Each worker
+runs in its own session, so that Ctrl+C in the terminal does not reach it, and so that all processes
+that it started (compilers, say) can be ended with it.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def _folders() -> dict[str, str]:
     """Return variables that name folders: otherwise libraries use fixed names below /tmp."""
     cache = paths.cache_dir()
     # Both folders hold code that will be run. Create them here, private to the user: the libraries
-    # would leave the permissions to the umask. They stay, so that kernels are compiled only once.
+    # would leave the permissions to the umask. Both are never removed: kernels compile only once.
     compiled, modules = cache / "compiled", cache / "modules"
     for folder in (compiled, modules):
         with contextlib.suppress(OSError):  # a read-only cache is reported when it is needed

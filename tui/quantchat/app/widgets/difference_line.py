@@ -102,7 +102,7 @@ def _mostly_together(first: Answer, second: Answer) -> bool:
 def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | None:
     """Return the side that needs less memory, and by how much.
 
-    On GPUs it compares the process totals, otherwise the weights: resident memory varies more
+    On GPUs, process totals are compared, otherwise only the weights: resident memory varies more
     between two starts of one variant than between two quantizations.
     """
     sizes = [track.latest.bytes if track.latest else None for track in (first, second)]

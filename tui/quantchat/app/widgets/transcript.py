@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 TURNS_AT_ONCE = 12
-"""Turns laid out at first, and added each time the user scrolls above the first of them. The cost
-of a streamed token grows with the number of widgets that Textual has to lay out."""
+"""Number of turns laid out at first, and each time the user scrolls above the first of them. Not
+all, because the cost of a streamed token grows with the number of widgets to lay out."""
 WHEEL_ROWS = 5
 """Rows of the added turns that are shown at once if they were added by the mouse wheel."""
 
