@@ -80,10 +80,13 @@ class Ratio:
     """Ratio of B to A with its interval; `low` and `high` are None if there is no interval."""
 
     value: float
+    """B ÷ A."""
     low: float | None
     high: float | None
     pairs: int
+    """Number of pairs."""
     prompts: int
+    """Number of different prompts."""
     clusters: int
     """Number of units in `clustered_by`; for `prompt and round` the smaller of the two numbers."""
     clustered_by: str

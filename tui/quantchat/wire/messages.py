@@ -14,6 +14,7 @@ from quantchat.wire.library import FolderReader, Library
 from quantchat.wire.variant import Ledger, Resolved
 
 VERSION = 2
+"""Version of the protocol, which `Hello` reports."""
 
 NO_ID = -1
 """The token id of a chunk of text from a server, which reports no ids."""
@@ -103,7 +104,9 @@ class Generate:
     sampling: Sampling
     max_new_tokens: int
     threads: int = 0
+    """CPU threads; 0 leaves their number as it is."""
     ignore_eos: bool = False
+    """Whether neither end tokens nor stop strings end the answer, so that its length is fixed."""
     fresh: bool = False
     """Start with an empty KV cache and leave it empty, as for each prompt of a measurement."""
     prompt_tokens: int = 0
@@ -139,6 +142,7 @@ class ScoreTokens:
     text: str = ""
     """For a server: the whole answer, which it tokenizes again; used in place of `ids`."""
     threads: int = 0
+    """CPU threads; 0 leaves their number as it is."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +206,11 @@ class Ready:
     resolved: Resolved
     ledger: Ledger
     import_s: float
+    """From the start of the process until the libraries were imported."""
     weights_s: float
+    """Loading the weights; for a server that quantchat starts: starting it."""
     warmup_s: float
+    """Warm-up and compiling kernels; for a server: connecting, until its first answer."""
     note: str = ""
     """Notes for the user, for example why the variant does not decode in a faster mode."""
     fetch_s: float = 0.0

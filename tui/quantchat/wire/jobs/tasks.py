@@ -14,7 +14,9 @@ class TaskFigure:
     """One metric of a task, as lm-evaluation-harness computes it."""
 
     metric: str
+    """The harness's name of the metric, e.g. `acc`."""
     filter: str
+    """The harness's name of the filter that took the answer out of the model's output."""
     value: float
     error: float | None
     """Standard error; None if the figure is not a mean over documents."""
