@@ -86,7 +86,8 @@ _COMMANDS = {
 }
 
 _OLD_NAMES = {"self-check": "agreement"}
-"""Old names of commands; they still work and are not in the help."""
+"""New name of each renamed command, by its old name. Old names still work, but the help does not
+list them."""
 
 _snapshots_option = click.option(
     "--snapshots",
@@ -97,7 +98,7 @@ _snapshots_option = click.option(
 
 
 class _Root(LazyGroup):
-    """Treats a first argument that is not a command as the profile or model to open."""
+    """The root command: a first argument that is no command is the profile or model to open."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -108,7 +109,7 @@ class _Root(LazyGroup):
         return "open", _open, args
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, including those after a model, and the commands."""
+        """Write the options, the options that may follow a model's name, and the commands."""
         own = {param.name for param in self.params}
         records = [
             record
@@ -170,12 +171,12 @@ def root(
 ) -> int | None:
     """Compare two quantizations of a language model side by side in the terminal.
 
-    PROFILE is the name of a comparison or the path of its TOML file. Without it, quantchat lists
-    the available profiles and the recent snapshots.
+    PROFILE is the name of a saved comparison or the path of its TOML file. Without arguments,
+    quantchat lists the available profiles and the recent snapshots.
 
     MODEL is a folder, org/name on the Hugging Face hub, a GGUF file, or the address of a server
-    (http://…/v1). One model is compared as GPTQ 4-bit against NF4; several models are compared
-    as they are.
+    (http://…/v1). If you name one model, its GPTQ 4-bit and NF4 quantizations are compared. If you
+    name several, they are compared as they are.
     """
     ctx.obj = snapshots
     ctx.meta[LOW_BANDWIDTH] = low_bandwidth
@@ -274,8 +275,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # Escape characters that the terminal's encoding lacks, as stderr does by default.
         sys.stdout.reconfigure(errors="backslashreplace")
     if COMPLETING in os.environ:
-        # click writes completions as bytes, which a NeutralStream does not accept. They are safe:
-        # our own words, and names that `shell_complete` has checked.
+        # click writes completions as bytes, which a NeutralStream does not accept. They contain
+        # no control characters: they are our own words, and names checked by `shell_complete`.
         return _main(args)
     with neutral_output():
         return _main(args)
@@ -303,7 +304,7 @@ def _status(args: Sequence[str] | None) -> int:
 
 
 def _see(error: click.ClickException) -> str:
-    """Return ` (see … --help)` for a usage error, else an empty text."""
+    """Return ` (see … --help)` for a usage error, else an empty string."""
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return ""
     ctx = error.ctx.find_root() if error.ctx.command is _open else error.ctx

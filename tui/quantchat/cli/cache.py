@@ -62,7 +62,10 @@ def list_(cached: CheckpointCache, as_json: bool = False) -> None:
 )
 @click.pass_obj
 def remove(cached: CheckpointCache, names: tuple[str, ...], unused_for: float | None) -> None:
-    """Remove checkpoints by NAME or by age. A profile that needs one builds it again."""
+    """Remove checkpoints by NAME or by age.
+
+    If a profile needs a removed checkpoint, it is built again.
+    """
     entries = {entry.name: entry for entry in cached.entries()}
     for name in names:
         if name not in entries:
@@ -123,10 +126,10 @@ def verify_(cached: CheckpointCache, names: tuple[str, ...], as_json: bool) -> i
 
 
 def cache_table(entries: Sequence[Entry]) -> Table:
-    """Return a table of the checkpoints, with the size of all of them in the last line.
+    """Return a table of the checkpoints, with their total size in the last line.
 
     If a checkpoint is damaged or unfinished, a line below its name says so. The other columns are
-    narrow, so that names are not broken: users copy a name to remove a checkpoint.
+    narrow, so that a name fits on one line: users copy names to remove checkpoints.
     """
     columns = (
         Column("checkpoint", footer="together"),

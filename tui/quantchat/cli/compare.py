@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class _CompareCommand(click.Command):
-    """A command whose help names the figures.
+    """A command whose help lists the names of the figures.
 
-    The names are read only when the help is shown, so that other commands start fast.
+    `figures` is imported only when the help is shown, so that the command itself starts fast.
     """
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -56,15 +56,16 @@ def compare(
 ) -> int:
     """Compare several runs in one table, and check conditions on their figures.
 
-    SNAPSHOT is a name from `quantchat snapshots`, the beginning of a name, or a file.
+    SNAPSHOT is a name from `quantchat snapshots`, the beginning of a name, a file, or `latest`.
 
     Each run has two columns, left and right: a and b for the first run, c and d for the second, and
-    so on. In each run, right is compared with left. Each variant is also compared with the variant
-    of the same label in the first run that has one, paired by prompt and round. If order, model,
-    checkpoint or token counts differ between runs, nothing is compared and the exit status is 2.
+    so on. In each run, the right column is compared with the left one. Each variant is also
+    compared with the variant of the same label in the earliest run that has this label, paired by
+    prompt and round. If order, model, checkpoint or token counts differ between runs, nothing is
+    compared and the exit status is 2.
 
     \b
-    A GATE is a condition on sums and products of numbers and of figures of columns:
+    A GATE is a condition on numbers and on figures of columns:
       quantchat compare new.json --fail-if 'b.decode_tps < 0.95 * a.decode_tps'
       quantchat compare old.json new.json --fail-if 'd.ttft_ms > b.ttft_ms + 20'
       quantchat compare score.json --fail-unless 'b.kld < 0.05'
@@ -75,18 +76,20 @@ def compare(
 
     The condition is true if it holds in the whole 95 % interval, false if it holds nowhere in the
     interval, and otherwise undecided. --fail-if fails (exit status 1) if the condition is true,
-    --fail-unless if it is false. An undecided gate makes the exit status 2, and the output says how
-    many prompts, rounds, tokens or documents would decide it. If the gate compares one figure of
-    two columns, the interval is that of their ratio, over prompts and rounds. Weights
-    and GPU memory are compared without an interval. A figure that was measured only once is
-    undecided. So is process_bytes on a CPU, where resident memory differs between processes.
+    --fail-unless if it is false. If a gate is undecided, the exit status is 2, and the output says
+    how many prompts, rounds, tokens or documents would decide it. If the gate compares the same
+    figure of two columns, the interval is that of their ratio, over prompts and rounds. Weights and
+    GPU memory are compared as exact values. A gate on a figure that was measured only once is
+    undecided. So is a gate on process_bytes on a CPU, because resident memory differs between
+    processes of the same variant.
 
-    Sessions of `quantchat vote` on the same two variants are counted together.
+    Votes from several sessions of `quantchat vote` on the same two variants are added up.
 
-    Snapshots of `quantchat score` are shown side by side, but not if text, windows, BOS, tokenizer,
-    token count or reference differ. Snapshots of `quantchat eval` are also shown side by side, but
-    not if tasks, their documents or examples, or the harness differ. In the gates of both, the
-    columns are the variants of each snapshot in order, and `ref` is the reference.
+    Snapshots of `quantchat score` are shown side by side, unless text, windows, BOS, tokenizer,
+    token count or reference differ. Snapshots of `quantchat eval` are also shown side by side,
+    unless tasks, their documents or examples, or the harness differ. In gates on `score` and
+    `eval`, the columns a, b, … are the variants of all snapshots in order, and `ref` is the
+    reference.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.errors import UserError
@@ -160,7 +163,7 @@ def _print(result: dict[str, object] | list[Block]) -> None:
     from quantchat.console.console import show
 
     if isinstance(result, dict):
-        # In pure ASCII, a model's text contains no character that controls a terminal.
+        # In ASCII, JSON escapes the control characters in a model's text.
         sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     else:
         show(result)

@@ -18,8 +18,8 @@ _PLACES = {
     "zsh": ("XDG_DATA_HOME", "~/.local/share", "zsh/site-functions/_quantchat"),
     "fish": ("XDG_CONFIG_HOME", "~/.config", "fish/completions/quantchat.fish"),
 }
-"""Where each shell looks for completions: an environment variable with the base folder, the default
-of this folder, and the file's path in it."""
+"""Where a shell looks for completions, by the shell's name: the environment variable that contains
+the base folder, the default of this folder, and the script's path in it."""
 
 _NEXT = {
     "bash": "bash reads it in new shells if the package bash-completion is installed",
@@ -36,8 +36,8 @@ _NEXT = {
 def completion(ctx: click.Context, shell: str | None, install: bool) -> None:
     """Print the script with which SHELL completes commands, options and profiles.
 
-    The default is your shell, from the environment variable SHELL. With --install, the script is
-    written to your home directory, and quantchat says whether the shell needs anything else.
+    The default is the shell in the environment variable SHELL. With --install, the script is
+    written where this shell looks for it, and quantchat says what else the shell needs.
     """
     shell = shell or _current()
     script = _script(ctx.find_root().command, shell)
@@ -72,7 +72,7 @@ def _current() -> str:
 def _script(command: click.Command, shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click has the three shells of `_PLACES`
-    # This skips click's version check, which would run bash. An old bash ignores the script.
+    # Not `kind.source()`, which runs bash to check its version. An old bash ignores the script.
     made = kind(command, {}, "quantchat", COMPLETING)
     return str(made.source_template % made.source_vars()).strip()
 

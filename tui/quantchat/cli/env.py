@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from quantchat.document.document import Table
 
 _LIBRARIES = ("torch", *(library.package for library in libraries()))
-"""Packages whose version the list of environments shows."""
+"""Names of the packages whose versions the list of environments shows."""
 
 
 @click.group(invoke_without_command=True)
@@ -59,7 +59,7 @@ def env(ctx: click.Context, as_json: bool) -> None:
 def create(environments: Environments, name: str, requirements: Path | None, python: str) -> None:
     """Make the environment NAME with pip.
 
-    If NAME is that of an engine with built-in requirements, --requirements is not needed.
+    --requirements is not needed if NAME is one of the environments with built-in requirements.
     """
     from quantchat.console.stages import stage_display
 
@@ -133,7 +133,7 @@ def remove(environments: Environments, names: tuple[str, ...]) -> None:
 
 
 def environments_table(entries: Sequence[Environment]) -> Table:
-    """Return a table of the environments and their libraries, with the size of all of them."""
+    """Return a table of the environments and their libraries, with the total size at the end."""
     from quantchat.document.document import Cell, Column, Table, cells
     from quantchat.document.figures import size
 

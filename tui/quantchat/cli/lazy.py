@@ -9,25 +9,27 @@ import click
 
 
 class Lazy(NamedTuple):
-    """A command that is not imported yet: where it is (`module:attribute`), and its help line."""
+    """A command that is not imported yet."""
 
     target: str
+    """Where the command is: `module:attribute`."""
     help: str
+    """Its line in the list of commands."""
 
 
 class LazyGroup(click.Group):
-    """A group that has `lazy` commands, by name, in addition to ordinary ones."""
+    """A group with commands that are imported late (`lazy`, by name), and ordinary commands."""
 
     def __init__(self, *args: Any, lazy: dict[str, Lazy], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands in the order of the help."""
+        """Return the names of the commands in the order in which the help lists them."""
         return [*self.lazy, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command `cmd_name`, or None."""
+        """Import and return the command `cmd_name`; None if there is no such command."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = self.lazy[cmd_name].target.partition(":")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 NONE_MEETS, UNDECIDED = 1, 2
-"""Exit statuses, the same as for gates: no variant meets the limits; it is undecided whether the
-recommended variant meets them."""
+"""Exit statuses, the same as for gates. `NONE_MEETS`: no variant meets the limits. `UNDECIDED`: it
+is undecided whether the recommended variant meets them."""
 
 
 @click.command()
@@ -127,10 +127,10 @@ def pick(
     their speed and memory are measured, and their predictions of a text are compared with those of
     the reference. The last lines recommend one variant, and name the variants that the measurement
     does not show to be different from it. The result is saved as a snapshot. Ctrl+C stops; the same
-    command then continues, also with other limits. Of a server, only the speed is measured.
+    command, also with other limits, then continues. Of a server, only the speed is measured.
 
     The exit status is 0 if the recommended variant is shown to meet all limits, 1 if no variant
-    meets them, and 2 if that is undecided.
+    meets them, and 2 if it is undecided whether a variant meets them.
     """
     from quantchat.features.pick.plan import PickSettings, plan_of
     from quantchat.report import writer
@@ -166,8 +166,9 @@ def pick(
 def _profile(word: str, methods: str, *, yes: bool) -> Profile:
     """Return the profile that `word` names, or a profile with one variant for each method.
 
-    With `methods`, the variants are made of the model `word`, or of the reference model of the
-    profile `word`.
+    If `word` is a profile and `methods` is empty, return that profile. Otherwise the variants are
+    made from the model `word`, or from the reference model of the profile `word`, with `methods`
+    (if empty, with all methods).
     """
     from quantchat.console import opening
     from quantchat.engines import registry
@@ -220,7 +221,7 @@ def _run_pick(
 
 
 def status_of(found: PickRecord) -> int:
-    """Return the exit status of the decision."""
+    """Return the exit status for the decision of a pick."""
     chosen = found.of(found.recommended) if found.recommended else None
     if chosen is not None:
         return 0 if chosen.meets_limits else UNDECIDED

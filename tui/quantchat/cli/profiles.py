@@ -69,7 +69,7 @@ def _json_entry(entry: library.Entry) -> dict[str, object]:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Print the profile NAME (a name or a file). As JSON, with the defaults filled in."""
+    """Print the profile NAME (a name or a file). With --json, also print the default values."""
     if as_json:
         click.echo(json.dumps(load(library.find(name)).model_dump(mode="json"), indent=2))
         return
@@ -82,8 +82,8 @@ def show(name: str, as_json: bool) -> None:
 def check(files: tuple[str, ...], as_json: bool) -> int:
     """Check profiles and print each error; FILE is a file or the name of a profile.
 
-    Also reports folders and files that a profile names and that do not exist. Does not access the
-    hub. The exit status is 1 if a profile is invalid.
+    Also reports folders and files that a profile names but that do not exist. Does not check models
+    on the hub. The exit status is 1 if a profile has an error.
     """
     found: dict[str, list[str]] = {}
     for file in files:

@@ -24,10 +24,11 @@ from quantchat.text import one_line
 )
 @click.pass_obj
 def report(obj: Path | None, names: tuple[str, ...], output: str, force: bool) -> None:
-    """Write one report of all SNAPSHOTs.
+    """Write one report on all SNAPSHOTs.
 
-    SNAPSHOT is a name from `quantchat snapshots`, the start of a name, or a file. The ending of
-    OUTPUT chooses the format. An older report is replaced; other files are not.
+    SNAPSHOT is a name from `quantchat snapshots`, the beginning of a name, a file, or `latest`. The
+    ending of OUTPUT (.html, .md, or none for a folder) chooses the format. An older report is
+    replaced; any other file is not.
     """
     from quantchat import paths
     from quantchat.report import writer

@@ -33,7 +33,10 @@ from quantchat.text import one_line
 @json_option
 @click.pass_context
 def snapshots(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
-    """List, show or remove snapshots; decide on recovered ones. Without a command, list them."""
+    """List, show or remove snapshots; keep or discard recovered ones.
+
+    Without a command, list them.
+    """
     # In `quantchat --snapshots DIR snapshots`, the root command has stored DIR in the context.
     ctx.obj = folder or ctx.obj or paths.snapshots_dir()
     list_by_default(ctx, list_, as_json)
@@ -65,8 +68,8 @@ def list_(folder: Path, as_json: bool) -> None:
 def show(folder: Path, name: str, as_json: bool) -> None:
     """Print the snapshot NAME as tables.
 
-    NAME is a name from `quantchat snapshots`, the beginning of a name, or a file. With --json, the
-    snapshot is printed in the current file format, also if an older version saved it.
+    NAME is a name from `quantchat snapshots`, the beginning of a name, or a file. With --json, a
+    snapshot that an older version saved is converted to the current file format.
     """
     if as_json:
         sys.stdout.write(store.dumps(store.load(find_snapshot(folder, name))).decode("ascii"))
@@ -78,7 +81,7 @@ def show(folder: Path, name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def keep(folder: Path, name: str) -> None:
-    """Save the recovered conversation NAME as a snapshot."""
+    """Keep the recovered conversation or measurement NAME as an ordinary snapshot."""
     click.echo(one_line(f"saved as {recovered.keep(find_snapshot(folder, name))}"))
 
 
@@ -86,9 +89,9 @@ def keep(folder: Path, name: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def discard(folder: Path, name: str) -> None:
-    """Remove the recovered conversation NAME (or the beginning of its name).
+    """Remove the recovered conversation or measurement NAME (or the beginning of its name).
 
-    Saved snapshots are not removed by this command.
+    This command refuses snapshots that you saved yourself.
     """
     path = find_snapshot(folder, name)
     recovered.discard(path)
@@ -139,9 +142,9 @@ _KIND = len("measurement")
 
 
 def listed_blocks(listed: Iterable[Listed]) -> list[Block]:
-    """Return the name of each snapshot, and below it its content or its problem.
+    """Return the name of each snapshot, and below it a line about its content or its problem.
 
-    Each name is on a line of its own, which is never broken, because users copy names.
+    The line of a name is never wrapped, because users copy names.
     """
     parts: list[Block] = []
     for line in listed:
@@ -166,7 +169,7 @@ def _problem(line: Listed) -> Paragraph:
 
 
 def _json_document(folder: Path, listed: Iterable[Listed]) -> dict[str, object]:
-    """Return the list as JSON values; text is raw, as it was recorded."""
+    """Return the list as JSON values; control characters in texts are not replaced."""
     return {
         "folder": str(folder),
         "snapshots": [

@@ -21,7 +21,7 @@ from quantchat.console.pairs import ALL, for_each_pair
 from quantchat.errors import UserError
 
 _SAVED = "quantchat.cli.vote.saved"
-"""Key of `Context.meta` for the snapshots of this command, one for each pair."""
+"""Key of `Context.meta` for the list of saved snapshots, one for each pair that was voted on."""
 
 
 @click.command()
@@ -58,16 +58,17 @@ def vote(
 ) -> int:
     """Vote blind on the answers of two variants of PROFILE.
 
-    Each prompt is a new chat. Names, kernels and speeds are hidden, and the sides are chosen at
-    random for each prompt. Keys: a (A is better), b (B is better), t (tie), x (both bad). The
-    result has the wins, an exact sign test, and how many more votes the test would need to show a
-    preference. It is saved as a snapshot. `quantchat compare` adds up several sessions. With --json
-    the result is printed after the screen is closed; standard output may be a file or a pipe.
+    Each prompt is a new chat. Names, kernels and speeds are hidden, and it is random for each
+    prompt which variant is on the left. Keys: a (A is better), b (B is better), t (tie), x (both
+    bad). The result has the number of votes for each variant, an exact sign test, and how many more
+    votes the test would need to show a preference. It is saved as a snapshot; `quantchat compare`
+    adds up several sessions. With --json the result is printed after the screen is closed; standard
+    output may be a file or a pipe.
 
     Choose the number of prompts before you start: if you add votes until a difference shows, you
-    will find one too often. With `--variants all` you vote on the first variant with each other
-    one, a pair after the other, and p is corrected for the number of pairs (Holm). Leave a screen
-    without a vote to end.
+    will too often find one that does not exist. With `--variants all` you vote on the first variant
+    against each other variant, one pair after the other, and p is corrected for the number of pairs
+    (Holm). If you leave the screen of a pair without a vote, the command ends.
     """
     pairs: list[Path] = ctx.meta.setdefault(_SAVED, [])
     if pair == ALL:
@@ -99,9 +100,10 @@ def vote(
 
 
 def _on_each_pair(ctx: click.Context, saved: list[Path]) -> int:
-    """Vote on each pair; then show the results of all, corrected for the number of pairs.
+    """Vote on each pair; then show all results, with p corrected for the number of pairs.
 
-    `saved` receives the snapshot of each pair. A pair without one ends the command.
+    The snapshot of each pair is appended to `saved`. After a pair without votes, which has no
+    snapshot, no further pair is shown.
     """
     status = for_each_pair(ctx, lambda done: len(saved) == done)
     if saved:
@@ -114,7 +116,7 @@ def _on_each_pair(ctx: click.Context, saved: list[Path]) -> int:
 
 
 def _print_json(file: Path) -> None:
-    """Print the result of the votes in the snapshot `file`, and where it is."""
+    """Print the result of the votes in the snapshot `file`, and the file's path, as JSON."""
     from quantchat.features.votes.tables import json_document
     from quantchat.snapshot import store
     from quantchat.snapshot.pooled_votes import pooled

@@ -30,7 +30,7 @@ class _Guarded(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console for stdout or stderr that does not interpret markup in its input."""
+    """Return a console for stdout or stderr that prints Rich's markup as it is, uninterpreted."""
     stream = sys.stderr if stderr else sys.stdout
     raw = stream.raw if isinstance(stream, NeutralStream) else stream
     out = _Guarded(file=raw, markup=False, emoji=False, highlight=False)
@@ -41,5 +41,5 @@ def console(*, stderr: bool = False) -> Console:
 
 def show(blocks: Iterable[Block], *, stderr: bool = False) -> None:
     """Print parts of a document to stdout or stderr."""
-    # Text that users copy, such as names, may be wider than the terminal: do not cut it off.
+    # Users copy names, so a line that is wider than the terminal is not cut off.
     console(stderr=stderr).print(terminal.rendered(blocks), crop=False)

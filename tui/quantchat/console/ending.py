@@ -1,7 +1,8 @@
 """Makes SIGTERM and SIGHUP (sent when a terminal is closed) end a command as Ctrl+C does.
 
-Then a stopped command cleans up in only one way: after KeyboardInterrupt, which cancels asyncio
-tasks. Commands that save partial results handle the signals themselves (see `host.signals`).
+So however a command is stopped, it gets a KeyboardInterrupt, which cancels asyncio tasks, and
+cleans up in the same way. Commands that save partial results handle the signals themselves (see
+`host.signals`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from collections.abc import Iterator
 from types import FrameType
 
 CLEANUP_S = 10.0
-"""Seconds in which a command may clean up after the signal. Then the process is ended by force,
-because a disk may hang."""
+"""Most seconds for cleaning up after the signal. Then the process is ended by force, because the
+clean-up may wait for a disk that hangs."""
 
 
 class Ending:
     """Remembers which signal ended the command."""
 
     status = 128 + signal.SIGINT
-    """Exit status of an interrupted command by the convention of shells."""
+    """Exit status of the command: 128 + the signal's number, by the convention of shells."""
     timer: threading.Timer | None = None
     """Ends the process `CLEANUP_S` after the first signal."""
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the command at the first signal; a closing terminal may send both."""
+        """Interrupt the command at the first signal only: a closing terminal may send both."""
         del frame
         if self.status != 128 + signal.SIGINT:
             return
@@ -43,7 +44,7 @@ class Ending:
 
 @contextlib.contextmanager
 def like_ctrl_c() -> Iterator[Ending]:
-    """Make both signals interrupt within this context; an ignored signal stays ignored."""
+    """Make SIGTERM and SIGHUP interrupt within this context; ignored signals stay ignored."""
     ending, before = Ending(), {}
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -1,7 +1,7 @@
-"""The options for gates, the exit status, and the files for CI.
+"""The command-line options for gates, the exit status that gates decide, and the files for CI.
 
-A gate is a condition on measured figures, such as `b.tpot_ms < 1.05 * a.tpot_ms`, that decides the
-exit status of a command.
+A gate is a condition on measured figures, such as `b.tpot_ms < 1.05 * a.tpot_ms`. A command fails
+if the condition holds (`--fail-if`) or does not hold (`--fail-unless`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class GateOptions:
-    """The gates of a command as the user typed them, and the files for their verdicts."""
+    """The gates of a command as the user typed them, and the files for their verdicts.
+
+    `conditions` has the option and the condition of each gate. `junit` and `summary` are the files
+    of these options, None if the option is not used.
+    """
 
     conditions: tuple[tuple[Option, str], ...]
     junit: Path | None
@@ -34,8 +38,8 @@ class GateOptions:
     def parse(self, columns: Sequence[str], kind: Kind = "run") -> list[Gate]:
         """Parse the conditions and return the gates. Raises UserError.
 
-        `columns` are the names that a condition may use for the compared sides (`a`, `b`, …), and
-        `kind` is the kind of snapshot whose figures it may use.
+        `columns` are the names of the compared sides that a condition may use (`a`, `b`, …). `kind`
+        is the kind of snapshot whose figures it may use.
         """
         from quantchat.snapshot.expression import parse
 
@@ -73,7 +77,7 @@ class GateOptions:
         return [judge_quality(gate, models) for gate in gates]
 
     def parse_early(self, labels: Sequence[str], kind: Kind = "run") -> None:
-        """Raise UserError if a gate on variants with `labels` has an error.
+        """Raise UserError if a gate on figures of the variants with `labels` has an error.
 
         Call this before the measurement, which may take hours.
         """
@@ -86,7 +90,7 @@ class GateOptions:
     def judge_and_print(self, kind: Kind, snapshot: Snapshot, *, as_json: bool) -> int:
         """Judge and print the gates on `snapshot`; return the exit status. Raises UserError.
 
-        With `as_json` the verdicts go to stderr, because stdout has the snapshot.
+        With `as_json` the verdicts go to stderr, because stdout contains only the snapshot.
         """
         from quantchat.console.console import show
         from quantchat.document.verdicts import line

@@ -27,10 +27,12 @@ def profile_of(
     yes: bool = False,
     others: Sequence[str] = (),
 ) -> Profile:
-    """Return the profile that `words` name, or build one from the models that they name.
+    """Return the profile that `words` name, or build a profile from the models that they name.
 
-    A built profile is written to the file `save`. Unless `yes`, asks on the terminal before a
-    checkpoint has to be made. Raises UserError, and click.Abort if the user answers no.
+    `words`, `methods` and `gptq` are the arguments of `quantchat`. A built profile is written to
+    the file `save`. If a checkpoint has to be made, asks on the terminal, unless `yes`. `others`
+    are further valid words, such as commands, for the hint at a typo. Raises UserError, and
+    click.Abort if the user answers no.
     """
     from quantchat.profile import library
     from quantchat.profile.load import load
@@ -53,9 +55,9 @@ def profile_of(
 def with_pair(profile: Profile, pair: str) -> Profile:
     """Return `profile` with the two variants that `pair` names in front of the others.
 
-    `pair` is two labels, or two letters for places in the profile (`A`, `b`, …), with a comma
-    between them; a label may have commas itself. If `pair` is empty, the order stays. Prints the
-    labels of the other variants, which are left out. Raises UserError.
+    `pair` names each of the two by its label, or by a letter for its place in the profile (`A`,
+    `b`, …), with a comma between them; a label may contain commas. If `pair` is empty, the order
+    stays. Prints the labels of the other variants, which are left out. Raises UserError.
     """
     chosen = _two(profile, pair) if pair else list(profile.variants[:2])
     others = [variant for variant in profile.variants if variant not in chosen]
@@ -104,7 +106,10 @@ def _save(profile: Profile, path: Path) -> None:
 
 
 def _ask(making: CheckpointToBuild) -> None:
-    """Show the cost of making a checkpoint; continue only if the user agrees."""
+    """Show the cost of making a checkpoint, and ask whether to make it.
+
+    Raises click.Abort if the user answers no, and UserError if there is no terminal.
+    """
     from quantchat import paths
 
     cache = paths.cache_dir()

@@ -11,11 +11,11 @@ import click
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 COMPLETING = "_QUANTCHAT_COMPLETE"
-"""Environment variable of a shell that asks for completions (click, "Shell Completion")."""
+"""Environment variable with which a shell asks for completions (see click, "Shell Completion")."""
 
 
 def prompt_options(command: _Command) -> _Command:
-    """Add `--prompt` and `--prompts`, passed as `given` and `file`."""
+    """Add `--prompt` and `--prompts`; the command gets them as `given` and `file`."""
     one = click.option(
         "--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; can be repeated."
     )
@@ -30,9 +30,9 @@ def prompt_options(command: _Command) -> _Command:
 
 
 def pairs_option(command: _Command) -> _Command:
-    """Add `--variants`, passed as `pair`; see `opening.with_pair`.
+    """Add `--variants`, which the command gets as `pair` (see `opening.with_pair`).
 
-    For `all` the command calls `pairs.for_each_pair`.
+    If `pair` is `all`, the command must call `pairs.for_each_pair`.
     """
     return click.option(
         "--variants",
@@ -45,7 +45,7 @@ def pairs_option(command: _Command) -> _Command:
 
 
 def save_option(command: _Command) -> _Command:
-    """Add `--save` and `-o`, passed as `folder`: a folder, or a file that ends in .json."""
+    """Add `--save` and `-o`. The command gets `folder`: a folder, or a file that ends in .json."""
     return click.option(
         "--save",
         "-o",
@@ -62,7 +62,7 @@ def json_option(command: _Command) -> _Command:
 
 
 def list_by_default(ctx: click.Context, listing: click.Command, as_json: bool) -> None:
-    """Invoke `listing`, the list command of a group, if no command of the group is given."""
+    """Invoke `listing`, the list command of a group, if the user gave no command of the group."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(listing, as_json=as_json)
     elif as_json:
@@ -80,13 +80,14 @@ def reference_option(command: _Command) -> _Command:
 
 
 LOW_BANDWIDTH = "quantchat.low_bandwidth"
-"""Key in click's context for the option if it is given before the command's name."""
+"""Key of `Context.meta` for the option's value if the option stands before the command's name."""
 
 
 def low_bandwidth_option(command: _Command) -> _Command:
-    """Add `--low-bandwidth`, passed as `low_bandwidth`; None if it is not given.
+    """Add `--low-bandwidth` (old name: `--few-bytes`).
 
-    `--few-bytes` is its old name. See `low_bandwidth_of`.
+    The command gets it as `low_bandwidth`, which is None if the option is not used, and must call
+    `low_bandwidth_of`.
     """
     return click.option(
         "--low-bandwidth/--no-low-bandwidth",
@@ -99,5 +100,5 @@ def low_bandwidth_option(command: _Command) -> _Command:
 
 
 def low_bandwidth_of(ctx: click.Context, low_bandwidth: bool | None) -> bool | None:
-    """Return the option given after the command's name, else the one given before it."""
+    """Return the option's value after the command's name, or else its value before the name."""
     return ctx.meta.get(LOW_BANDWIDTH) if low_bandwidth is None else low_bandwidth

@@ -1,4 +1,7 @@
-"""`--variants all`: a command on two variants, for the first variant with each other one."""
+"""`--variants all`: run a command that compares two variants for several pairs.
+
+Each pair consists of the first variant of the profile and one of the others.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ ALL = "all"
 
 
 def for_each_pair(ctx: click.Context, goes_on: Callable[[int], bool] = lambda done: True) -> int:
-    """Invoke the command of `ctx` once for each pair; return the worst exit status.
+    """Invoke the command of `ctx` once for each pair; return the highest exit status.
 
-    Stops after the pair that a signal stopped, or if `goes_on(number of pairs so far)` is false,
-    and names the pairs that are left out. Raises UserError where its output is for one pair.
+    Stops after a pair that a signal interrupted, or if `goes_on(number of pairs so far)` is false;
+    then prints which pairs are left out. Raises UserError with `--json` or `-o FILE.json`, which
+    can contain only the result of one pair.
     """
     from quantchat.console import opening
     from quantchat.host import signals

@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: bars in a terminal, plain lines elsewhere."""
+"""Progress of a measurement on stderr: bars if stderr is a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from quantchat.wire import messages
 
 
 class Display(Protocol):
-    """Shows the progress that the caller reports."""
+    """Shows progress; the code that measures calls these methods."""
 
     def on_variant(self, variant: LiveVariant) -> None:
         """Show the stage of `variant` while it is prepared and loaded."""
 
     def on_model(self, label: str, stage: messages.Progress | None) -> None:
-        """Show the stage of the model `label`; None means that it is done."""
+        """Show the `stage` of the model `label`; None means that the model is done."""
 
     def on_step(self, done: int, total: int, detail: str) -> None:
-        """Show that `done` of `total` steps are finished, and what runs now."""
+        """Show that `done` of `total` steps are finished; `detail` says what runs now."""
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ class _Bars:
 
 
 class _Lines:
-    """Prints one line for each new stage and each step; counts within a stage print nothing."""
+    """Prints a line for each new stage and each step, but not for progress within a stage."""
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, in a terminal."""
+"""Progress bars for stderr if it is a terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.text import Text
 from quantchat.console.console import console
 
 _LONG, _SHORT, _WIDE = 24, 12, 100
-"""Width of a bar: `_LONG` in a terminal of at least `_WIDE` columns, `_SHORT` in a narrower one."""
+"""A bar has the width `_LONG` if the terminal has at least `_WIDE` columns, otherwise `_SHORT`."""
 
 _ECHO = 2
-"""Columns left free at the right, for `^C`, which a terminal shows at the cursor when the user
-presses Ctrl+C. At the end of a full line it would move the bars down by a line."""
+"""Columns left free at the right. When the user presses Ctrl+C, the terminal prints `^C` at the
+cursor; at the end of a full line this would move the bars down by a line."""
 
 
 class _Count(ProgressColumn):
@@ -30,7 +30,7 @@ class _Count(ProgressColumn):
 
 
 class _Narrower(Progress):
-    """Leaves the last `_ECHO` columns of the terminal free, also after a resize."""
+    """A progress display that leaves the last `_ECHO` columns free, also after a resize."""
 
     def __init__(self, *columns: ProgressColumn, out: Console, **more: Any) -> None:
         self._out = out  # `get_renderables` is called before `self.console` exists
@@ -43,9 +43,13 @@ class _Narrower(Progress):
 
 
 def bars(*, detail: bool = False, transient: bool = False) -> Progress:
-    """Return bars of one line each: description, bar, count, elapsed time and, if set, `detail`."""
+    """Return a display with a line for each task: description, bar, count and elapsed time.
+
+    With `detail`, the line also has the task's field `detail`. With `transient`, the lines are
+    erased at the end.
+    """
     out = console(stderr=True)
-    # The detail gets the remaining width and is cut there.
+    # The detail gets the remaining width; a longer detail is cut.
     rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     more = [TextColumn("{task.fields[detail]}", markup=False, table_column=rest)] if detail else []
     return _Narrower(

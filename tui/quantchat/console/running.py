@@ -31,11 +31,11 @@ FAILED = 1
 """Exit status if a model failed."""
 
 PRINT_AFTER_S = 3.0
-"""Seconds to wait until the result is saved, before it is printed although saving goes on."""
+"""Most seconds to wait for saving before the result is printed; saving then goes on meanwhile."""
 
 SAVE_S = 30.0
-"""Most seconds to wait for saving after the result was printed: a network share may hang for
-ever."""
+"""Most seconds to wait for saving after the result was printed; there is a limit because a network
+file system may hang for ever."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ def output_options(command: _Command) -> _Command:
 
 
 def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Comparison:
-    """Return the comparison of `profile`, with `max_new_tokens` if it is given."""
+    """Return the comparison of `profile`; `max_new_tokens`, if given, replaces the profile's."""
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.session.comparison import Comparison
 
@@ -72,8 +72,10 @@ def run_and_judge(
 ) -> int:
     """Run `work`, which runs the same job for each model; return the exit status.
 
-    The status is 1 if a model failed, else that of the conditions `gates` on figures of `kind`.
-    Saves the snapshot in `folder` (None: the user's default folder) and prints tables or JSON.
+    `work` returns a snapshot and the record in it, of which `blocks` makes tables. Saves the
+    snapshot in `folder` (None: the user's default folder), and prints the tables, or with `as_json`
+    the snapshot. The exit status is 1 if a model failed, otherwise that of the conditions `gates`
+    on figures of `kind`.
     """
     from quantchat.console.console import show
     from quantchat.console.progress import progress_display
@@ -105,9 +107,9 @@ def publish(
 ) -> None:
     """Save `snapshot` in `folder` (None: the user's default folder), and print it.
 
-    `show` prints the snapshot; without `show` it is printed as JSON. If the snapshot cannot be
-    saved, or the disk does not answer, it is printed all the same, because the measurement may have
-    taken hours. UserError is raised afterwards.
+    `show` prints the snapshot; if `show` is None, it is printed as JSON. If the snapshot cannot be
+    saved, or if the disk does not answer, it is still printed, because the measurement may have
+    taken hours. Then UserError is raised.
     """
     from quantchat.daemon_thread import in_daemon_thread, wait_for_disk
     from quantchat.errors import UserError

@@ -17,7 +17,10 @@ from quantchat.wire.messages import Progress
 
 @contextlib.contextmanager
 def stage_display() -> Iterator[Callable[[Progress], None]]:
-    """Yield a function that shows the stage it is called with, on stderr, within this context."""
+    """Yield a function that shows on stderr the stage with which it is called.
+
+    Progress is drawn only within this context.
+    """
     if not console(stderr=True).is_terminal:
         yield _Lines()
         return
@@ -28,7 +31,7 @@ def stage_display() -> Iterator[Callable[[Progress], None]]:
 
 
 class _Bars:
-    """Shows a bar for each stage; finished bars stay, with their time."""
+    """Shows a bar for each stage. The bars of finished stages stay, with the time they took."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar

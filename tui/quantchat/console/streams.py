@@ -1,4 +1,7 @@
-"""Standard streams that pass no control characters and survive a lost reader or a full disk."""
+"""Standard streams that let no control character through.
+
+They do not fail if the reader of the output has ended or, for messages, if the disk is full.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from quantchat.wire.redaction import redacted
 
 
 def open_closed_streams() -> None:
-    """Open /dev/null in place of closed standard streams; some daemons start programs like that.
+    """Open /dev/null in place of closed standard streams; some daemons close them.
 
-    Otherwise Python's stream is None, and the next opened file gets the free descriptor, so that
-    printed text would end up in that file.
+    Otherwise Python's stream is None, and the next file that is opened gets the free descriptor 0,
+    1 or 2, so that printed text ends up in that file.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -38,17 +41,17 @@ def open_closed_streams() -> None:
 class _FailSafeStream:
     """A stream that drops text that cannot be written.
 
-    If the terminal is gone or the reader of a pipe has ended (`| head`), text is dropped, so that
-    a measurement continues and is saved, and the exit status is that of the work. On a full disk,
-    messages are dropped too. A stream of `results` raises UserError on a full disk, because the
-    user could take a part of the results for all of them.
+    If the terminal is gone or the reader of a pipe has ended (`| head`), text is dropped. So a
+    measurement continues and is saved, and the exit status says how the measurement ended. On a
+    full disk, messages are dropped too. But a stream of `results` raises UserError on a full disk,
+    because the user could take a part of the results for all of them.
     """
 
     def __init__(self, stream: TextIO, *, results: bool) -> None:
         self._stream = stream
         self._results = results
         self._full: UserError | None = None
-        """Raised at each write: the caller may swallow the first error, as click does."""
+        """The error of a full disk. Raised at each further write, because click swallows one."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -82,7 +85,10 @@ class _FailSafeStream:
 
 
 def _discard_buffer(stream: TextIO) -> None:
-    """Redirect `stream` to /dev/null: at exit Python flushes its buffer and would fail again."""
+    """Redirect `stream` to /dev/null.
+
+    Otherwise Python would try to write its buffer again at exit, and fail again.
+    """
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -92,9 +98,10 @@ def _discard_buffer(stream: TextIO) -> None:
 
 
 class NeutralStream:
-    """A text stream that replaces control characters by visible marks, whoever prints them.
+    """A text stream that replaces control characters by visible marks, whichever code prints them.
 
-    It has no `buffer`, because a library could bypass it that way. Consoles write styles to `raw`.
+    It has no attribute `buffer`, with which a library could bypass this stream. Consoles write
+    their styles to `raw`, the underlying stream.
     """
 
     def __init__(self, raw: TextIO) -> None:
@@ -137,8 +144,8 @@ class NeutralStream:
 def neutral_output() -> Iterator[None]:
     """Let no control character through to stdout and stderr within this context.
 
-    This is the last guard: code that prints text from models, files or servers neutralises it
-    before. Tracebacks of unexpected exceptions are neutralised too, even after this context.
+    This is only the last guard: code that prints text from models, files or servers must neutralise
+    the text itself. Tracebacks of unexpected exceptions are neutralised even after this context.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (

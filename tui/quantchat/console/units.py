@@ -1,4 +1,4 @@
-"""Types of options with units: sizes, numbers of tokens, and shares."""
+"""Types of options whose values have a unit: sizes, numbers of tokens, and shares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%]*)")
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore] # not generic in click 8.1
-    """A number with a unit."""
+    """A number with a unit; a subclass sets `name` and `example` for error messages."""
 
     def _split(self, value: Any, param: click.Parameter | None) -> tuple[float, str]:
         found = _NUMBER.fullmatch(str(value).strip())
@@ -33,7 +33,7 @@ class Size(_Parsed):
     example = "24GB or 800MiB"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes. Raises BadParameter."""
+        """Return the number of bytes. Raises BadParameter."""
         if isinstance(value, int):
             return value
         count, unit = self._split(value, param)
@@ -49,7 +49,7 @@ class Tokens(_Parsed):
     example = "4096 or 16k"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number. Raises BadParameter."""
+        """Return the number of tokens. Raises BadParameter."""
         if isinstance(value, int):
             return value
         count, unit = self._split(value, param)
@@ -70,7 +70,7 @@ class Share(_Parsed):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the share, from 0 to 1. Raises BadParameter."""
+        """Return the share, between 0 and 1. Raises BadParameter."""
         if isinstance(value, float):
             return value
         count, unit = self._split(value, param)

@@ -1,8 +1,8 @@
 """The documentation of each field of a profile or snapshot: the docstring under it in the source.
 
-pydantic can read these docstrings too (`use_attribute_docstrings`), but it does so whenever a class
-is created, which took 5 % of the time until the first frame, and it does not read those of
-dataclasses. So this module reads the docstrings, only when they are needed.
+pydantic can read these docstrings too (`use_attribute_docstrings`). But it reads them when a class
+is created, which took 5 % of the time until the first frame, and it does not read docstrings in
+dataclasses. So this module reads them, and only when they are needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic_core import core_schema
 
 
 def meanings(model: type[Any]) -> dict[str, str]:
-    """Return the attribute docstrings of a pydantic model or dataclass, and of its bases, by field.
+    """Return the docstring of each field of a pydantic model or dataclass, inherited ones included.
 
     Raises OSError if the source code is not available.
     """
@@ -68,9 +68,10 @@ class DescribedSchema(GenerateJsonSchema):
         return _described(super().dataclass_schema(schema), schema["cls"])
 
     def encode_default(self, dft: Any) -> Any:
-        """Return the JSON value of a default; build a model first if its building was deferred.
+        """Return the JSON value of the default `dft`.
 
-        pydantic before 2.14 cannot encode a model that is not built.
+        A model whose building was deferred is built first: pydantic before 2.14 cannot encode a
+        model that is not built.
         """
         if isinstance(dft, BaseModel):
             type(dft).model_rebuild()

@@ -1,8 +1,8 @@
 """The library of profiles: find a profile by its name, and list all profiles.
 
-A name is looked up in `./profiles`, then in `profiles` of the user's config folder, then among the
-shipped profiles; the first match wins. A word that contains a slash or ends in `.toml` is the path
-of a file, not a name.
+A name is looked up in `./profiles`, then in the folder `profiles` of the user's config folder, then
+among the profiles that come with quantchat; the first match is used. A word that contains a slash
+or ends in `.toml` is the path of a file, not a name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quantchat.profile.nearest import did_you_mean
 
 
 class Origin(Enum):
-    """The place of a profile, in the order in which places are searched."""
+    """The folders of profiles, in the order in which they are searched."""
 
     HERE = "./profiles"
     OWN = "your own"
@@ -75,8 +75,9 @@ def names() -> list[str]:
 def names_profile(word: str) -> bool:
     """Return whether `word` means a profile and not a model.
 
-    The name of a listed profile, a word that ends in `.toml`, and a file that is not `.gguf` mean a
-    profile. A word that cannot be a path counts as a profile's name, so that `find` reports it.
+    These mean a profile: the name of a listed profile, a word that ends in `.toml`, and the path of
+    a file that does not end in `.gguf`. A word that cannot be a path counts as a profile's name, so
+    that `find` reports the mistake.
     """
     if word.endswith(".toml") or word in _files():
         return True
@@ -87,7 +88,7 @@ def names_profile(word: str) -> bool:
 
 
 def find(word: str, *, others: Sequence[str] = ()) -> Path:
-    """Return the profile file for `word`, a name or a path, without checking that a path exists.
+    """Return the profile file for `word`, a name or a path; a path need not exist.
 
     `others` are further valid words, such as commands, for the hint at a typo. Raises UserError.
     """
@@ -113,7 +114,10 @@ def find(word: str, *, others: Sequence[str] = ()) -> Path:
 
 
 def _files() -> dict[str, tuple[Origin, Path]]:
-    """Return origin and file by name, ordered by origin and name; the first origin wins."""
+    """Return origin and file of each profile, by name.
+
+    They are ordered by origin, then by name. If a name is in several folders, the first is used.
+    """
     found: dict[str, tuple[Origin, Path]] = {}
     for origin in Origin:
         for path in _listed(folder(origin)):

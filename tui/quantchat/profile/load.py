@@ -25,16 +25,16 @@ MAX_MISTAKES = 20
 """How many mistakes of one file are reported; the rest are only counted."""
 
 _FOLDERS = ("model", "adapter", "tokenizer", "draft")
-"""Keys of a variant whose value is a folder or an id on the hub."""
+"""Keys of a variant whose value is a folder or an id on the hub; `model` is the first of them."""
 
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class ProfileError(UserError):
-    """A file is not a valid profile. The message is its first mistake; `lines` has all of them.
+    """A file is not a valid profile. The message is the first mistake; `lines` has all `reported`.
 
-    `more` is the number of mistakes that are not reported.
+    `more` is the number of further mistakes, which are only counted.
     """
 
     def __init__(self, reported: Sequence[UserError], more: int = 0) -> None:
@@ -64,8 +64,8 @@ def load(path: Path) -> Profile:
 def check_paths_exist(profile: Profile, path: Path) -> None:
     """Check that the files and folders that `profile`, loaded from `path`, names exist.
 
-    `load` does not check this: variants whose files exist can run without the others. Raises
-    ProfileError.
+    `load` does not check this, because variants whose files exist can run even if files of other
+    variants are missing. Raises ProfileError.
     """
     found = [
         Mistake(("variants", index, *key), f"{why}: {named}", "")
@@ -177,7 +177,10 @@ def _single(where: str, what: str, hint: str = "") -> ProfileError:
 
 
 def placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
-    """Return an error with the first `MAX_MISTAKES` mistakes, in the order of the file's lines."""
+    """Return an error with the first `MAX_MISTAKES` of `found`, in the order of the file's lines.
+
+    `where` names the file and `text` is its text.
+    """
     keys = KeyLines(text)
     by_line = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
     by_line.sort(key=lambda pair: (pair[0] is None, pair[0]))  # mistakes without a line come last

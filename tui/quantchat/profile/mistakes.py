@@ -33,7 +33,8 @@ def _tables() -> Iterator[tuple[tuple[str, ...], tuple[type[BaseModel], str]]]:
 Tables = dict[tuple[str, ...], tuple[type[BaseModel], str]]
 
 TABLES: Tables = dict(_tables())
-"""Model and place (in words) of each table, by pydantic's path to it without list indexes."""
+"""The pydantic model of each TOML table, and where in the file it is, in words. The key is
+pydantic's path to the table without list indexes, e.g. `("variants", "gptq", "quantize")`."""
 
 _KINDS = {
     "string_type": "text in quotes",
@@ -47,7 +48,10 @@ _KINDS = {
 
 
 class Mistake(NamedTuple):
-    """A mistake: the path of its key in the TOML, `what` is wrong, and a `hint` (may be empty)."""
+    """A mistake in a profile: the TOML path of the key, what is wrong, and how to fix it.
+
+    `hint` may be empty.
+    """
 
     path: KeyPath
     what: str
@@ -60,9 +64,9 @@ class Mistake(NamedTuple):
 
 
 def mistakes(error: ValidationError, model: type[BaseModel] = Profile) -> Iterator[Mistake]:
-    """Yield each mistake in `error`, which validating as `model` raised.
+    """Yield each mistake in `error`, which was raised by validating a file as `model`.
 
-    `model` is a profile, one of its tables, or another file that has some of these tables.
+    `model` is a profile, one of its TOML tables, or another file that has some of these tables.
     """
     own = {path: table for path, table in TABLES.items() if path and path[0] in model.model_fields}
     tables = TABLES if model is Profile else {(): (model, "at the top of the file"), **own}
@@ -71,7 +75,7 @@ def mistakes(error: ValidationError, model: type[BaseModel] = Profile) -> Iterat
 
 
 def key_text(path: KeyPath) -> str:
-    """Return a key path as text with indexes from 1, e.g. `variants[2].quantize.bits`."""
+    """Return a key path as text, with indexes that begin at 1: `variants[2].quantize.bits`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -83,7 +87,10 @@ def key_text(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as TOML text, with long strings shortened and tables and lists only named."""
+    """Return a value as TOML text for a message.
+
+    Long strings are shortened; a table is returned as "a table" and a list as "a list".
+    """
     match value:
         case str():
             return json.dumps(value if len(value) <= 40 else value[:40] + "…", ensure_ascii=False)
@@ -101,7 +108,7 @@ def shown(value: Any) -> str:
 
 
 def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
-    # pydantic's path contains the discriminator's value after the index; the file's does not.
+    # In pydantic's path the engine's name follows the variant's index; the file has no such level.
     inside_variant = len(details["loc"]) > 2 and details["loc"][0] == "variants"
     path = details["loc"][:2] + details["loc"][3:] if inside_variant else details["loc"]
     if path[-1:] == ("[key]",):  # pydantic's name for the key of a table with free keys

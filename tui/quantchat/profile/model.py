@@ -1,7 +1,7 @@
 """The profile: which variants to compare, how to generate, how to run them.
 
-These pydantic models define the file format. The checks, the JSON Schema for editors and the
-documentation of each key are derived from them.
+These pydantic models define the file format. From them come the checks of a profile, the JSON
+Schema for editors and the documentation of each key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _token_id(key: str) -> str:
 
 
 TokenId = Annotated[str, AfterValidator(_token_id)]
-"""The id of a token, as a key of TOML."""
+"""The id of a token, written as a key in TOML."""
 
 
 class Generation(Table):
@@ -45,7 +45,8 @@ class Generation(Table):
     max_new_tokens: int = Field(512, ge=1, le=2**20)
     """Longest answer, in tokens, thoughts included."""
     max_thinking_tokens: int = Field(0, ge=0, le=2**20)
-    """Most tokens of a model's thoughts; then they are ended and the model answers. 0: no limit."""
+    """Most tokens of a model's thoughts. After these the thoughts are ended, and the model answers.
+    0: no limit."""
     stop: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field([], max_length=16)
     """Texts that end an answer, e.g. ["User:", "\\n\\n"]. The answer ends before the text."""
     temperature: float = Field(0.0, ge=0, le=10)
@@ -92,14 +93,14 @@ class Run(Table):
     both variants continue the answers of that side, so that both get the same question."""
     keep_loaded: KeepLoaded = "auto"
     """How many variants stay loaded, so that the screen can show them again at once: from 2 to 32,
-    or as many as fit into memory ("auto"). The variant that was not shown
-    for the longest time is unloaded first."""
+    or as many as fit into memory ("auto"). The variant that has not been shown for the longest time
+    is unloaded first."""
     warmup: int = Field(1, ge=0, le=100)
     """Warm-up prompts before a measurement; their answers do not count."""
     rounds: int = Field(5, ge=1, le=10_000)
     """How many times each prompt is measured."""
     prompts: list[Annotated[str, Field(pattern=r"\S")]] = Field([], max_length=10_000)
-    """Prompts of a measurement; if empty, five built-in prompts."""
+    """Prompts of a measurement. If empty, five built-in prompts are used."""
 
 
 AnyVariant = VariantBase

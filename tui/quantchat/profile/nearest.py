@@ -10,7 +10,7 @@ def nearest(word: str, known: Iterable[str], limit: int = 1) -> list[str]:
     import difflib  # imported late, because it is rarely needed
 
     by_lower = {name.lower(): name for name in known}
-    # The comparison takes time quadratic in the length, and no known name is this long.
+    # Comparing takes time quadratic in the length, so cut the word; no known name is this long.
     close = difflib.get_close_matches(word.lower()[:80], by_lower, n=limit, cutoff=0.6)
     return [by_lower[name] for name in close]
 

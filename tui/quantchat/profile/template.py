@@ -35,7 +35,10 @@ _HEAD = """\
 
 
 def template() -> str:
-    """Return a valid profile to edit, as TOML: the default methods on the demo's model."""
+    """Return a valid profile as TOML, to be edited: it compares the default methods.
+
+    The variants quantize the demo's model.
+    """
     documented: Container[str] = ()
     variants = []
     for name in DEFAULT_METHODS:
@@ -70,7 +73,8 @@ def _table(
 ) -> str:
     """Return a table as TOML: `values` first, then its other keys as comments with their defaults.
 
-    Keys in `documented` were documented in an earlier table, and are not documented again.
+    Keys in `documented` are left without documentation, because an earlier table documents them;
+    without a value they are left out.
     """
     lines = [header] if header else []
     lines += _comment(inspect.getdoc(model) or "")

@@ -1,8 +1,8 @@
 """Parse TOML text, with hints for common mistakes, and find the line of each key.
 
 The parser is the standard library's (tomli before Python 3.11). It reports the line of a syntax
-error, but not the line of a parsed key. `KeyLines` finds this line with the same parser, statement
-by statement, so no second grammar is needed. Format: TOML 1.0, https://toml.io/.
+error, but not the line of a parsed key. To find this line, `KeyLines` parses the text statement by
+statement with the same parser, so no second grammar is needed. Format: TOML 1.0, https://toml.io/.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ KeyPath = tuple[str | int, ...]
 """The path from the top of the file to a value: keys, and 0-based indexes into lists."""
 
 MAX_DOTS = 2000
-"""Most dots in one line: the parser's time and memory are quadratic in the depth of a dotted key.
-Over all lines, the sum of the squared counts is limited to `MAX_DOTS` squared."""
+"""Most dots in one line, because the parser's time and memory are quadratic in the depth of a
+dotted key. The squared numbers of dots of all lines may add up to `MAX_DOTS` squared at most."""
 
 MAX_EFFORT = 1_000_000
-"""Most characters parsed to split a text into statements; keys after that have no known line."""
+"""Most characters that are parsed to split a text into statements. The lines of later keys are
+unknown."""
 
 # The parser's message (a regular expression), and how to fix the mistake.
 _HINTS: tuple[tuple[str, str], ...] = (
@@ -44,7 +45,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 
 class TomlError(ValueError):
-    """Invalid TOML: `what` is wrong, on `line` (1-based, None if not known), and a `hint`."""
+    """Invalid TOML: what is wrong, how to fix it, and on which line.
+
+    `hint` may be empty. `line` is 1-based, and None if it is not known.
+    """
 
     def __init__(self, what: str, hint: str = "", line: int | None = None) -> None:
         super().__init__(what)
@@ -140,7 +144,10 @@ class KeyLines:
 
 
 def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
-    """Yield each statement's line, the path of the table it is in or opens, and its parsed keys."""
+    """Yield for each statement its line, the path of a table, and its parsed keys.
+
+    The table is the one that contains the statement or, for a header, the one that it opens.
+    """
     counts: dict[tuple[str, ...], int] = {}
     table: KeyPath = ()
     for line, tree, header in _statements(text):
@@ -152,7 +159,7 @@ def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
         names, repeated = _header(tree)
         if repeated:
             count = counts.get(names, -1) + 1
-            # Lists inside a new entry are counted from the start.
+            # A new entry has its own inner lists: their entries are counted from 0 again.
             counts = {key: n for key, n in counts.items() if key[: len(names)] != names}
             counts[names] = count
         path: list[str | int] = []
@@ -165,7 +172,7 @@ def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
 
 
 def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
-    """Return the names in a parsed table header, and whether it is an array's (`[[…]]`)."""
+    """Return the names in a parsed table header, and whether it has double brackets (`[[…]]`)."""
     names: list[str] = []
     inner: Any = tree
     while isinstance(inner, dict) and inner:
@@ -177,7 +184,7 @@ def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
 def _matching_depth(path: KeyPath, prefix: KeyPath, tree: Any) -> int:
     """Return the number of leading parts of `path` that a statement matches.
 
-    Matches the path of the statement's table first, then its keys.
+    First the statement's table (`prefix`) is matched, then the keys in the statement (`tree`).
     """
     depth = 0
     for part, own in zip(path, prefix, strict=False):

@@ -39,10 +39,11 @@ def agreement(
 
     Each variant answers each prompt several times: one variant at a time, together with the other
     variant, and with the prompt in the KV cache. The first answer is also checked by teacher
-    forcing, by itself and in a batch of two. The table shows how many answers stay the same, and
-    how early the others diverge. If a variant diverges from itself as early as from another
-    variant, that difference says nothing about the other variant. Ctrl+C stops early and prints the
-    results so far.
+    forcing (the variant reads the answer instead of generating it), alone and in a batch of two.
+    The table shows how many answers stay the same, and how early the others diverge. If a variant
+    diverges from its own first answer as early as from the other variant's answer, the difference
+    between the two variants says nothing about them. Ctrl+C stops early and prints the results so
+    far.
     """
     if pair == ALL:
         return for_each_pair(ctx)

@@ -23,8 +23,8 @@ _NOT_USABLE = 1
 def doctor(python: str | None, env: str | None, as_json: bool) -> int:
     """Check the machine, the libraries and the terminal; show each problem with its fix.
 
-    Runs the kernels of the engines' libraries in a worker process. The exit status is 1 if
-    quantchat cannot load and compare quantized models here.
+    Tries the kernels of the quantization libraries in a worker process. The exit status is 1 if a
+    problem prevents the comparison of two quantized models on this machine.
     """
     from quantchat.errors import UserError
     from quantchat.features.doctor.diagnosis import problems, usable

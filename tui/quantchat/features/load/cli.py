@@ -1,4 +1,4 @@
-"""`quantchat load`: throughput and latency of variants with many requests at once."""
+"""`quantchat load`: measure throughput and latency of variants with many requests at once."""
 
 from __future__ import annotations
 
@@ -139,10 +139,11 @@ def load(
 ) -> int:
     """Measure the variants of PROFILE with many requests at once.
 
-    A server gets many requests at once, as from a benchmark of servers. A local model decodes
-    static batches, as large as fit into memory. Prints throughput, TTFT and ITL for each number at
-    once, and saves a snapshot with every request. Ctrl+C stops early and keeps the finished rounds.
-    The exit status is 1 if a variant failed.
+    A server gets concurrent requests, as from vLLM's `bench serve`. A local model decodes static
+    batches; batch sizes that do not fit into memory are skipped. Prints throughput, TTFT and ITL
+    for each level (a value of --concurrency or --rate), and saves a snapshot with the times of
+    every request. Ctrl+C stops early and keeps the finished rounds. The exit status is 1 if a
+    variant failed.
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening

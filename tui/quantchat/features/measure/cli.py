@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantchat.profile.model import Profile
 
 MOST_ROUNDS = 50
-"""Most rounds with `--until-width`, unless `--rounds` says another number."""
+"""Most rounds with `--until-width`, unless `--rounds` sets another number."""
 
 
 def _counts(
@@ -44,7 +44,10 @@ def _counts(
 
 
 def _refuse_servers(profile: Profile) -> None:
-    """Raise UserError if prompts would have to be cut to a number of tokens for a server."""
+    """Raise UserError if one of the two variants is a server.
+
+    Prompts cannot be cut to a number of tokens for a server.
+    """
     from quantchat.engines.registry import engine_of
 
     for variant in profile.variants[:2]:
@@ -135,11 +138,11 @@ def run(
 ) -> int:
     """Measure two variants of PROFILE in rounds, without the screen.
 
-    Loads both variants, warms up, answers each prompt once per round on each side, prints the
-    ratios B ÷ A with 95 % confidence intervals, and saves a snapshot. Ctrl+C stops early and keeps
-    the answers measured so far.
+    Loads both variants and warms them up. Then each of the two answers each prompt once per round.
+    At the end the ratios B ÷ A are printed with 95 % confidence intervals, and a snapshot is saved.
+    Ctrl+C stops early and keeps the answers measured so far.
 
-    --until-width measures round after round until the interval of the ratio of decode throughput is
+    With --until-width, the measurement ends when the interval of the ratio of decode throughput is
     narrow enough after two rounds in a row, with at least five rounds in all. It also ends when
     --rounds or --minutes are reached.
 

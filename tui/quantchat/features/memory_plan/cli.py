@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 _DOES_NOT_FIT = 1
-"""Exit status if the variants do not fit or cannot be estimated."""
+"""Exit status if the variants do not fit, cannot use the GPU, or cannot be estimated."""
 
 
 @click.command()
@@ -26,8 +26,8 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     """Estimate the memory that the variants of PROFILE will need.
 
     Reads config.json and the headers of the weight files; loads no model. Shows whether the first
-    two variants fit on their device together, in addition to the memory in use there now. The exit
-    status is 1 if they do not fit, if torch cannot use the GPU, or if no variant can be estimated.
+    two variants fit together into the memory that is free now on their device. The exit status is 1
+    if they do not fit, if torch cannot use the GPU, or if no variant can be estimated.
     """
     from quantchat.console import opening
     from quantchat.measuring.memory_plan import make_plan
@@ -50,7 +50,7 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
 
 
 def _body(made: Any) -> dict[str, object]:
-    """Return the plan as JSON values, with the computed sums."""
+    """Return the plan as JSON values, with the sums and verdicts that properties compute."""
     body = dataclasses.asdict(made)
     for variant, values in zip(made.variants, body["variants"], strict=True):
         if variant.estimate is not None:

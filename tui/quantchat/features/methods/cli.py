@@ -15,8 +15,8 @@ import click
 def methods(name: str | None, model: str, as_json: bool) -> int:
     """List the quantization methods, and whether this machine has what they need.
 
-    With NAME, print the lines of a profile that use this method. Whether a GPU has a kernel for a
-    method is found when a model is loaded; `quantchat doctor` tries the kernels.
+    With NAME, print the lines with which a profile uses this method. This command does not check
+    whether the GPU has a kernel for a method; `quantchat doctor` tries the kernels.
     """
     from quantchat.errors import UserError
     from quantchat.features.methods.offer import offered

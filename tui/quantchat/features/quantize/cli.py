@@ -27,7 +27,7 @@ _METHOD_ONLY = {
     "true_sequential": "--no-true-sequential",
     "iters": "--iters",
 }
-"""Settings that only some methods have: their names in a profile, with their options."""
+"""Settings that only some methods have: the option of each, by its name in a profile."""
 
 _CALIBRATION = {
     "calibration": "--calibration, --calibration-dataset",
@@ -48,7 +48,7 @@ _COMMON = {
 
 
 def _method_help() -> str:
-    """Return which library each method uses, and which methods need calibration."""
+    """Return a sentence about which library each method uses and which methods need calibration."""
     by_library: dict[str, list[str]] = {}
     calibrated = []
     for name in _MADE:
@@ -196,8 +196,8 @@ def quantize(
     """Make a quantized checkpoint of MODEL.
 
     MODEL is a folder, an id on the Hugging Face hub, or demo:smollm2-135m-instruct. Downloads and
-    results are cached: the same checkpoint is not made twice. After Ctrl+C, the same command
-    continues where it stopped.
+    checkpoints are cached, so the same checkpoint is not made twice. After Ctrl+C, start the same
+    command again to continue where it stopped.
     """
     if calibration is not None and calibration_dataset is not None:
         raise click.UsageError(
@@ -233,7 +233,10 @@ def quantize(
 
 
 def _takes(engine: Any, how: Any, name: str) -> bool:
-    """Return whether the method `how` of `engine` has the setting `name` of `_METHOD_ONLY`."""
+    """Return whether the method `how` of `engine` has the setting `name`.
+
+    All methods have the settings that are not in `_METHOD_ONLY`.
+    """
     from quantchat.engines.table import inner_tables
 
     if name not in _METHOD_ONLY:
@@ -242,9 +245,10 @@ def _takes(engine: Any, how: Any, name: str) -> bool:
 
 
 def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
-    """Make the last of `variants` and print the result; return the exit status.
+    """Make the checkpoint of the last of `variants` and print the result; return the exit status.
 
-    With `held_out`, measure its perplexity on text that was not used for calibration.
+    `variants` are those of `_variants`. With `held_out`, measure the perplexity on text that was
+    not used for calibration.
     """
     from quantchat.checkpoints import export
     from quantchat.console.stages import stage_display
@@ -298,7 +302,8 @@ def _profile_lines(made: Any, where: Path) -> str:
 def _group_size(model: str) -> int:
     """Return the default group size for `model`.
 
-    If its files cannot be read yet, return the usual 128, which is checked when it is loaded.
+    If the model's files cannot be read yet, return the usual 128; whether it divides the layers'
+    widths is checked when the model is loaded.
     """
     from quantchat.common.group_size import GROUP_SIZES
     from quantchat.errors import UserError
@@ -323,7 +328,7 @@ def _object(text: str) -> Any:
 
 
 def _named(model: str) -> str:
-    """Return `model` as a profile writes it: the bare name of a folder becomes `./name`."""
+    """Return `model` as it is written in a profile: the bare name of a folder becomes `./name`."""
     from quantchat.files import is_folder
 
     bare = not model.startswith((".", "/", "~"))
@@ -331,7 +336,7 @@ def _named(model: str) -> str:
 
 
 def _from_here(named: str) -> str:
-    """Make `named` absolute if it is a path, as reading a profile does."""
+    """Return `named` as an absolute path if it is a path, as for a path in a profile."""
     from quantchat.engines.table import is_path
 
     return str(Path(named).expanduser().absolute()) if is_path(named) else named
@@ -342,8 +347,9 @@ def _variants(
 ) -> Sequence[Any]:
     """Return the base, a calibrated variant, and last the variant to build, with `method`.
 
-    The calibrated variant is not built unless it is the last one. Its calibration settings decide
-    which text is held out, and the perplexity is measured on this text. Raises UserError.
+    If `method` is the first method with calibration, the second variant is also the last one.
+    Otherwise the second variant is not built: its calibration settings only decide which text is
+    held out for measuring the perplexity. Raises UserError.
     """
     from pydantic import ValidationError
 

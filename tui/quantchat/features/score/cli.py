@@ -82,9 +82,10 @@ def score(
     """Measure how far the variants of PROFILE are from their reference on a text.
 
     Prints perplexity, KL divergence from the reference, Δp of the text's next token and top-1
-    agreement, each with its standard error, beside the noise floor: how far the reference is from
-    itself. Loads one model at a time and saves a snapshot. Ctrl+C stops early and keeps the
-    finished models. The exit status is 1 if a model failed.
+    agreement, each with its standard error. The noise floor beside them is how far the reference is
+    from itself when it is computed in another way. Loads one model at a time and saves a snapshot.
+    Ctrl+C stops early and keeps the results of the finished models. The exit status is 1 if a model
+    failed.
 
     A GATE is a condition such as 'b.kld < 0.05', as for `quantchat compare`:
     a, b, … are the variants in the profile's order, `ref` is the reference.

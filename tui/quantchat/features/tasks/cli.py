@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quantchat.measuring.score_plan import Floor
 
 OWN = "own"
-"""Name of the built-in task. `measuring.evaluating` defines it too, but is imported late."""
+"""Name of the built-in task. `measuring.evaluating` has the same constant, but is imported late."""
 
 
 @click.command(name="eval")
@@ -77,9 +77,10 @@ def evaluate(
     """Measure the accuracy of the variants of PROFILE, and of their reference, on tasks.
 
     Uses lm-evaluation-harness (`pip install 'quantchat[eval]'`). Prints accuracies with standard
-    errors. Also prints how many answers are lost (right in the reference and wrong in the variant)
-    and gained, with McNemar's exact test. Loads one model at a time and saves a snapshot. Ctrl+C
-    stops early and keeps the finished models. The exit status is 1 if a model failed.
+    errors. Also prints how many answers are lost (right in the reference, wrong in the variant) and
+    gained (the reverse), with McNemar's exact test. Loads one model at a time and saves a snapshot.
+    Ctrl+C stops early and keeps the results of the finished models. The exit status is 1 if a model
+    failed.
 
     A GATE is a condition such as 'b.accuracy > ref.accuracy - 0.01', as for `quantchat compare`:
     a, b, … are the variants in the profile's order, `ref` is the reference.
