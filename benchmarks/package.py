@@ -22,6 +22,7 @@ import tempfile
 import time
 from contextlib import closing
 from datetime import datetime, timezone
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def installed(
     subprocess.run(["uv", "venv", "--quiet", "--python", python, str(environment)], check=True)
     held = [part for file in constraints for part in ("--constraint", file)]
     install = ["uv", "pip", "install", "--python", interpreter, "--resolution", resolution, *held]
-    subprocess.run([*install, str(wheel)], check=True, cwd=folder)
+    # As requirements of their own: lowest-direct leaves those of the wheel at their newest.
+    subprocess.run([*install, str(wheel), *_dependencies(wheel)], check=True, cwd=folder)
     program = environment / "bin" / "quantchat"
     said = subprocess.run(
         [program, "--version"], check=True, capture_output=True, text=True, cwd=folder
@@ -91,6 +93,11 @@ def installed(
         "checkpoints": "made here" if cache is None else "made before",
         "answered_s": round(time.monotonic() - began),
     }
+
+
+def _dependencies(wheel: Path) -> list[str]:
+    (found,) = distributions(path=[str(wheel)])
+    return [one for one in found.requires or () if "extra ==" not in one]
 
 
 def answer(program: Path, folder: Path, cache: Path | None) -> None:
