@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from quantchat.document.document import Paragraph, Role, paragraph
 from quantchat.document.figures import plural
 from quantchat.document.markdown import escaped
-from quantchat.snapshot.verdicts import Status, Verdict
+from quantchat.snapshot.verdicts import Judged, Status, Verdict
 from quantchat.text import one_line
 
 _ROLES: dict[Status, Role] = {"failed": "bad", "passed": "good", "undecided": "warning"}
@@ -38,22 +38,23 @@ def reason(verdict: Verdict) -> str:
     ends = {
         "shown": f"the whole interval is {found.relation} {threshold}: shown",
         "shown otherwise": f"no value in it is {found.relation} {threshold}: shown otherwise",
-        "undecided": f"{threshold} lies in the interval: undecided{_more(verdict)}",
+        "undecided": f"{threshold} lies in the interval: undecided{more_needed(verdict.found)}",
     }
     return f"{value} ({interval}): {ends[found.outcome]}"
 
 
-def _more(verdict: Verdict) -> str:
-    """Return how much more measuring would decide, as the end of a sentence."""
-    found, needed = verdict.found, verdict.found.needed
+def more_needed(found: Judged) -> str:
+    """Return how much more measuring would decide what is undecided, as the end of a sentence."""
+    needed = found.needed
     if not found.units:
         return ""
     if needed is None:
-        return "; too close to the threshold for any longer measurement"
+        return "; too close to the limit for any longer measurement"
     if found.unit == "prompt and round":
         times = needed / found.units
         return f"; about {times:.1f} times as many prompts and rounds would decide"
-    return f"; about {plural(needed, found.unit)} would decide ({found.units} now)"
+    unit = {"pair": "answer"}.get(found.unit, found.unit)
+    return f"; about {plural(needed, unit)} would decide ({found.units} now)"
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:

@@ -54,6 +54,8 @@ class LimitRecord(Record):
     reason: Text
     """The figure that was found and, if undecided, how many prompts, rounds or tokens would
     decide."""
+    more_rounds: bool = False
+    """Whether it is undecided and more rounds of measuring would decide it."""
 
 
 class CandidateRecord(Record):

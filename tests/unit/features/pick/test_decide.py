@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from quantchat.document import terminal
 from quantchat.document.drawing import svg
-from quantchat.features.pick.decide import Candidate, decide
+from quantchat.features.pick.decide import Candidate, decide, judged_limits
 from quantchat.features.pick.frontier import plots, scatter
 from quantchat.features.pick.tables import blocks, explanation, headline
 from quantchat.snapshot.pick import LimitsRecord, PickRecord, Preference
@@ -105,6 +107,29 @@ def test_a_certain_candidate_goes_before_a_faster_undecided_one() -> None:
     assert only.recommended == "faster"
     assert "not shown yet that it meets all limits" in headline(only)
     assert "tokens would decide (8192 now)" in said(only)
+
+
+@pytest.mark.parametrize(
+    ("by_prompt", "by_round", "unit"),
+    [(0.3, 0, "prompts"), (0, 0.3, "rounds"), (0, 0, "answers"), (0.3, 0.3, "prompts and rounds")],
+)
+def test_more_rounds_decide_a_speed_whatever_varies(
+    by_prompt: float, by_round: float, unit: str
+) -> None:
+    generator = random.Random(7)
+    prompts, rounds = ([generator.uniform(-1, 1) for _ in range(8)] for _ in range(2))
+    speeds = {
+        (task, round_): 40 * math.exp(by_prompt * a + by_round * b + generator.gauss(0, 0.02))
+        for task, a in enumerate(prompts)
+        for round_, b in enumerate(rounds)
+    }
+    found = candidate("a", 1)
+    middle = replace(found, speeds=speeds).throughput
+    assert middle is not None and middle.low is not None
+    near = (middle.value + middle.low) / 2
+    (limit,) = judged_limits(replace(found, speeds=speeds), limits(min_tps=near))
+    assert limit.outcome == "undecided" and limit.more_rounds
+    assert f"{unit} would decide" in limit.reason
 
 
 def test_a_certain_candidate_without_a_speed_does_not_stand_in_the_way() -> None:

@@ -17,6 +17,7 @@ from functools import cached_property
 from statistics import NormalDist
 
 from quantchat.document.figures import number, size
+from quantchat.document.verdicts import more_needed
 from quantchat.snapshot.pick import (
     CandidateRecord,
     ComparedRecord,
@@ -163,7 +164,9 @@ def judged_limits(one: Candidate, limits: LimitsRecord) -> list[LimitRecord]:
         found.append(_limit(f"at most {size(limits.max_memory)}", judged, size(one.memory)))
     if limits.min_tps is not None:
         text = f"at least {number(limits.min_tps)} tok/s"
-        found.append(_limit(text, speed_of(one, limits.min_tps), "tok/s"))
+        speed = speed_of(one, limits.min_tps)
+        more = {"more_rounds": speed is not None and speed.needed is not None}
+        found.append(_limit(text, speed, "tok/s").model_copy(update=more))
     if limits.max_kld is not None:
         text = f"KLD at most {limits.max_kld:g}"
         found.append(_limit(text, _at_most(one.kld, limits.max_kld, one.tokens, "token"), "nats"))
@@ -197,12 +200,7 @@ def _limit(text: str, judged: Judged | None, unit: str, scale: int = 1) -> Limit
     value, low, high = (scale * figure for figure in (judged.value, judged.low, judged.high))
     reason = f"{value:.3g} {unit} ({low:.3g} to {high:.3g})"
     if judged.outcome == "undecided":
-        needed = judged.needed
-        reason += (
-            f"; about {needed} {judged.unit}s would decide ({judged.units} now)"
-            if needed is not None
-            else "; too close to the limit for any longer measurement"
-        )
+        reason += more_needed(judged)
     return LimitRecord(limit=text, outcome=judged.outcome, reason=reason)
 
 

@@ -191,8 +191,7 @@ class Picking:
         """Yield the variants whose next visit may change the decision, the least measured first."""
         wanted = set()
         for one in record.candidates:
-            # The reason says how many rounds are missing, or that no number of rounds would decide.
-            if any(x.outcome == "undecided" and "rounds would" in x.reason for x in one.limits):
+            if any(limit.more_rounds for limit in one.limits):
                 wanted.add(one.label)
         if record.limits.prefer == "fastest":
             tied = [one.other for one in record.comparisons if not one.told_apart]
