@@ -177,8 +177,8 @@ COMMANDS: tuple[Command, ...] = (
         "history",
         "alt+h",
         "history",
-        "Switch which answers the next prompt continues: each side its own, both the left side's, "
-        "both the right side's",
+        "Choose which answers are sent along with the next prompt: each side its own, both the "
+        "left side's, both the right side's",
         "Conversation",
         24,
     ),
@@ -193,7 +193,7 @@ COMMANDS: tuple[Command, ...] = (
         "later_answers",
         "alt+right",
         "later answers",
-        "After earlier answers: show the later answers to the last prompt again",
+        "Go back from earlier answers to later ones",
         "Conversation",
     ),
     Command("settings", "f2", "settings", "System prompt and sampling settings", "Conversation", 6),

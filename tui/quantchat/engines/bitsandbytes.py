@@ -47,7 +47,6 @@ class _Engine(OnLoad[BitsAndBytes]):
     loader = "quantchat.worker.loaders.bitsandbytes"
     libraries = (Library("bitsandbytes", "bitsandbytes"),)
     stage = "quantchat.checkpoints.bitsandbytes_stage:stage_of"
-    resident_bytes = 500_000_000
     methods = tuple(
         Method(kind, label, {"quant_type": kind}, saved={"save_quantized": True})
         for kind, label in (
@@ -64,6 +63,7 @@ class _Engine(OnLoad[BitsAndBytes]):
         self, spec: BitsAndBytes, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
     ) -> Weights:
         weights = super().weights(spec, files, size, cuda=cuda, repacked=repacked)
+        # The CPU kernel's layout replaces the scales of a saved checkpoint: 2 bytes for 64 weights.
         finished = files.quantization is not None
         if finished and repacked and not cuda and "codebook" in weights.overhead:
             scales = 2 * divide_up(2 * weights.packed, 64)
@@ -81,7 +81,7 @@ class _Engine(OnLoad[BitsAndBytes]):
     ) -> tuple[int, Mapping[str, int]]:
         if spec.quant_type == "int8":
             return tensor.elements, {"scales": 4 * tensor.shape[0]}
-        # A layer of other widths cannot be repacked.
+        # bitsandbytes repacks only layers whose outputs and inputs are multiples of these.
         repacked = on_cpu_kernel and tensor.shape[0] % 32 == 0 and tensor.shape[1] % 64 == 0
         overhead = _four_bit_overhead(tensor.elements, spec.double_quant, repacked)
         return divide_up(tensor.elements, 2), overhead
@@ -99,7 +99,7 @@ ENGINE = _Engine()
 
 def _four_bit_overhead(elements: int, double_quant: bool, repacked: bool) -> dict[str, int]:
     scales = divide_up(elements, 64)
-    if repacked:  # bitsandbytes.functional._convert_weight_packed_for_cpu: bfloat16, never nested
+    if repacked:  # _convert_weight_packed_for_cpu: scales in bfloat16, not quantized once more
         return {"scales": 2 * scales, "codebook": 4 * 16}
     if double_quant:
         # One byte for each scale, one float32 for 256 scales, and their mean.

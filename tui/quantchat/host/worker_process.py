@@ -31,7 +31,7 @@ from quantchat.wire.messages import Shutdown
 from quantchat.wire.protocol import Command, Event, decode_event, encode
 
 LINE_LIMIT = 16 * 2**20
-"""Longest message line in bytes: many times the whole answer of a long context."""
+"""Longest message line in bytes: far longer than the longest answer."""
 
 WORKER_VARIABLES = {
     # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest first.
@@ -80,6 +80,7 @@ class WorkerEnded(Exception):
     @property
     def reason(self) -> str:
         """How the worker ended, in one line."""
+        # The worker limits its CPU time only in these two (`text_bounds`).
         if self.returncode == -signal.SIGXCPU:
             return "the tokenizer or the chat template did not finish, so the worker was ended"
         if self.returncode == -signal.SIGABRT and _NO_MEMORY in self._end_of_log():
@@ -210,7 +211,7 @@ async def start_worker(place: Place) -> Worker:
     with contextlib.ExitStack() as our_ends, contextlib.ExitStack() as worker_ends:
         sweep_once()
         scratch = None
-        with contextlib.suppress(OSError):  # the libraries will report a missing folder
+        with contextlib.suppress(OSError):  # without it, a library reports what it needed
             scratch = Scratch()
             our_ends.callback(scratch.remove)
             environment["TMPDIR"] = str(scratch.path)
@@ -270,7 +271,8 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
         # each generation request sets its own number of threads.
         "OMP_NUM_THREADS": str(compute_threads()),
     }
-    if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):  # torch prefers the newer name
+    # torch reads the newer name first: our default would hide a setting under the older one.
+    if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):
         environment["PYTORCH_ALLOC_CONF"] = older
     environment |= os.environ
     environment["MPLBACKEND"] = "agg"  # a notebook sets a backend that a worker cannot import

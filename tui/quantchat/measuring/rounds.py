@@ -102,7 +102,8 @@ class Rounds:
     """Measures `plan` on the shown pair of `comparison`; both must be READY and otherwise idle.
 
     `on_step(done, total, detail)` is called before each turn and at the end. `around` is a context
-    for each answer that is decoded while the other side is idle. `watch` is a context for each turn
+    for each answer that is decoded while the other side is idle, such as one that reads the GPU's
+    energy. `watch` is a context for each turn
     and gets the number of its round; if it reports that the turn was disturbed, the turn is
     measured again, up to `TRIES` times.
     """
@@ -127,7 +128,7 @@ class Rounds:
         After `stop`, these are the turns so far. The worker of a side that does not respond is
         ended (`LiveVariant.reason_to_end`); the other side goes on.
         """
-        await self.comparison.end_scoring()
+        await self.comparison.end_scoring()  # of earlier answers, which would disturb the times
         async with self.comparison.ending_unresponsive_sides():
             await self._all_turns()
         return self.measured
@@ -143,7 +144,7 @@ class Rounds:
             self.on_step(done, total, f"{name}, prompt {task + 1} of {len(plan.tasks)}")
             await self._measure(task, round_number)
             done += 1
-        # If fewer rounds than planned were needed, report all steps as done.
+        # After an early end, `done` is also the total: 100 %.
         self.on_step(done, total if self.stopped else done, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
@@ -166,7 +167,7 @@ class Rounds:
             variant.stop()
 
     def end(self) -> None:
-        """End at once, together with a worker that does not stop."""
+        """End at once, and kill a worker that does not stop."""
         self.stop()
         self.comparison.end_busy_sides()
 

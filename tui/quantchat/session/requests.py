@@ -14,9 +14,10 @@ from quantchat.wire.messages import Generate, Load, Message, Sampling
 def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
     """Return the request to load `spec`; `prepared` has the path and settings for the engine.
 
-    The trial requests to a server use the sampling of `settings`. From now on, the value of the
-    environment variable that `key_env` names is removed from all texts. Raises UserError if the
-    Python environment that `spec` names does not exist.
+    While a worker opens a server, it sends short trial requests with the sampling of `settings`, to
+    see which parameters the server accepts. This function also registers the server's API key, so
+    that logs, messages and snapshots omit it. Raises UserError if the Python environment that
+    `spec` names does not exist.
     """
     engine = engine_of(spec)
     return Load(

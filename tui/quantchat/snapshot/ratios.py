@@ -21,7 +21,7 @@ from quantchat.statistics.latency import Percentiles, itl_ms
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of two columns: the mean of each, and the ratio b ÷ a."""
+    """One figure of two columns: a typical value of each, and the ratio b ÷ a."""
 
     name: str
     """The figure's name in gates, JSON and CSV."""
@@ -53,8 +53,8 @@ def compare_sides(snapshot: Snapshot) -> list[Compared]:
 def compare(a: Column, b: Column) -> list[Compared]:
     """Return b against a for each figure that both columns have.
 
-    Figures of answers are paired by task and round and clustered by task. The means are over these
-    pairs alone: prompts of only one run do not count.
+    Figures of answers are paired by task and round and clustered by task. The values are those of
+    these pairs alone: prompts of only one run do not count.
     """
     return [one for figure in figures_of((a, b)) if (one := _compared(figure, a, b)) is not None]
 
@@ -64,6 +64,7 @@ def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Com
         of_a, of_b = a.value(figure), b.value(figure)
         if of_a is None or of_b is None:
             return None
+        # What is exact, such as bytes of weights, does not vary from run to run.
         ratio = exact_ratio(of_a, of_b) if figure.exact else single_ratio(of_a, of_b)
     else:
         pairs = list(_pairs(figure, a, b))
@@ -71,7 +72,7 @@ def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Com
         if found is None:
             return None
         ratio = found
-        of_a, of_b = sides_of(pairs, ratio.value)
+        of_a, of_b = sides_of(pairs, ratio.value)  # their quotient is the ratio
     return Compared(
         figure.name, figure.title, figure.unit, of_a, of_b, ratio, figure.less_is_better
     )

@@ -26,7 +26,8 @@ from typing import NamedTuple
 def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
     """Return the variance of a mean with passages as units ÷ that with documents as units.
 
-    Each group is a passage: the number of its documents, and the sum of their values; `squares` is
+    A document is one question, as in lm-evaluation-harness. Each group is a passage: the number of
+    its documents, and the sum of their values; `squares` is
     the sum of all squared values. Never below 1, because the estimate from a few passages is too
     rough to narrow an interval. 1 also for a single passage, if each document is a passage of its
     own, or if nothing varies.
@@ -36,7 +37,9 @@ def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
     independent = squares - documents * mean**2
     if not 1 < count < documents or independent <= 0:
         return 1.0
-    clustered = math.fsum((its - size * mean) ** 2 for size, its in groups) * count / (count - 1)
+    clustered = (
+        math.fsum((total - size * mean) ** 2 for size, total in groups) * count / (count - 1)
+    )
     return max(1.0, clustered / independent)
 
 
@@ -67,7 +70,7 @@ class Flips:
         model: Sequence[object],
         passages: Sequence[Hashable] = (),
     ) -> Flips:
-        """Compare two lists that say for each document whether the model was right.
+        """Compare two lists that say for each document whether the model was right (True or "1").
 
         `passages` names the passage of each document; empty if no two documents share one. Raises
         ValueError if the lists differ in length or are empty.
@@ -172,7 +175,8 @@ class Flips:
     def p(self) -> float:
         """p-value of McNemar's exact test.
 
-        The probability of a change at least as one-sided between two equally good models.
+        The probability that between two equally good models the lost and the gained answers are at
+        least as uneven as here.
         """
         changed = self.lost + self.gained
         if not changed:

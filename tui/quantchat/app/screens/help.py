@@ -30,7 +30,10 @@ _TERMS = (
     ("cached", "prompt tokens taken from the KV cache instead of being computed again"),
     ("ITL", "inter-token latency: time from one output token to the next"),
     ("p50, p95, p99", "percentiles: 50, 95 or 99 % of the values are at or below this one"),
-    ("chunks", "pieces of text from a server, until it reports how many tokens they were"),
+    (
+        "chunks",
+        "pieces of text from a server, shown instead of tokens until it reports its token count",
+    ),
     ("together", "both variants decode at once and share the machine (contended)"),
     (
         "one at a time",
@@ -46,8 +49,8 @@ _TERMS = (
     (
         "same for",
         "how many first tokens both answers share; then each side's next token with its "
-        "probability, and in brackets the other side's token with the probability that it had "
-        "here, e.g. ‘cat’ 0.54 (‘dog’ 0.42)",
+        "probability, and in brackets the probability that this side gave to the other side's "
+        "token, e.g. ‘cat’ 0.54 (‘dog’ 0.42)",
     ),
     ("single answer", "a ratio from one answer of each side: not a measurement (F12 measures)"),
     ("–", "not known; never 0"),

@@ -48,8 +48,8 @@ async def load_test(
     """Run the load test of `plan` on each variant; return the snapshot and its load test.
 
     If a variant fails, its finished rounds are kept and the others go on. Ctrl+C, SIGTERM and
-    SIGHUP stop the test in the same way. Raises UserError as `LoadPlan.check` does, ModelsFailed
-    if there is no result, KeyboardInterrupt if stopped before the first round.
+    SIGHUP end the whole test, and finished rounds are kept. Raises UserError as `LoadPlan.check`
+    does, ModelsFailed if there is no result, KeyboardInterrupt if stopped before the first round.
     """
     plan.check(profile)
     sampler = DeviceSampler()
@@ -174,7 +174,7 @@ class LoadTest:
         left_out = ""
         if beyond:
             left_out = (
-                f"batches of {', '.join(map(str, beyond))} were not tried: by the plan at most"
+                f"batches of {', '.join(map(str, beyond))} were not tried: by the estimate at most"
                 f" {most} fit in the free memory of {planned.room.name}"
             )
         if not fitting:

@@ -14,7 +14,10 @@ from quantchat.worker.thinking_limit import ThinkingLimit
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer while it is decoded: its settings, where to send its tokens, when to stop."""
+    """One answer while it is decoded: its settings, where to send its tokens, when to stop.
+
+    The session's turn of the same number is a prompt with the answers of both sides.
+    """
 
     number: int
     sampling: Sampling
