@@ -34,6 +34,9 @@ ROOT = Path(__file__).parents[3]
         ("watching.py", "docs/explanation/screen-benchmarks.md"),
         ("heavy_text.py", "docs/explanation/screen-benchmarks.md"),
         ("install_size.py", "docs/reference/dependencies.md"),
+        ("package.py", "docs/reference/dependencies.md"),
+        ("methods.py", "docs/reference/methods.md"),
+        ("load_servers.py", "docs/how-to/load.md"),
     ],
 )
 def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
