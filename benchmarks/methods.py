@@ -78,7 +78,7 @@ def table(result: dict[str, Any]) -> str:
             "",
             f"{result['date'][:10]}, {result['machine']}; {setting.positions} scored tokens of "
             "quantchat's own text; ± is one standard error. Each speed was measured in turn with "
-            "bf16 in one run, on one machine that also did other work.",
+            "bf16 in one run.",
         ]
     )
 

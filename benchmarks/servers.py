@@ -50,6 +50,7 @@ def profile(base: Path, gguf: Path, tokens: int) -> Profile:
     serve = ["transformers", "serve", str(base), "--host", "127.0.0.1", "--port", "{port}"]
     llama = ["python", "-m", "llama_cpp.server", "--model", str(gguf), "--model_alias", gguf.stem]
     llama += ["--n_ctx", "2048", "--host", "127.0.0.1", "--port", "{port}"]
+    llama += ["--interrupt_requests", "false"]  # otherwise a request ends the one before it
     served = {"engine": "openai", "base_url": f"{ADDRESS}/v1"}
     variants = [
         {"label": LOCAL, "engine": "transformers", "model": DEMO_MODEL, "decode": "generate"},

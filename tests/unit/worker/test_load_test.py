@@ -103,6 +103,22 @@ def test_a_request_that_fails_is_recorded(tmp_path: Path) -> None:
     assert "too busy" in next(filter(None, errors))
 
 
+def test_a_server_that_refuses_ignore_eos_gets_requests_without_it(tmp_path: Path) -> None:
+    """As `transformers serve` does."""
+
+    def answered(body: dict[str, Any]) -> str | tuple[int, dict[str, Any]]:
+        if "ignore_eos" in body:
+            return 422, {"detail": "Unexpected fields in the request: {'ignore_eos'}"}
+        said = {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+        return f"data: {json.dumps(said)}\n\ndata: [DONE]\n\n"
+
+    with serving() as server:
+        server.recorded = answered
+        result, rounds = run(server, tmp_path, LoadLevel(2), requests=4)
+    assert [one.error for one in rounds[0].requests] == [""] * 4
+    assert "the server refuses ignore_eos, so answers may be shorter" in result.note
+
+
 def test_a_server_that_answers_nothing_is_refused(tmp_path: Path) -> None:
     with serving() as server, pytest.raises(Refused, match="it requires a key"):
         server.behaviour = "401"

@@ -114,7 +114,8 @@ async def test_a_batch_that_the_plan_says_does_not_fit_is_not_tried(
     monkeypatch.setattr(run, "plan_variant", planned)
     asked = local(models, "one", "other")
     _, found = await do(asked, plan(LoadLevel(1), LoadLevel(2), LoadLevel(4)))
-    assert "batches of 2, 4 were not tried: by the estimate at most 1 fit" in found.models[0].left_out
+    left_out = found.models[0].left_out
+    assert "batches of 2, 4 were not tried: by the estimate at most 1 fit" in left_out
     assert {one.batch for one in found.models[0].batches} == {1}
     fits = 0
     with pytest.raises(ModelsFailed, match="batches of 1 were not tried"):

@@ -78,6 +78,7 @@ class _LoadTest:
         self._written_s = 0.0
 
     async def run(self) -> None:
+        await self._client.learn_refusals(self._request())
         for count in range(self._job.rounds):
             for index, level in enumerate(self._job.levels):
                 arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from quantchat.common.versions import versions
@@ -153,6 +154,20 @@ class ServerClient:
                 if last:
                     raise
                 return False
+
+    async def learn_refusals(self, request: Generate) -> None:
+        """Send `request` until the server refuses no parameter that can be omitted.
+
+        For requests that are not repeated after a refusal. Another failure is left to them.
+        """
+        one = replace(request, max_new_tokens=1)
+        while True:
+            try:
+                await asyncio.wait_for(self._probe(one), self.timeout_s)
+            except Exception as error:  # noqa: BLE001 - the requests that follow report it
+                if is_of_the_request(error) and self.refusals.learn(error, also_set=True):
+                    continue
+            return
 
     async def _probe(self, request: Generate) -> bool:
         """Return whether the answer to `request` was complete."""

@@ -57,7 +57,7 @@ def is_of_the_request(error: BaseException) -> bool:
 
 
 _PARAMETERS = re.compile(
-    r"\b(max_tokens|temperature|seed|top_p|top_k|repetition_penalty|repeat_penalty)\b"
+    r"\b(max_tokens|temperature|seed|top_p|top_k|repetition_penalty|repeat_penalty|ignore_eos)\b"
 )
 _UNKNOWN = re.compile(
     r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I

@@ -81,15 +81,16 @@ class Refusals:
     def note(self) -> str:
         """A note that says which parameters are omitted or renamed."""
         parts = []
-        if self.without:
-            names = " and ".join(self.without)
+        if names := " and ".join(one for one in self.without if one != "ignore_eos"):
             parts.append(f"requests omit {names}, which the server refuses: it uses its own values")
+        if "ignore_eos" in self.without:
+            parts.append("the server refuses ignore_eos, so answers may be shorter than requested")
         if self.limit != "max_tokens":
             parts.append(f"requests name {self.limit}, because the server refuses max_tokens")
         return "; ".join(parts)
 
 
-_OMITTABLE = ("temperature", "seed")
+_OMITTABLE = ("temperature", "seed", "ignore_eos")
 """Parameters that requests may omit. `max_tokens` is not among them, because without it an answer
 could be endless."""
 _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
