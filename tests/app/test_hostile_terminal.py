@@ -90,6 +90,7 @@ def test_ten_thousand_payloads_are_text(terminal: Listener, tmp_path: Path) -> N
     terminal.forget()
     terminal.type(f"\x1b[200~say 0 50 {pasted} its end\x1b[201~")
     terminal.wait_for(lambda: "its end" in terminal.drawn, "what was pasted")
+    terminal.forget()  # the ends of earlier answers, which may have been drawn late
     terminal.type(ENTER)
     terminal.wait_for(lambda: over(terminal), "the answers to it")
     terminal.type(SAVE)
