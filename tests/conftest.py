@@ -38,6 +38,12 @@ def server() -> Iterator[FakeServer]:
         yield one
 
 
+@pytest.fixture(autouse=True)
+def _not_asked_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget that a command of an earlier test was stopped: quantchat runs one in a process."""
+    monkeypatch.setattr("quantchat.host.signals._asked_to_stop", False)
+
+
 @pytest.fixture
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the user's folders below `tmp_path`, so that a test uses none of the real ones."""
@@ -45,8 +51,6 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"QUANTCHAT_{name}", str(tmp_path / name.lower()))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    # Of the whole process, which in a test runs many commands.
-    monkeypatch.setattr("quantchat.host.signals._asked_to_stop", False)
 
 
 @pytest.fixture
