@@ -20,13 +20,13 @@ from servers import LLAMA, SERVE, make_environment, profile
 
 from quality import kept, saved_by
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.document.figures import milliseconds, number, size
+from quantchat.document.figures import size
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
+from quantchat.features.load.tables import latency_text, rate_text
 from quantchat.profile.model import Profile
 from quantchat.profile.toml_out import to_toml
 from quantchat.snapshot.load_test import LoadTestRecord, Point, points
-from quantchat.statistics.intervals import Interval
 
 RESULTS = Path(__file__).parent / "results" / "load_servers.json"
 TOKENS = 32
@@ -84,16 +84,10 @@ def _row(label: str, point: Point) -> str:
     at = point.figures
     if at is None:
         return f"| {label} | {point.name} |" + " – |" * 5
-    ttft = milliseconds(at.ttft_ms.p50) if at.ttft_ms else "–"
-    itl = [milliseconds(getattr(at.itl_ms, p)) if at.itl_ms else "–" for p in ("p50", "p95")]
-    cells = [label, point.name, _rate(at.output_tps), ttft, *itl, size(point.peak_bytes)]
+    latencies = [(at.ttft_ms, 50), (at.itl_ms, 50), (at.itl_ms, 95)]
+    times = [latency_text(figure, percent) for figure, percent in latencies]
+    cells = [label, point.name, rate_text(at.output_tps), *times, size(point.peak_bytes)]
     return f"| {' | '.join(cells)} |"
-
-
-def _rate(value: Interval) -> str:
-    if value.low is None or value.high is None:
-        return number(value.value)
-    return f"{number(value.value)} ± {number((value.high - value.low) / 2)}"
 
 
 def main() -> None:

@@ -95,8 +95,8 @@ def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point
             failed = [UNKNOWN] * (len(headings) - 1)
             rows.append([point.name, *failed])
             continue
-        cells = [point.name, _rate(at.output_tps), _rate(at.requests_per_s)]
-        cells += [_rate(at.goodput_per_s)] if at.goodput_per_s else []
+        cells = [point.name, rate_text(at.output_tps), rate_text(at.requests_per_s)]
+        cells += [rate_text(at.goodput_per_s)] if at.goodput_per_s else []
         cells += [size(point.kv_bytes), size(point.peak_bytes)] if local else [str(at.failed)]
         rows.append(cells)
     return table(model.label, [Column(headings[0], right=True), *headings[1:]], rows)
@@ -109,19 +109,21 @@ def _latencies(model: LoadedRecord, measured: Sequence[Point]) -> Table:
     rows = []
     for point in measured:
         if (at := point.figures) is not None:
-            cells = [point.name, _ms(at.ttft_ms, 50), _ms(at.ttft_ms, 95)]
-            cells += [_ms(at.itl_ms, percent) for percent in (50, 95, 99)]
-            rows.append([*cells, _ms(at.e2e_ms, 95)])
+            cells = [point.name, latency_text(at.ttft_ms, 50), latency_text(at.ttft_ms, 95)]
+            cells += [latency_text(at.itl_ms, percent) for percent in (50, 95, 99)]
+            rows.append([*cells, latency_text(at.e2e_ms, 95)])
     return table(f"{model.label}: latency", [Column(name, right=True), *headings], rows)
 
 
-def _rate(value: Interval) -> str:
+def rate_text(value: Interval) -> str:
+    """Return a rate, with ± half of its interval if there is one."""
     if value.low is None or value.high is None:
         return number(value.value)
     return f"{number(value.value)} ±{number((value.high - value.low) / 2)}"
 
 
-def _ms(value: Percentiles | None, percent: int) -> str:
+def latency_text(value: Percentiles | None, percent: int) -> str:
+    """Return the percentile `percent` of a latency in ms; – if it is not known."""
     return milliseconds(getattr(value, f"p{percent}")) if value else UNKNOWN
 
 
