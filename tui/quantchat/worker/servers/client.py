@@ -121,7 +121,7 @@ class ServerClient:
 
     async def _warm_up(self) -> None:
         for self._dialect in DIALECTS:
-            if await self._accepts(self._sampling, last=self._dialect == DIALECTS[-1]):
+            if await self._accepts(_trial(self._sampling), last=self._dialect == DIALECTS[-1]):
                 break
         else:
             # mlx_lm.server closes the connection if it does not accept a parameter.
@@ -131,18 +131,16 @@ class ServerClient:
         # Try a request with sampling too, because the user may change the settings later.
         accepted = self._dialect
         for self._dialect in DIALECTS[DIALECTS.index(accepted) :]:
-            if await self._accepts(Sampling(temperature=1.0), last=False, learn=False):
+            if await self._accepts(_trial(Sampling(temperature=1.0)), last=False, learn=False):
                 return
         self._dialect = accepted
 
-    async def _accepts(self, sampling: Sampling, *, last: bool, learn: bool = True) -> bool:
-        """Return whether the server answers a request in the current dialect.
+    async def _accepts(self, request: Generate, *, last: bool, learn: bool = True) -> bool:
+        """Return whether the server answers `request` in the current dialect.
 
         With `last`, a refusal is raised instead of returning False. With `learn`, parameters that a
         refusal names are omitted from this request and all later ones.
         """
-        # `fresh` adds the parameters that only measurements need, so that they are tried too.
-        request = Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
         while True:
             try:
                 return await asyncio.wait_for(self._probe(request), self.timeout_s)
@@ -160,14 +158,8 @@ class ServerClient:
 
         For requests that are not repeated after a refusal. Another failure is left to them.
         """
-        one = replace(request, max_new_tokens=1)
-        while True:
-            try:
-                await asyncio.wait_for(self._probe(one), self.timeout_s)
-            except Exception as error:  # noqa: BLE001 - the requests that follow report it
-                if is_of_the_request(error) and self.refusals.learn(error, also_set=True):
-                    continue
-            return
+        with contextlib.suppress(Exception):  # the requests that follow report it
+            await self._accepts(replace(request, max_new_tokens=1), last=True)
 
     async def _probe(self, request: Generate) -> bool:
         """Return whether the answer to `request` was complete."""
@@ -374,3 +366,8 @@ async def _records(opening: Any, response: Any) -> AsyncGenerator[Record, None]:
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
     async for _ in pieces:
         pass
+
+
+def _trial(sampling: Sampling) -> Generate:
+    """Return a short request; `fresh` adds the parameters that only measurements need."""
+    return Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)
