@@ -76,9 +76,7 @@ class _Engine(Engine[AutoGptq]):
     ) -> int:
         return weights.largest * size if cuda else weights.total
 
-    def notes(
-        self, spec: AutoGptq, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
-    ) -> list[str]:
+    def notes(self, spec: AutoGptq, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         return build_note(spec, files, self.loaded_dtype(spec, files, cuda=True))
 
 

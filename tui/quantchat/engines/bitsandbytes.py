@@ -86,9 +86,7 @@ class _Engine(OnLoad[BitsAndBytes]):
         overhead = _four_bit_overhead(tensor.elements, spec.double_quant, repacked)
         return divide_up(tensor.elements, 2), overhead
 
-    def left_unquantized(
-        self, spec: BitsAndBytes, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
-    ) -> str:
+    def left_unquantized(self, spec: BitsAndBytes, files: ModelFiles, tensor: TensorInfo) -> str:
         if str(files.config.get("model_type")) in _OWN_LINEARS:
             return "layers of its own classes"
         return ""

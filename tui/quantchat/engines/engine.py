@@ -206,9 +206,7 @@ class Engine(Generic[Table]):
         """
         return weights.largest * size if cuda else files.bytes
 
-    def notes(
-        self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
-    ) -> list[str]:
+    def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         """Return notes on the memory estimate, one line each.
 
         `dtype` is the dtype of unquantized weights.

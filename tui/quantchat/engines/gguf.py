@@ -155,9 +155,7 @@ class _Engine(Engine[Gguf]):
         # memory.
         return 0
 
-    def notes(
-        self, spec: Gguf, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
-    ) -> list[str]:
+    def notes(self, spec: Gguf, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         sizes: Counter[str] = Counter()
         for tensor in files.tensors.values():
             sizes[tensor.dtype] += tensor.bytes

@@ -143,9 +143,7 @@ class GptqModelEngine(Engine[Table]):
         """Return the bytes of one matrix in int32: kernels unpack and repack each matrix."""
         return weights.largest * 4 if cuda else weights.total
 
-    def notes(
-        self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
-    ) -> list[str]:
+    def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         """Return a note on the memory to build the checkpoint, if it is not built yet."""
         return build_note(spec, files, self.loaded_dtype(spec, files, cuda=True))
 

@@ -51,9 +51,7 @@ class _Engine(OnLoad[HQQ]):
             return 4 * divide_up(groups, 10) * spec.group_size, overhead
         return tensor.elements * spec.bits // 8, overhead
 
-    def left_unquantized(
-        self, spec: HQQ, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
-    ) -> str:
+    def left_unquantized(self, spec: HQQ, files: ModelFiles, tensor: TensorInfo) -> str:
         if tensor.elements % (8 * spec.group_size):
             return f"layers whose size the group size {spec.group_size} does not divide"
         return ""

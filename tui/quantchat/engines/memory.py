@@ -80,7 +80,6 @@ def notes(
     tokens: int,
     *,
     cuda: bool = True,
-    repacked: bool = False,
     capability: Capability | None = None,
 ) -> list[str]:
     """Return notes on the estimate for `tokens`, one line each; arguments as for `estimate`."""
@@ -100,7 +99,7 @@ def notes(
             f"{method} is dequantized to {dtype} when it is loaded:"
             f" {size / 1e9:.1f} GB, not {files.bytes / 1e9:.1f} GB"
         )
-    return [*found, *engine.notes(spec, files, dtype, cuda=cuda, repacked=repacked)]
+    return [*found, *engine.notes(spec, files, dtype, cuda=cuda)]
 
 
 def _within_context(shape: Architecture | None, tokens: int) -> int:

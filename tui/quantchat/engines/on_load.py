@@ -42,9 +42,7 @@ class OnLoad(Engine[Table]):
         for a processor with AVX512-BF16.
         """
 
-    def left_unquantized(
-        self, spec: Table, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
-    ) -> str:
+    def left_unquantized(self, spec: Table, files: ModelFiles, tensor: TensorInfo) -> str:
         """Return why the library leaves a layer unquantized; empty if it quantizes the layer.
 
         The reason names the kind of layers, e.g. `layers whose width is not a multiple of 16`.
@@ -64,23 +62,21 @@ class OnLoad(Engine[Table]):
         on_cpu = repacked and not cuda
 
         def is_skipped(name: str, tensor: TensorInfo) -> bool:
-            return bool(self._part(spec, files, name, tensor, on_cpu))
+            return bool(self._part(spec, files, name, tensor))
 
         def packed(tensor: TensorInfo) -> tuple[int, Mapping[str, int]]:
             return self.packed(spec, files, tensor, size, on_cpu_kernel=on_cpu)
 
         return quantized_linears(files, size, packed, is_skipped=is_skipped)
 
-    def notes(
-        self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool, repacked: bool
-    ) -> list[str]:
+    def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         """Return a note on the parts that are not quantized, if they are a large share."""
         if files.quantization is not None:
             return []
         left: Counter[str] = Counter()
         quantized = ends = 0
         for name, tensor in files.tensors.items():
-            part = self._part(spec, files, name, tensor, repacked and not cuda)
+            part = self._part(spec, files, name, tensor)
             if not part:
                 quantized += tensor.elements
             elif part == _NEVER_QUANTIZED:
@@ -95,9 +91,7 @@ class OnLoad(Engine[Table]):
         named = " and ".join(parts)
         return [f"{named} not quantized: {share:.0%} of the weights{included} stay {dtype}"]
 
-    def _part(
-        self, spec: Table, files: ModelFiles, name: str, tensor: TensorInfo, on_cpu: bool
-    ) -> str:
+    def _part(self, spec: Table, files: ModelFiles, name: str, tensor: TensorInfo) -> str:
         """Return the name of the unquantized part a tensor belongs to; empty if it is quantized.
 
         transformers 5 stores the experts of a layer in one three-dimensional parameter. The
@@ -109,4 +103,4 @@ class OnLoad(Engine[Table]):
             return _NEVER_QUANTIZED
         if len(files.configs) > 1 and OTHER_MODALITIES.search(name):
             return "image and audio parts"
-        return self.left_unquantized(spec, files, tensor, on_cpu_kernel=on_cpu)
+        return self.left_unquantized(spec, files, tensor)

@@ -68,9 +68,7 @@ class _Engine(OnLoad[TorchAO]):
             return tensor.elements, {"scales": 4 * rows}
         return tensor.elements, {"scales": 4 * rows, "zeros": rows}
 
-    def left_unquantized(
-        self, spec: TorchAO, files: ModelFiles, tensor: TensorInfo, *, on_cpu_kernel: bool
-    ) -> str:
+    def left_unquantized(self, spec: TorchAO, files: ModelFiles, tensor: TensorInfo) -> str:
         if spec.quant_type == "int4" and tensor.shape[1] % self._group(spec, files):
             return f"layers whose width is not a multiple of {self._group(spec, files)}"
         if spec.quant_type == "nvfp4" and any(width % 16 for width in tensor.shape):

@@ -29,7 +29,6 @@ from quantchat.estimate.memory import Estimate
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.gpus import GpuSample, lowest_capability
-from quantchat.system.host import cpu_has
 from quantchat.system.sampler import DeviceSample
 from quantchat.system.visible_gpus import shown_gpus
 from quantchat.text import one_line
@@ -228,10 +227,7 @@ def plan_variant(
     room = _larger_room(spec, sample, files, estimated) or room
     risks += engine.cautions(spec, cuda=room.cuda)
     room = _usable(room, spec, sample)
-    repacked = cpu_has("avx512_bf16")
-    remarks += notes(
-        spec, files, tokens, cuda=room.cuda, repacked=repacked, capability=room.capability
-    )
+    remarks += notes(spec, files, tokens, cuda=room.cuda, capability=room.capability)
     planned = VariantPlan(spec.label, room, estimated, notes=[*risks, *remarks])
     if not limits or room.free is None or room.unusable or estimated.kv_cache < 0:
         return planned

@@ -47,15 +47,12 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     )
     dtype = half_precision(command, config, device)
     quantization = _quantization(command.options, dtype, BitsAndBytesConfig)
-    note = ""
     quantized = getattr(config, "quantization_config", None)
     if quantized is not None:
         _check_quantized(quantized, command.options)
         quantization = None
     else:
-        skipped, note = modules_in_full_precision(
-            without_weights(command, config), lambda layer: False
-        )
+        skipped, _ = modules_in_full_precision(without_weights(command, config))
         quantization.llm_int8_skip_modules = skipped
     model = load_model(
         command,
@@ -65,7 +62,7 @@ def load(command: Load, stage: Callable[[str], None]) -> Loaded:
     )
     _unpack_odd_widths(model, bitsandbytes.nn)
     kernel = _kernel(model, bitsandbytes.nn)
-    note = _nothing_quantized(model, kernel) or note
+    note = _nothing_quantized(model, kernel)
     bits = 8 if command.options["quant_type"] == "int8" else 4
     return Loaded(command, model, tokenizer, kernel=kernel, note=note, bits=bits)
 

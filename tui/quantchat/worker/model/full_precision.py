@@ -49,7 +49,7 @@ def body_linears(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def modules_in_full_precision(
-    model: Any, refuses: Callable[[Any], bool]
+    model: Any, refuses: Callable[[Any], bool] = lambda layer: False
 ) -> tuple[list[str] | None, str]:
     """Return patterns of the modules to leave in full precision, and a note for the user.
 
