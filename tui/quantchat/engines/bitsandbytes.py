@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from quantchat.common.bitsandbytes_repacking import is_repackable
 from quantchat.engines.engine import Method
 from quantchat.engines.on_load import OnLoad
 from quantchat.engines.variant import DType, OpensPickles
@@ -81,8 +82,7 @@ class _Engine(OnLoad[BitsAndBytes]):
     ) -> tuple[int, Mapping[str, int]]:
         if spec.quant_type == "int8":
             return tensor.elements, {"scales": 4 * tensor.shape[0]}
-        # bitsandbytes repacks only layers whose outputs and inputs are multiples of these.
-        repacked = on_cpu_kernel and tensor.shape[0] % 32 == 0 and tensor.shape[1] % 64 == 0
+        repacked = on_cpu_kernel and is_repackable(tensor.shape[0], tensor.shape[1])
         overhead = _four_bit_overhead(tensor.elements, spec.double_quant, repacked)
         return divide_up(tensor.elements, 2), overhead
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quantchat.common.bitsandbytes_repacking import is_repackable
 from quantchat.wire.messages import WEIGHTS, Load
 from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
@@ -20,10 +21,6 @@ from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
 UNUSED = (*SCIENCE, "torchao")
-
-_REPACKED = (32, 64)
-"""For AVX512-BF16 bitsandbytes repacks 4-bit weights, which fails unless the numbers of outputs and
-inputs are multiples of these (0.50, `_convert_weight_packed_for_cpu`)."""
 
 _NOT_QUANTIZED = "not quantized"
 
@@ -101,10 +98,10 @@ def _check_quantized(quantized: Any, options: dict[str, Any]) -> None:
 def _unpack_odd_widths(model: Any, nn: Any) -> None:
     """Make 4-bit layers that cannot be repacked compute as on a CPU without AVX512-BF16."""
     for layer in model.modules():
-        if isinstance(layer, nn.Linear4bit):
-            outputs, inputs = _REPACKED
-            if layer.out_features % outputs or layer.in_features % inputs:
-                layer.support_avx512bf16_for_cpu = False
+        if not isinstance(layer, nn.Linear4bit):
+            continue
+        if not is_repackable(layer.out_features, layer.in_features):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _kernel(model: Any, nn: Any) -> str:
