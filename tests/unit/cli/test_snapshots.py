@@ -99,7 +99,7 @@ def test_what_is_discarded_by_its_beginning_is_the_one_that_begins_so(
     assert (file.exists(), other.exists()) == (False, True)
     saved = store.save(snapshot(), folder)
     assert main(["snapshots", "discard", saved.name[:20]]) == 2
-    assert "is not a recovered conversation" in capsys.readouterr().err
+    assert "is not a recovered snapshot" in capsys.readouterr().err
     assert saved.exists()
 
 

@@ -34,7 +34,7 @@ def test_it_waits_until_it_is_kept(tmp_path: Path) -> None:
 def test_only_what_is_recovered_is_ever_discarded(tmp_path: Path) -> None:
     saved, kept = store.save(snapshot(), tmp_path), recovered.save(snapshot(), tmp_path)
     recovered.discard(kept)
-    with pytest.raises(UserError, match="not a recovered conversation"):
+    with pytest.raises(UserError, match="not a recovered snapshot"):
         recovered.discard(saved)
     with pytest.raises(UserError, match="saved already"):
         recovered.keep(saved)

@@ -1,7 +1,7 @@
-"""Recovered conversations: saved automatically, among the snapshots, when quantchat had to end.
+"""Recovered conversations and measurements, which were saved when quantchat had to end.
 
-Such a file is a normal snapshot. Its name ends in `.recovered.json` until the user keeps or
-discards it.
+Such a file is a normal snapshot in the folder of snapshots. Its name ends in `.recovered.json`
+until the user keeps or discards it.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ def save(snapshot: Snapshot, folder: Path | None = None) -> Path:
 
 
 def is_recovered(path: Path) -> bool:
-    """Return whether `path` is the name of a recovered conversation."""
+    """Return whether `path` is the name of a recovered snapshot."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def waiting(folder: Path | None = None) -> list[Path]:
-    """Return the recovered conversations that the user has not kept or discarded, newest first."""
+    """Return the recovered snapshots that the user has not kept or discarded, newest first."""
     return [path for path in store.newest(folder) if is_recovered(path)]
 
 
 def keep(path: Path) -> Path:
-    """Rename the recovered conversation at `path` to a normal snapshot; return its new name.
+    """Rename the recovered snapshot at `path` to a normal snapshot; return its new name.
 
-    Raises UserError if it is not a recovered conversation.
+    Raises UserError if it is not a recovered snapshot.
     """
     named = _NAME.fullmatch(path.name)
     if named is None:
-        raise UserError("is not a recovered conversation, so it is saved already", where=str(path))
+        raise UserError("is not a recovered snapshot, so it is saved already", where=str(path))
     try:
         return move_new(path, path.with_name(f"{named['stem']}.json"))
     except OSError as error:
@@ -50,10 +50,10 @@ def keep(path: Path) -> Path:
 
 
 def discard(path: Path) -> None:
-    """Remove the recovered conversation at `path`, and nothing else. Raises UserError."""
+    """Remove the recovered snapshot at `path`, and nothing else. Raises UserError."""
     if not is_recovered(path):
         raise UserError(
-            "is not a recovered conversation",
+            "is not a recovered snapshot",
             where=str(path),
             hint="`quantchat snapshots remove` removes saved ones",
         )
