@@ -38,9 +38,9 @@ def test_how_much_the_kills_met() -> None:
     said = " ".join(PAGE.split())
     assert (
         f"In these {sum(summary['ended'].values())} runs {summary['processes_that_ran']} processes"
-        f" were started and {summary['snapshots_written']} snapshots written; the slowest end took"
-        f" {summary['slowest_end_s']} s. Where a share hangs, the end took up to"
-        f" {summary['slowest_end_on_a_hung_share_s']} s:"
+        f" were started and {summary['snapshots_written']} snapshots written. Where no share hangs,"
+        f" the slowest end took {summary['slowest_end_s']} s. Where the snapshots' share hangs, the"
+        f" slowest end took {summary['slowest_end_on_a_hung_share_s']} s:"
     ) in said
     assert not any(summary[what] for what in ("results_lost", "temporary_files_left"))
 
