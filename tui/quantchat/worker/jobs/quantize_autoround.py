@@ -12,20 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from quantchat.wire.jobs import CalibrationUsed, QuantizeAutoRoundJob, QuantizeGptqResult
+from quantchat.wire.jobs import QuantizeAutoRoundJob, QuantizeGptqResult
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.calibration_io import keep, read
-from quantchat.worker.jobs.config_compat import add_version_4_keys
-from quantchat.worker.jobs.job_env import (
-    prepare_process,
-    return_freed_memory,
-    template_variables,
-    tokenizer_for,
-    with_local_files,
-)
+from quantchat.worker.jobs.calibrated_job import begin, end, samples
 from quantchat.worker.jobs.layer_widths import check_groups
 from quantchat.worker.model.devices import choose_device
-from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype
 from quantchat.worker.report import Report, duration
 
@@ -44,31 +35,24 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     Raises Refused if the group size does not divide a module's width, the model is already
     quantized, or the calibration set is empty.
     """
-    report(0, 0, "importing libraries")
-    prepare_process(job.workspace)
-    return_freed_memory()  # only one block is in use at a time
+    load, output = begin(job, report, "auto_round"), Path(job.workspace.output)
     from auto_round import AutoRound
     from transformers import AutoModelForCausalLM
 
-    report(0, 0, "loading the model")
-    load, output = with_local_files(job.load, report), Path(job.workspace.output)
-    refuse_quantized(load.model)
     dtype = choose_dtype(load.dtype)
     model = AutoModelForCausalLM.from_pretrained(
         load.model, dtype=dtype, trust_remote_code=load.trust_remote_code
     )
     dtype = model.dtype
     check_groups(model, job.settings.group_size)
-    tokenizer = tokenizer_for(load)
-    template = template_variables(load)
-    chats = read(Path(job.calibration), tokenizer, job.most_tokens, template)
-    rows = equal_rows(chats)
+    used = samples(job, load)
+    rows = equal_rows(used.chats)
     tokens = sum(map(len, rows))
     layers = model.config.get_text_config().num_hidden_layers
     report(0, layers, f"{tokens} calibration tokens")
     rounding = AutoRound(
         model,
-        tokenizer,
+        used.tokenizer,
         **dataclasses.asdict(job.settings),
         dataset=rows_as_tensors(rows),
         nsamples=len(rows),
@@ -83,16 +67,8 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     for file in folder.iterdir():
         file.rename(output / file.name)
     _unquantized_in(output, dtype)
-    tokenizer.save_pretrained(output)
-    add_version_4_keys(output)
-    digest = keep(Path(job.calibration), output)
-    return QuantizeGptqResult(
-        layers=layers,
-        losses=[],
-        # Without `widest`: the number of inputs limits GPTQ's Hessian, and AutoRound has none.
-        calibration=CalibrationUsed(len(chats), tokens, digest, chat_template_kwargs=template),
-        resumed=0,
-    )
+    # Without `widest`: the number of inputs limits GPTQ's Hessian, and AutoRound has none.
+    return end(job, used, layers=layers, tokens=tokens)
 
 
 def equal_rows(chats: list[list[int]]) -> list[list[int]]:

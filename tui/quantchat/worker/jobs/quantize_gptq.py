@@ -14,7 +14,6 @@ from typing import Any
 
 from quantchat.wire.jobs import (
     AwqSettings,
-    CalibrationUsed,
     GptqSettings,
     ModuleLoss,
     QuantizeAwqJob,
@@ -23,20 +22,11 @@ from quantchat.wire.jobs import (
 )
 from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.calibration_io import keep, read
-from quantchat.worker.jobs.config_compat import add_version_4_keys
+from quantchat.worker.jobs.calibrated_job import begin, end, samples
 from quantchat.worker.jobs.gptqmodel_workarounds import add_file_digest, follow_links, only_on
-from quantchat.worker.jobs.job_env import (
-    prepare_process,
-    return_freed_memory,
-    template_variables,
-    tokenizer_for,
-    with_local_files,
-)
 from quantchat.worker.jobs.layer_widths import check_awq, check_groups, widest
 from quantchat.worker.loaders.gptq import name_model_kind
 from quantchat.worker.model.devices import choose_device
-from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.loaded import choose_dtype
 from quantchat.worker.report import Report, duration
 
@@ -63,14 +53,7 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     (such as Llama). Raises Refused if the group size does not divide a module's width, or the model
     is already quantized.
     """
-    report(0, 0, "importing libraries")
-    prepare_process(job.workspace)
-    return_freed_memory()  # only one layer is in use at a time
-    import gptqmodel  # noqa: F401, imported in this stage, not in "loading the model"
-
-    report(0, 0, "loading the model")
-    load, output = with_local_files(job.load, report), Path(job.workspace.output)
-    refuse_quantized(load.model)
+    load = begin(job, report, "gptqmodel")
     device = choose_device(load.device)
     with name_model_kind(load.model, "load"):
         model = _loaded(load, job.settings, device)
@@ -78,30 +61,29 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     if isinstance(job.settings, AwqSettings):
         blocks = model.simple_layer_modules(model.model.config, model.quantize_config)
         check_awq(model.model, [name for names in blocks for name in names])
-    tokenizer = tokenizer_for(load)
+    used = samples(job, load)
     layers = model.model.config.get_text_config().num_hidden_layers
-    calibration, template = Path(job.calibration), template_variables(load)
-    chats = [{"input_ids": one} for one in read(calibration, tokenizer, job.most_tokens, template)]
-    tokens, inputs = sum(len(chat["input_ids"]) for chat in chats), widest(model.model)
+    tokens, inputs = used.tokens, widest(model.model)
     report(0, layers, f"{tokens} calibration tokens, the widest module has {inputs} inputs")
     progress = _Progress(layers, report)
     model.subset_callback = progress
+    chats = [{"input_ids": one} for one in used.chats]
     with name_model_kind(load.model, "quantize"):
         _quantize(model, chats, device, Path(job.workspace.unfinished))
     report(layers, layers, "writing the checkpoint")
     with name_model_kind(load.model, "write"):
-        model.save(str(output))
-    tokenizer.save_pretrained(output)
-    add_version_4_keys(output)
-    digest = keep(calibration, output)
-    return QuantizeGptqResult(
+        model.save(job.workspace.output)
+    return end(
+        job,
+        used,
         layers=layers,
+        tokens=tokens,
+        widest=inputs,
         losses=[
             ModuleLoss(row["layer"], row["module"], _number(row["loss"]))
             for row in model.quant_log
             if row["loss"] != _NO_LOSS
         ],
-        calibration=CalibrationUsed(len(chats), tokens, digest, inputs, template),
         resumed=progress.first,
     )
 

@@ -1,0 +1,95 @@
+"""What the jobs that quantize with a calibration set share: how they begin and how they end."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantchat.wire.jobs import (
+    CalibrationUsed,
+    ModuleLoss,
+    QuantizeAutoRoundJob,
+    QuantizeAwqJob,
+    QuantizeGptqJob,
+    QuantizeGptqResult,
+)
+from quantchat.wire.messages import Load
+from quantchat.worker.jobs.calibration_io import keep, read
+from quantchat.worker.jobs.config_compat import add_version_4_keys
+from quantchat.worker.jobs.job_env import (
+    prepare_process,
+    return_freed_memory,
+    template_variables,
+    tokenizer_for,
+    with_local_files,
+)
+from quantchat.worker.model.files_check import refuse_quantized
+from quantchat.worker.report import Report
+
+CalibratedJob = QuantizeGptqJob | QuantizeAwqJob | QuantizeAutoRoundJob
+
+
+@dataclass(frozen=True)
+class CalibrationSamples:
+    """The calibration samples as the model reads them."""
+
+    tokenizer: Any
+    chats: list[list[int]]
+    """The tokens of each sample."""
+    template: dict[str, object]
+    """Variables of the chat template."""
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all samples."""
+        return sum(map(len, self.chats))
+
+
+def begin(job: CalibratedJob, report: Report, library: str) -> Load:
+    """Prepare the process, import the module `library`, and return the load of a local model.
+
+    Raises Refused if the model is already quantized.
+    """
+    report(0, 0, "importing libraries")
+    prepare_process(job.workspace)
+    return_freed_memory()  # only one layer is in use at a time
+    importlib.import_module(library)  # in this stage, not in "loading the model"
+    report(0, 0, "loading the model")
+    load = with_local_files(job.load, report)
+    refuse_quantized(load.model)
+    return load
+
+
+def samples(job: CalibratedJob, load: Load) -> CalibrationSamples:
+    """Return the calibration samples of `job`. Raises Refused."""
+    tokenizer, template = tokenizer_for(load), template_variables(load)
+    chats = read(Path(job.calibration), tokenizer, job.most_tokens, template)
+    return CalibrationSamples(tokenizer, chats, template)
+
+
+def end(
+    job: CalibratedJob,
+    used: CalibrationSamples,
+    *,
+    layers: int,
+    tokens: int,
+    widest: int = 0,
+    losses: list[ModuleLoss] | None = None,
+    resumed: int = 0,
+) -> QuantizeGptqResult:
+    """Complete the checkpoint with the tokenizer and the calibration samples; return the result.
+
+    `tokens` is the number of tokens that the method really used.
+    """
+    output = Path(job.workspace.output)
+    used.tokenizer.save_pretrained(output)
+    add_version_4_keys(output)
+    digest = keep(Path(job.calibration), output)
+    return QuantizeGptqResult(
+        layers=layers,
+        losses=losses or [],
+        calibration=CalibrationUsed(len(used.chats), tokens, digest, widest, used.template),
+        resumed=resumed,
+    )
