@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from quantchat.checkpoints import bitsandbytes_stage, calibration_stages, gptq_stage, merge_stage
+from quantchat.checkpoints.autoround_stage import QuantizeWithAutoRound
 from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.fetch import SMOLLM2
@@ -16,7 +17,7 @@ from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.checkpoints.merge_stage import Merge
 from quantchat.checkpoints.sources import Named
 from quantchat.checkpoints.stages import Dequantize, Fetch, Stage
-from quantchat.engines.quantize import Quantize
+from quantchat.engines.quantize import Quantize, QuantizeAutoRound
 
 WEIGHTS = Weights(Named("org/model", "v1"), "bfloat16", "cuda:0", trusted=False)
 LENT = Weights(
@@ -29,6 +30,8 @@ LENT = Weights(
 )
 DEMO = Weights(Dequantize(Fetch(SMOLLM2)), "auto", "auto", trusted=False)
 OWN = Quantize(bits=3, group_size=64, samples=16, sample_tokens=128, seed=7)
+AUTO_ROUND = QuantizeAutoRound(group_size=64)
+IN_AWQ = QuantizeAutoRound(group_size=64, format="auto_awq")
 DATA_SET = Quantize(calibration="hub:org/data:train:text", desc_act=True)
 
 
@@ -46,6 +49,8 @@ def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
         (QuantizeGptq(WEIGHTS, OWN), "model-gptq-3bit-g64-7b474348242b"),
         (QuantizeGptq(LENT, OWN), "model-gptq-3bit-g64-02fc0ce81ba9"),
         (QuantizeGptq(DEMO, DATA_SET), "smollm2-135m-instruct-gptq-4bit-g128-2cfc3986eb28"),
+        (QuantizeWithAutoRound(WEIGHTS, AUTO_ROUND), "model-autoround-4bit-g64-ac311b592a76"),
+        (QuantizeWithAutoRound(WEIGHTS, IN_AWQ), "model-autoround-awq-4bit-g64-7e0bab50f092"),
         (QuantizeBitsAndBytes(WEIGHTS, "nf4", True, "bfloat16"), "model-nf4-8cd720d7ac5b"),
         (QuantizeBitsAndBytes(LENT, "int8", True, "auto"), "model-int8-9506f7c776bc"),
         (calibration_stage(WEIGHTS, OWN), "model-chats-0b5ce336fa4c"),

@@ -71,12 +71,13 @@ class FakeAutoRound:
     """Writes a checkpoint as auto-round does: into a subfolder, in float32, and logs each block."""
 
     asked: dict[str, Any]
+    kind: dict[str, str]
 
     def __init__(self, model: Any, tokenizer: Any, **asked: Any) -> None:
         FakeAutoRound.asked = asked
 
     def quantize_and_save(self, folder: str, **kind: str) -> tuple[None, str]:
-        assert kind == {"format": "auto_gptq"}
+        FakeAutoRound.kind = kind
         for block in range(2):
             logging.getLogger("autoround").warning(
                 "quantized 7/7 layers in the block, loss iter 0: 4.3e-08 -> iter %d: 1e-09", block
@@ -99,6 +100,7 @@ def test_the_library_gets_rows_and_the_checkpoint_is_as_loaded(
     steps: Steps = []
     result = made(tmp_path, steps)
     asked = FakeAutoRound.asked
+    assert FakeAutoRound.kind == {"format": "auto_gptq"}
     assert (asked["bits"], asked["group_size"], asked["iters"]) == (4, 32, 2)
     assert {tuple(row.shape) for row in asked["dataset"]} == {(1, asked["seqlen"])}
     assert asked["nsamples"] == len(asked["dataset"]) >= len(TEXTS)
@@ -114,15 +116,16 @@ def test_the_library_gets_rows_and_the_checkpoint_is_as_loaded(
     assert told[0][1].endswith("left · loss 4.3e-08 → 1e-09")
 
 
+@pytest.mark.parametrize("form", ["auto_gptq", "auto_awq"])
 def test_auto_round_makes_a_checkpoint_that_gptqmodel_could_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     pytest.importorskip("auto_round", reason="auto-round is not installed")
     monkeypatch.setattr(os, "nice", lambda more: 0)
     steps: Steps = []
-    result = made(tmp_path, steps)
+    result = made(tmp_path, steps, format=form)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["quantization_config"]["quant_method"] == "gptq"
+    assert config["quantization_config"]["quant_method"] == form.removeprefix("auto_")
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert any(name.endswith(".qweight") for name in stored)
     assert not any(tensor.dtype == torch.float32 for tensor in stored.values())

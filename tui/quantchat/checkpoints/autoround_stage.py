@@ -8,7 +8,7 @@ from typing import Any
 from quantchat.checkpoints.full_precision import Weights
 from quantchat.checkpoints.gptq_stage import Calibrated
 from quantchat.checkpoints.stages import Stage
-from quantchat.engines.autoround import AUTO_ROUND
+from quantchat.engines.autoround import AUTO_ROUND, GPTQ_FORMAT
 from quantchat.engines.quantize import QuantizeAutoRound
 from quantchat.engines.variant import VariantBase
 from quantchat.wire.jobs import AutoRoundSettings, QuantizeAutoRoundJob
@@ -25,8 +25,19 @@ class QuantizeWithAutoRound(Calibrated):
 
     @property
     def slug(self) -> str:
-        """The model's slug, the bits and the group size."""
-        return self.model_slug("autoround-")
+        """The model's slug, the format if it is not GPTQ's, the bits and the group size."""
+        form = "".join(f"{name.removeprefix('auto_')}-" for name in self._format.values())
+        return self.model_slug(f"autoround-{form}")
+
+    @property
+    def inputs(self) -> dict[str, object]:
+        """The inputs of any calibrated stage, and the format."""
+        return {**super().inputs, **self._format}
+
+    @property
+    def _format(self) -> dict[str, str]:
+        """The format; empty for GPTQ's, so that older checkpoints keep their names."""
+        return {} if self.quantize.format == GPTQ_FORMAT else {"format": self.quantize.format}
 
     @property
     def settings(self) -> AutoRoundSettings:
@@ -36,7 +47,7 @@ class QuantizeWithAutoRound(Calibrated):
 
     def job(self, **common: Any) -> QuantizeAutoRoundJob:
         """Return the job for AutoRound."""
-        return QuantizeAutoRoundJob(settings=self.settings, **common)
+        return QuantizeAutoRoundJob(settings=self.settings, format=self.quantize.format, **common)
 
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from quantchat.engines.engine import Method
-from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel
+from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel, awq_layer
 from quantchat.engines.quantize import QuantizeAwq
 from quantchat.estimate.model_files import TensorInfo
 
@@ -30,12 +30,11 @@ class _Engine(GptqModelEngine[Awq]):
     def label(self, spec: Awq) -> str:
         return "AWQ 4-bit" if spec.quantize else "AWQ"
 
+    def is_indexed(self, spec: Awq) -> bool:
+        return False
+
     def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
-        scales = tensors.get(f"{stem}.scales")
-        inputs, columns = tensors[f"{stem}.qweight"].shape
-        groups = scales.shape[0] if scales and scales.shape else 1
-        outputs = scales.shape[1] if scales and len(scales.shape) == 2 else 8 * columns
-        return Layer(inputs, outputs, groups, 32 * columns // max(1, outputs), indexed=False)
+        return awq_layer(tensors, stem)
 
 
 ENGINE = _Engine()

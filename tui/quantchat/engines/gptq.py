@@ -26,13 +26,15 @@ class _Engine(GptqModelEngine[Gptq]):
     loader = "quantchat.worker.loaders.gptq"
     methods = (Method("gptq", "GPTQ 4-bit", saved={}, calibrated=True),)
     checkpoints = frozenset(("gptq",))
-    indexed = True
 
     def label(self, spec: Gptq) -> str:
         return f"GPTQ {spec.quantize.bits}-bit" if spec.quantize else "GPTQ"
 
     def cautions(self, spec: Gptq, *, cuda: bool) -> list[str]:
         return _slow_kernel(spec) if cuda else []
+
+    def is_indexed(self, spec: Gptq) -> bool:
+        return True
 
     def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
         return gptq_layer(tensors, stem, bits)

@@ -7,11 +7,12 @@ the format (source of their layouts: the code of GPTQModel 7.6).
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -27,6 +28,9 @@ from quantchat.estimate.weights import (
     is_linear,
 )
 from quantchat.wire.library import FolderReader, Library
+
+_METHOD = re.compile(r"^(gptq|awq)_")
+"""The beginning of GPTQModel's names of kernels, which a profile may leave out."""
 
 
 class WithKernel(TakesAdapter):
@@ -92,6 +96,15 @@ def gptq_layer(tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer
     return Layer(inputs, outputs, groups, 32 * rows // max(1, inputs), indexed=True)
 
 
+def awq_layer(tensors: Mapping[str, TensorInfo], stem: str) -> Layer:
+    """Return the layer in AWQ's format whose weights are the tensor `stem`.qweight."""
+    scales = tensors.get(f"{stem}.scales")
+    inputs, columns = tensors[f"{stem}.qweight"].shape
+    groups = scales.shape[0] if scales and scales.shape else 1
+    outputs = scales.shape[1] if scales and len(scales.shape) == 2 else 8 * columns
+    return Layer(inputs, outputs, groups, 32 * columns // max(1, outputs), indexed=False)
+
+
 class GptqModelEngine(Engine[Table]):
     """An engine that loads with GPTQModel: a finished checkpoint, or one that is built first."""
 
@@ -100,10 +113,6 @@ class GptqModelEngine(Engine[Table]):
     stage = "quantchat.checkpoints.gptq_stage:stage_of"
     resident_bytes = 650_000_000
     only_quantized = True
-    indexed = False
-    """Whether a layer has a group index for each input."""
-    kernels: ClassVar[str] = ""
-    """GPTQModel's name of the method whose kernels compute; empty: that of the engine."""
 
     @abstractmethod
     def checkpoint_layer(self, tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer:
@@ -111,6 +120,10 @@ class GptqModelEngine(Engine[Table]):
 
         `bits` comes from the quantization config of the checkpoint.
         """
+
+    @abstractmethod
+    def is_indexed(self, spec: Table) -> bool:
+        """Return whether a layer that is built for `spec` has a group index for each input."""
 
     def auto_dtype(self, files: ModelFiles, *, cuda: bool) -> str:
         """Return float16 for a float16 model on a GPU, else bfloat16."""
@@ -128,7 +141,7 @@ class GptqModelEngine(Engine[Table]):
         )
         packed = 0
         overhead: Counter[str] = Counter()
-        kernel = getattr(spec, "kernel", "auto").removeprefix(f"{self.kernels or self.name}_")
+        kernel = _METHOD.sub("", getattr(spec, "kernel", "auto"))
         for layer in layers:
             packed += layer.packed()
             overhead.update(layer.overhead(_layout(kernel, layer, cuda)))
@@ -171,7 +184,7 @@ class GptqModelEngine(Engine[Table]):
             if linear and BLOCK.search(name) and not OTHER_MODALITIES.search(name):
                 outputs, inputs = tensor.shape
                 groups = divide_up(inputs, group_size) if group_size > 0 else 1
-                layers.append(Layer(inputs, outputs, groups, bits, self.indexed))
+                layers.append(Layer(inputs, outputs, groups, bits, self.is_indexed(spec)))
             else:
                 rest.append(tensor)
         return layers, rest

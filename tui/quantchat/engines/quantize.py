@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from quantchat.engines.table import Line, Table, is_path
 
@@ -94,5 +94,16 @@ class QuantizeAutoRound(Calibration):
     """Bits per weight."""
     sym: bool = True
     """Symmetric quantization, which the fast kernels need."""
+    format: Literal["auto_gptq", "auto_awq"] = "auto_gptq"
+    """Format of the checkpoint, as auto-round names it. `auto_gptq`: GPTQ's. `auto_awq`: AWQ's at
+    4 bits, for programs that load only AWQ."""
     iters: int = Field(200, ge=1, le=10_000)
     """Steps of optimization for each block of the model. More take longer, and round better."""
+
+    @model_validator(mode="after")
+    def _bits_of_awq(self) -> QuantizeAutoRound:
+        if self.format == "auto_awq" and self.bits != 4:
+            raise ValueError(
+                f'the format auto_awq has 4 bits, not {self.bits}; use format = "auto_gptq"'
+            )
+        return self

@@ -169,6 +169,7 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
             ["model", "--method", "awq", "--act-order"],
             "--act-order: cannot be used with --method awq",
         ),
+        (["model", "--format", "auto_awq"], "--format: cannot be used with --method gptq"),
         (["model", "--no-double-quant"], "--no-double-quant needs --method nf4"),
         (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
         (["model", "--calibration", "a", "--calibration-dataset", "b"], "both name a text"),
@@ -392,11 +393,27 @@ def test_autoround_gets_its_settings_and_the_same_calibration(
     assert jobs.names() == ["calibrate", "quantize autoround"]
     job = dict(jobs.begun)["quantize autoround"]
     assert (job.settings.iters, job.settings.bits, job.settings.sym) == (50, 3, True)
+    assert job.format == "auto_gptq"
     said = capsys.readouterr()
     assert "rounding block 1 of 2: half" in said.err
     assert 'engine = "autoround"' in said.out and "made/model-autoround-3bit-g128-" in said.out
     assert main(["quantize", "model", "--method", "gptq", "--iters", "50"]) == 2
     assert "--iters: cannot be used with --method gptq" in capsys.readouterr().err
+
+
+def test_autoround_makes_the_format_that_is_asked_for(
+    jobs: Jobs, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "auto_round", _named("auto_round"))
+    jobs.results["quantize autoround"] = replace(QUANTIZED, losses=[])
+    asked = ["quantize", "model", "--method", "autoround", "--format", "auto_awq"]
+    assert main([*asked, "--no-perplexity"]) == 0
+    assert dict(jobs.begun)["quantize autoround"].format == "auto_awq"
+    said = capsys.readouterr().out
+    assert "made/model-autoround-awq-4bit-g128-" in said
+    assert 'label = "AutoRound 4-bit (AWQ)"' in said
+    assert main([*asked, "--bits", "3"]) == 2
+    assert "the format auto_awq has 4 bits, not 3" in capsys.readouterr().err
 
 
 def test_a_missing_library_is_named_before_the_calibration(

@@ -6,16 +6,26 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from quantchat.engines.registry import DEFAULT_METHODS, baseline, engine_of, methods
+from quantchat.engines.table import inner_tables
 
 _FAILED = 1
 
 _MADE = [name for name, (_, method) in methods().items() if method.saved is not None]
 """The methods whose checkpoints quantchat can build."""
+
+
+def _formats() -> list[str]:
+    """Return the formats that the tables `[variants.quantize]` of the methods offer."""
+    tables = [inner_tables(methods()[name][0].table).get("quantize") for name in _MADE]
+    fields = [table.model_fields.get("format") for table in tables if table]
+    every = [value for field in fields if field for value in get_args(field.annotation)]
+    return list(dict.fromkeys(every))
+
 
 _METHOD_ONLY = {
     "bits": "--bits",
@@ -26,6 +36,7 @@ _METHOD_ONLY = {
     "damp_percent": "--damp",
     "true_sequential": "--no-true-sequential",
     "iters": "--iters",
+    "format": "--format",
 }
 """Settings that only some methods have: the option of each, by its name in a profile."""
 
@@ -137,6 +148,11 @@ def _method_help() -> str:
     type=int,
     help="AutoRound: steps of optimization for each block of the model. Default: 200.",
 )
+@click.option(
+    "--format",
+    type=click.Choice(_formats()),
+    help="AutoRound: format of the checkpoint, auto_gptq (the default) or auto_awq.",
+)
 @click.option("--no-double-quant", is_flag=True, help="nf4, fp4: do not quantize the scales.")
 @click.option(
     "--calibration",
@@ -237,8 +253,6 @@ def _takes(engine: Any, how: Any, name: str) -> bool:
 
     All methods have the settings that are not in `_METHOD_ONLY`.
     """
-    from quantchat.engines.table import inner_tables
-
     if name not in _METHOD_ONLY:
         return True
     return how.calibrated and name in inner_tables(engine.table)["quantize"].model_fields

@@ -269,7 +269,7 @@ class QuantizeAwqJob(Job[QuantizeGptqResult]):
 class QuantizeAutoRoundJob(Job[QuantizeGptqResult]):
     """Quantize a model in full precision with AutoRound, block by block, and save it.
 
-    The checkpoint has GPTQ's format. A stopped run cannot be resumed.
+    A stopped run cannot be resumed.
     """
 
     title = "quantize autoround"
@@ -279,3 +279,5 @@ class QuantizeAutoRoundJob(Job[QuantizeGptqResult]):
     calibration: str
     workspace: Workspace
     most_tokens: int | None = None
+    format: str = "auto_gptq"
+    """auto-round's name for the format of the checkpoint, `auto_gptq` or `auto_awq`."""

@@ -1,4 +1,4 @@
-"""Build a checkpoint with AutoRound (Cheng et al. 2023), block by block, in GPTQ's format."""
+"""Build a checkpoint of GPTQ's or AWQ's format with AutoRound (Cheng et al. 2023)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from quantchat.worker.jobs.layer_widths import check_groups
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype
 from quantchat.worker.report import Report, duration
-
-FORMAT = "auto_gptq"
-"""AutoRound's name for GPTQ's format."""
 
 _BLOCK_DONE = re.compile(
     r"quantized \d+/\d+ layers in the block(?:, loss iter 0: ([\d.e+-]+) -> iter \d+: ([\d.e+-]+))?"
@@ -61,7 +58,7 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
         enable_torch_compile=False,  # it needs a C++ compiler
     )
     with _reported(layers, report):
-        _, made = rounding.quantize_and_save("made", format=FORMAT)
+        _, made = rounding.quantize_and_save("made", format=job.format)
     report(layers, layers, "writing the checkpoint")
     (folder,) = {Path(one) for one in ([made] if isinstance(made, str) else made)}
     for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Load AutoRound checkpoints in GPTQ's format with GPTQModel, like GPTQ checkpoints."""
+"""Load AutoRound checkpoints in the format of GPTQ or AWQ with GPTQModel, like those of GPTQ."""
 
 from quantchat.worker.loaders.gptq import COMPILES, UNUSED, load
 

@@ -23,6 +23,7 @@ from quantchat.wire.messages import Load
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.loaders.kernel_build import Building, built
 from quantchat.worker.model.devices import fast_dtype
+from quantchat.worker.model.files_check import folder_of
 from quantchat.worker.model.loaded import choose_dtype
 
 
@@ -40,8 +41,11 @@ class Chosen:
 
 
 def method_of(command: Load) -> str:
-    """Return GPTQModel's name of the quantization method: `gptq` or `awq`."""
-    return "gptq" if command.engine == "autoround" else command.engine
+    """Return GPTQModel's name of the method in whose format the checkpoint is: `gptq` or `awq`."""
+    if command.engine != "autoround":
+        return command.engine
+    found = folder_of(command.model).quantization or {}
+    return "awq" if found.get("quant_method") == "awq" else "gptq"
 
 
 def choose(command: Load, stage: Callable[[str], None], building: Building) -> Chosen:

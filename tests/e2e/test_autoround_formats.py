@@ -1,0 +1,89 @@
+"""A variant whose checkpoint AutoRound makes: in each format it is built, loads, and answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.tiny_folder import tiny_folder
+from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.variant_files import estimate_of, files_to_load
+from quantchat.engines.registry import engine_of
+from quantchat.host.worker_process import Place, start_worker
+from quantchat.profile.model import AnyVariant, Profile
+from quantchat.session.requests import load_request
+from quantchat.wire.messages import Failed, Finished, Generate, Message, Ready, Sampling
+
+MOST = 8
+TEXTS = ("one two three four", "five six", "seven eight nine ten eleven")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTCHAT_LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("QUANTCHAT_CACHE", str(tmp_path / "cache"))
+
+
+def variant(folder: Path, engine: str, **quantize: Any) -> AnyVariant:
+    """Return a variant of `engine` with the table `quantize`, calibrated on a short text."""
+    text = folder / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": one}) + "\n" for one in TEXTS))
+    common = {"model": str(folder / "source"), "device": "cpu"}
+    table = {"calibration": str(text), "samples": 2, "sample_tokens": 16, "iters": 2, **quantize}
+    variants = [
+        {"label": "it", "engine": engine, "quantize": table, **common},
+        {"label": "base", "engine": "transformers", **common},
+    ]
+    return Profile.model_validate({"name": "one", "variants": variants}).variants[0]
+
+
+async def answered(spec: AnyVariant) -> tuple[Ready, Finished, float]:
+    """Build and load `spec`; return what runs, a greedy answer, and the planned bytes."""
+    made = await CheckpointBuilder().prepare(spec, lambda progress: None)
+    files, _ = files_to_load(spec, fetch=False)
+    planned = estimate_of(spec, files, False, 64)
+    worker = await start_worker(Place("test"))
+    ready: Ready | None = None
+    try:
+        worker.send(load_request(spec, made))
+        async for event in worker.events():
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Ready):
+                ready = event
+                said = [Message("user", "Where is Paris?")]
+                worker.send(Generate(1, said, Sampling(), MOST, threads=1, ignore_eos=True))
+            if isinstance(event, Finished):
+                assert ready is not None
+                return ready, event, planned.weights
+        raise AssertionError("unreachable: the events end with an exception")
+    finally:
+        await worker.close()
+
+
+@pytest.mark.parametrize(
+    ("quantize", "label", "kernel"),
+    [
+        ({"format": "auto_gptq"}, "AutoRound 4-bit", "TorchAtenLinear 4-bit g32"),
+        ({"format": "auto_awq"}, "AutoRound 4-bit (AWQ)", "TorchAtenAwqLinear 4-bit g32"),
+        (
+            {"format": "auto_awq", "sym": False},
+            "AutoRound 4-bit (AWQ)",
+            "TorchAtenAwqLinear 4-bit g32",
+        ),
+    ],
+    ids=str,
+)
+async def test_a_format_of_safetensors(
+    tmp_path: Path, quantize: dict[str, Any], label: str, kernel: str
+) -> None:
+    pytest.importorskip("auto_round", reason="auto-round is not installed")
+    tiny_folder(tmp_path / "source", hidden_size=128, intermediate_size=256)
+    spec = variant(tmp_path, "autoround", group_size=32, **quantize)
+    assert engine_of(spec).label(spec) == label
+    ready, answer, planned = await answered(spec)
+    assert ready.resolved.kernel == kernel
+    assert answer.output_tokens == MOST
+    assert ready.ledger.weights == pytest.approx(planned, rel=0.02)
