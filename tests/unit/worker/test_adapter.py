@@ -86,7 +86,7 @@ def test_every_loop_computes_it(folders: tuple[Path, Path], decode: str) -> None
 
 def greedy(loop: Any, prompt: list[int]) -> list[int]:
     from quantchat.wire.messages import Sampling
-    from quantchat.worker.decode.loop import Turn
+    from quantchat.worker.decode.loop import RunningAnswer
 
     heard: list[int] = []
 
@@ -99,7 +99,7 @@ def greedy(loop: Any, prompt: list[int]) -> list[int]:
 
     loop.forget()
     loop.rewind(prompt)
-    loop.answer(prompt, Turn(1, Sampling(), 24, frozenset(), Ear(), lambda turn: False))  # type: ignore[arg-type]
+    loop.answer(prompt, RunningAnswer(1, Sampling(), 24, frozenset(), Ear(), lambda turn: False))  # type: ignore[arg-type]
     return heard
 
 

@@ -17,7 +17,7 @@ from quantchat.wire.messages import Prefilled, Sampling
 from quantchat.worker.decode import generate_loop
 from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.generate_loop import CHUNKS_AFTER_A_CACHE, GenerateLoop
-from quantchat.worker.decode.loop import Loop, Turn, common_prefix
+from quantchat.worker.decode.loop import Loop, RunningAnswer, common_prefix
 from quantchat.worker.decode.modes import ignored_settings
 from quantchat.worker.decode.native_loop import CHUNK, PREPARED_TOKENS, NativeLoop, Reader
 from quantchat.worker.decode.steps.eager import EagerStep
@@ -100,9 +100,9 @@ def answer(
     """The tokens said, why it ended, and how many tokens of the prompt were kept from before."""
     heard = listener or Listener()
     kept = loop.rewind(prompt)
-    turn = Turn(1, sampling or Sampling(), most, end_tokens, heard, heard.stopped)  # type: ignore[arg-type]
-    turn = replace(turn, thinking=thinking)
-    reason = loop.answer(prompt, turn)
+    running = RunningAnswer(1, sampling or Sampling(), most, end_tokens, heard, heard.stopped)  # type: ignore[arg-type]
+    running = replace(running, thinking=thinking)
+    reason = loop.answer(prompt, running)
     return heard.ids, reason, kept
 
 

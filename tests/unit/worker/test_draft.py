@@ -17,7 +17,7 @@ from quantchat.worker import loaders
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.decode.draft import Draft
 from quantchat.worker.decode.generate_loop import GenerateLoop
-from quantchat.worker.decode.loop import Turn
+from quantchat.worker.decode.loop import RunningAnswer
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import TensorBytes
 
@@ -76,8 +76,8 @@ def ask(
 ) -> tuple[Heard, str]:
     heard = heard or Heard()
     assert loop.rewind(prompt) < len(prompt)
-    turn = Turn(1, sampling or Sampling(), most, end_tokens, heard, heard.stopped)  # type: ignore[arg-type]
-    return heard, loop.answer(prompt, replace(turn, **more))
+    running = RunningAnswer(1, sampling or Sampling(), most, end_tokens, heard, heard.stopped)  # type: ignore[arg-type]
+    return heard, loop.answer(prompt, replace(running, **more))
 
 
 def prompt_of(length: int, seed: int = 1) -> list[int]:

@@ -14,7 +14,7 @@ from quantchat.wire.messages import Load, Sampling, ScoreTokens
 from quantchat.worker.decode.batch_loop import BatchLoop
 from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
-from quantchat.worker.decode.loop import Turn
+from quantchat.worker.decode.loop import RunningAnswer
 from quantchat.worker.decode.modes import choose
 from quantchat.worker.decode.teacher_forcing import score_tokens
 from quantchat.worker.failures import Refused
@@ -57,7 +57,7 @@ def answer(loop: Any, prompt: list[int], most: int = 12) -> tuple[list[int], int
     """The greedy tokens, and how many tokens of the prompt were in the cache."""
     heard: Any = Heard()
     kept = loop.rewind(prompt)
-    loop.answer(prompt, Turn(1, Sampling(), most, frozenset(), heard, lambda _: False))
+    loop.answer(prompt, RunningAnswer(1, Sampling(), most, frozenset(), heard, lambda _: False))
     return heard.ids, kept
 
 

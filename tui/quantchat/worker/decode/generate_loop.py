@@ -24,7 +24,7 @@ from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
 from quantchat.worker.decode.caches import cache_parameter, can_roll_back, plain_cache
 from quantchat.worker.decode.draft import Draft, DraftCounter, check_cache
-from quantchat.worker.decode.loop import Turn, common_prefix
+from quantchat.worker.decode.loop import RunningAnswer, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK
 from quantchat.worker.decode.sampling import biases, penalties
 from quantchat.worker.decode.steps.eager import before_each_block, release_unused
@@ -89,7 +89,7 @@ class GenerateLoop:
             del self._ids[same:]
         return len(self._ids)
 
-    def answer(self, prompt: list[int], turn: Turn) -> str:
+    def answer(self, prompt: list[int], answer: RunningAnswer) -> str:
         """Answer `prompt`, whose beginning is cached; return why the answer ended."""
         new = len(prompt) - len(self._ids)
         in_chunks = (
@@ -98,7 +98,7 @@ class GenerateLoop:
             and self._rules.can_append(len(self._ids), len(prompt))
         )
         if self._draft is not None:
-            if turn.thinking is not None:
+            if answer.thinking is not None:
                 raise Refused(
                     "unsupported",
                     "max_thinking_tokens is not possible with a draft, which checks several tokens"
@@ -106,19 +106,19 @@ class GenerateLoop:
                     "set max_thinking_tokens = 0, or leave out `draft`",
                 )
             self._counter = DraftCounter(len(prompt))
-        listener = _Listener(turn, new, self._counter)
+        listener = _Listener(answer, new, self._counter)
         settings = _settings(
-            turn.sampling, turn.max_tokens, turn.end_tokens, CHUNK if in_chunks else None
+            answer.sampling, answer.max_tokens, answer.end_tokens, CHUNK if in_chunks else None
         )
-        torch.manual_seed(turn.sampling.seed)
+        torch.manual_seed(answer.sampling.seed)
         try:
-            with self._watched(turn, listener):
+            with self._watched(answer, listener):
                 self._generate(
                     prompt,
                     settings,
                     streamer=listener,
                     logits_processor=LogitsProcessorList(
-                        [*penalties(turn.sampling, len(prompt)), _InsertedToken(turn)]
+                        [*penalties(answer.sampling, len(prompt)), _InsertedToken(answer)]
                     ),
                     **{self._cache_parameter: self._cache},
                 )
@@ -128,17 +128,17 @@ class GenerateLoop:
                 return "stop"
             listener.reason = "stop"
         if self._counter is not None:
-            turn.outbox.send(self._counter.event(turn.number))
+            answer.outbox.send(self._counter.event(answer.number))
         self._remember([*prompt, *listener.tokens])
         return listener.reason
 
-    def _watched(self, turn: Turn, listener: _Listener) -> ExitStack:
+    def _watched(self, answer: RunningAnswer, listener: _Listener) -> ExitStack:
         """Return a context in which `generate` can be stopped and its drafts are counted."""
         stack = ExitStack()
-        stack.enter_context(_interruptible(self._model, turn, listener))
+        stack.enter_context(_interruptible(self._model, answer, listener))
         if self._draft is not None and self._counter is not None:
             if self._draft.model is not None:
-                stack.enter_context(_interruptible(self._draft.model, turn, listener))
+                stack.enter_context(_interruptible(self._draft.model, answer, listener))
             stack.enter_context(self._counter.watching(self._model, self._draft))
         return stack
 
@@ -216,13 +216,13 @@ def _settings(
 
 
 class _InsertedToken:
-    """A logits processor that leaves only `turn.inserted` to be chosen, unless it is None."""
+    """A logits processor that leaves only `answer.inserted` to be chosen, unless it is None."""
 
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+    def __init__(self, answer: RunningAnswer) -> None:
+        self._answer = answer
 
     def __call__(self, _input_ids: Any, scores: Any) -> Any:
-        inserted = self._turn.inserted
+        inserted = self._answer.inserted
         if inserted is None:
             return scores
         only = torch.full_like(scores, -torch.inf)
@@ -233,8 +233,10 @@ class _InsertedToken:
 class _Listener(BaseStreamer):  # type: ignore[misc]
     """Receives tokens in the loop's thread as soon as they are known; with a draft, several."""
 
-    def __init__(self, turn: Turn, to_prefill: int, counter: DraftCounter | None = None) -> None:
-        self._turn = turn
+    def __init__(
+        self, answer: RunningAnswer, to_prefill: int, counter: DraftCounter | None = None
+    ) -> None:
+        self._answer = answer
         self._to_prefill = to_prefill
         self._counter = counter
         self._has_prompt = False
@@ -247,17 +249,17 @@ class _Listener(BaseStreamer):  # type: ignore[misc]
             self._has_prompt = True
             return
         if not self.tokens:
-            self._turn.prefilled(self._to_prefill, self._to_prefill)
+            self._answer.prefilled(self._to_prefill, self._to_prefill)
         tokens: list[int] = value.flatten().tolist()
         now = time.perf_counter_ns()
         if self._counter is not None:
             self._counter.accept(tokens)
         for token in tokens:
             self.tokens.append(token)
-            if not self._turn.send(token, now):
+            if not self._answer.send(token, now):
                 self.reason = "eos"
                 return
-            if self._turn.stopped:
+            if self._answer.stopped:
                 raise _Stopped  # `generate` checks its stopping criteria before calling `put`
 
     def end(self) -> None:
@@ -268,11 +270,11 @@ class _Stopped(Exception):
     """Ends `generate` early."""
 
 
-def _interruptible(model: Any, turn: Turn, listener: _Listener) -> Any:
+def _interruptible(model: Any, answer: RunningAnswer, listener: _Listener) -> Any:
     """Check for a stop before each block of the model while the prompt is computed."""
 
     def check() -> None:
-        if not listener.tokens and turn.stopped:
+        if not listener.tokens and answer.stopped:
             raise _Stopped
 
     return before_each_block(model, check)

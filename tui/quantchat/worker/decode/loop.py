@@ -1,4 +1,4 @@
-"""The interface of a decode loop, and the turn: an answer while it is decoded."""
+"""The interface of a decode loop, and the answer that it decodes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from quantchat.worker.thinking_limit import ThinkingLimit
 
 
 @dataclass(frozen=True)
-class Turn:
+class RunningAnswer:
     """One answer while it is decoded: its settings, where to send its tokens, when to stop.
 
-    The session's turn of the same number is a prompt with the answers of both sides.
+    (`session.conversation.Answer` is the same answer in the main process.)
     """
 
     number: int
+    """Number of the turn, as in the request."""
     sampling: Sampling
     max_tokens: int
     """Longest answer in tokens, 1 or more."""
@@ -32,7 +33,7 @@ class Turn:
 
     @property
     def stopped(self) -> bool:
-        """Whether the user asked to stop this turn. Reading this is cheap."""
+        """Whether the user asked to stop this answer. Reading this is cheap."""
         return self.asked_to_stop(self.number)
 
     def prefilled(self, done: int, total: int) -> None:
@@ -64,10 +65,10 @@ class Loop(Protocol):
     def rewind(self, prompt: list[int]) -> int:
         """Keep only the cached tokens that also begin `prompt`; return their number."""
 
-    def answer(self, prompt: list[int], turn: Turn) -> str:
+    def answer(self, prompt: list[int], answer: RunningAnswer) -> str:
         """Answer `prompt`, after `rewind(prompt)`; return why the answer ended.
 
-        The reason is `eos`, `stop` (the user asked to stop) or `length` (`turn.max_tokens` tokens
+        The reason is `eos`, `stop` (the user asked to stop) or `length` (`answer.max_tokens` tokens
         were decoded).
         """
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from quantchat.wire.messages import Generate, Load, Message, ScoreTokens, Started, TokenScores
 from quantchat.wire.variant import Ledger, Resolved
-from quantchat.worker.decode.loop import Loop, Turn
+from quantchat.worker.decode.loop import Loop, RunningAnswer
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import render
 from quantchat.worker.outbox import Outbox
@@ -122,7 +122,7 @@ class LoopDecoder(ABC):
         # Neither the end token nor a stop string ends an answer of a fixed length.
         outbox.begin(request.turn, prompt, () if request.ignore_eos else sampling.stop)
         budget = sampling.max_thinking_tokens
-        turn = Turn(
+        answer = RunningAnswer(
             number=request.turn,
             sampling=sampling,
             max_tokens=min(request.max_new_tokens, room),
@@ -131,8 +131,8 @@ class LoopDecoder(ABC):
             asked_to_stop=stopped,
             thinking=outbox.thinking_limit(prompt, budget) if budget else None,
         )
-        reason = self._loop.answer(prompt, turn)
-        if reason == "length" and turn.max_tokens < request.max_new_tokens:
+        reason = self._loop.answer(prompt, answer)
+        if reason == "length" and answer.max_tokens < request.max_new_tokens:
             reason = "context"
         outbox.end(request.turn, reason, time.perf_counter_ns())
         if request.fresh:

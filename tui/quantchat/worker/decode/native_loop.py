@@ -6,7 +6,7 @@ from typing import Any
 
 from quantchat.wire.messages import Sampling
 from quantchat.worker.decode.cache_rules import ORDINARY, CacheRules
-from quantchat.worker.decode.loop import Turn, common_prefix
+from quantchat.worker.decode.loop import RunningAnswer, common_prefix
 from quantchat.worker.decode.sampling import Sampler
 from quantchat.worker.decode.steps import Interrupted, Step, Stopped
 
@@ -43,17 +43,17 @@ class NativeLoop:
         self._keep(common if kept else 0)
         return len(self._ids)
 
-    def answer(self, prompt: list[int], turn: Turn) -> str:
+    def answer(self, prompt: list[int], answer: RunningAnswer) -> str:
         """Answer `prompt`, whose beginning is cached; return why the answer ended."""
-        self._step.prepare(len(prompt) + 1, len(prompt) + min(turn.max_tokens, PREPARED_TOKENS))
-        logits = self._prefill(prompt[len(self._ids) :], turn)
+        self._step.prepare(len(prompt) + 1, len(prompt) + min(answer.max_tokens, PREPARED_TOKENS))
+        logits = self._prefill(prompt[len(self._ids) :], answer)
         if logits is None:
             return "stop"
-        sampler = Sampler(turn.sampling, self._device, prompt)
+        sampler = Sampler(answer.sampling, self._device, prompt)
         reader = self._reader()
         token = sampler.choose(logits)
-        for count in range(1, turn.max_tokens + 1):
-            more = count < turn.max_tokens
+        for count in range(1, answer.max_tokens + 1):
+            more = count < answer.max_tokens
             # Let the device compute the next token while this token is copied to the host. Do not
             # do that for the first token: TTFT would include the launch of a second step.
             ahead = more and reader.is_async and count > 1
@@ -63,16 +63,16 @@ class NativeLoop:
             token_id = reader.read()  # the only point in a step that waits for the device
             if ahead:
                 self._ids.append(token_id)
-            if not turn.send(token_id):
+            if not answer.send(token_id):
                 return "eos"
-            if turn.stopped:
+            if answer.stopped:
                 return "stop"
             if more and not ahead:
                 logits = self._next(token)
                 self._ids.append(token_id)
                 token = sampler.choose(logits)
             # At the limit of the thoughts, the mark that ends them replaces the chosen token.
-            if more and (inserted := turn.inserted) is not None:
+            if more and (inserted := answer.inserted) is not None:
                 token = sampler.replace(inserted)
         return "length"
 
@@ -120,15 +120,15 @@ class NativeLoop:
         self._ids += ids
         return logits
 
-    def _prefill(self, ids: list[int], turn: Turn) -> Any:
+    def _prefill(self, ids: list[int], answer: RunningAnswer) -> Any:
         """Compute `ids` in chunks; return the last token's logits, or None if stopped."""
         logits = None
         cached = len(self._ids)
         # Some caches do not accept chunks, and some become wrong beyond a length.
         size = CHUNK if self._rules.can_append(cached, cached + len(ids)) else len(ids)
-        stopped = (lambda: turn.stopped) if self._device.type == "cpu" else None
+        stopped = (lambda: answer.stopped) if self._device.type == "cpu" else None
         for start in range(0, len(ids), size):
-            if turn.stopped:
+            if answer.stopped:
                 return None
             chunk = ids[start : start + size]
             try:
@@ -138,7 +138,7 @@ class NativeLoop:
                     self._ids = []
                 return None
             self._synchronise()  # without this, a stop would wait for all queued chunks
-            turn.prefilled(start + len(chunk), len(ids))
+            answer.prefilled(start + len(chunk), len(ids))
         return logits
 
     def _keep(self, tokens: int) -> None:

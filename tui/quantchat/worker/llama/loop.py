@@ -7,7 +7,7 @@ from typing import Any
 import llama_cpp as c
 
 from quantchat.wire.messages import Sampling
-from quantchat.worker.decode.loop import Turn, common_prefix
+from quantchat.worker.decode.loop import RunningAnswer, common_prefix
 from quantchat.worker.decode.native_loop import CHUNK, PREPARED_TOKENS
 from quantchat.worker.llama.context import Context, Interrupted
 
@@ -23,22 +23,22 @@ class LlamaLoop:
         self._context.cut(common_prefix(self._context.ids, prompt))
         return len(self._context.ids)
 
-    def answer(self, prompt: list[int], turn: Turn) -> str:
+    def answer(self, prompt: list[int], answer: RunningAnswer) -> str:
         """Answer `prompt`, whose beginning is cached; return why the answer ended."""
         context = self._context
-        context.prepare(len(prompt) + min(turn.max_tokens, PREPARED_TOKENS))
-        if not self._prefill(prompt, turn):
+        context.prepare(len(prompt) + min(answer.max_tokens, PREPARED_TOKENS))
+        if not self._prefill(prompt, answer):
             return "stop"
-        sampler = Sampler(turn.sampling, context, prompt, turn.max_tokens)
+        sampler = Sampler(answer.sampling, context, prompt, answer.max_tokens)
         try:
-            for count in range(1, turn.max_tokens + 1):
-                inserted = turn.inserted
+            for count in range(1, answer.max_tokens + 1):
+                inserted = answer.inserted
                 token = sampler.choose() if inserted is None else sampler.take(inserted)
-                if not turn.send(token):
+                if not answer.send(token):
                     return "eos"
-                if turn.stopped:
+                if answer.stopped:
                     return "stop"
-                if count < turn.max_tokens:
+                if count < answer.max_tokens:
                     context.run([token])
         finally:
             sampler.close()
@@ -58,18 +58,18 @@ class LlamaLoop:
         """Return the bytes allocated for the KV cache."""
         return self._context.cache.total()
 
-    def _prefill(self, prompt: list[int], turn: Turn) -> bool:
+    def _prefill(self, prompt: list[int], answer: RunningAnswer) -> bool:
         """Compute the part of `prompt` that is not cached; return whether it was finished."""
         cached, total = len(self._context.ids), len(prompt)
         for start in range(cached, total, CHUNK):
             chunk = prompt[start : start + CHUNK]
             try:
-                if turn.stopped:
+                if answer.stopped:
                     return False
-                self._context.run(chunk, stopped=lambda: turn.stopped)
+                self._context.run(chunk, stopped=lambda: answer.stopped)
             except Interrupted:
                 return False
-            turn.prefilled(start + len(chunk) - cached, total - cached)
+            answer.prefilled(start + len(chunk) - cached, total - cached)
         return True
 
 
