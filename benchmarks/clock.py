@@ -113,7 +113,7 @@ async def compare(rounds: int, tokens: int) -> dict[str, list[dict[str, float]]]
         pids[place.label] = worker.pid
         return worker
 
-    comparison = Comparison(load(find("demo")), maker=CheckpointBuilder(), start=start)
+    comparison = Comparison(load(find("demo")), provider=CheckpointBuilder(), start=start)
     tasks = tuple(Task(prompt, output_tokens=tokens) for prompt in PROMPTS)
     saved = await measure(comparison, Plan(tasks, rounds=rounds, ignore_eos=True))
     found: dict[str, list[dict[str, float]]] = {}

@@ -26,7 +26,7 @@ import torch
 from driving import circumstances, demo_loads
 
 from quantchat.common.versions import versions
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.cpu import kernels
 from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.steps import Step
@@ -73,7 +73,7 @@ def _unpacking(name: str) -> Iterator[None]:
         kernels._UNPACK_ROWS = before
 
 
-def variant(command: Load, names: list[str], given: argparse.Namespace) -> dict[str, Any]:
+def variant(command: LoadModel, names: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one variant, by kind of step."""
     ids = torch.arange(1, PROMPT_TOKENS + 1)[None]
     steps: dict[str, Step] = {}

@@ -28,7 +28,7 @@ from bandwidth import bandwidth
 from driving import Answer, ask, circumstances, demo_gguf, demo_loads, loaded, run
 
 from quantchat.host.worker_process import Worker
-from quantchat.wire.messages import Generate, Load, Message, Ready, Sampling
+from quantchat.wire.messages import Generate, LoadModel, Message, Ready, Sampling
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 MODES = ("generate", "eager", "compile")
@@ -36,7 +36,7 @@ PROMPT_TOKENS = (32, 512, 2048)
 QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]
 
 
-async def variant(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:
+async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one variant, by decode mode."""
     workers: dict[str, Worker] = {}
     readies: dict[str, Ready] = {}

@@ -19,7 +19,16 @@ from quantchat.profile.load import load
 from quantchat.profile.model import AnyVariant
 from quantchat.statistics.latency import decode_throughput
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import Failed, Finished, Generate, Load, Memory, Ready, Started, Tokens
+from quantchat.wire.messages import (
+    Failed,
+    Finished,
+    Generate,
+    LoadModel,
+    Memory,
+    Ready,
+    Started,
+    Tokens,
+)
 from quantchat.wire.protocol import Event
 from quantchat.wire.variant import Ledger
 
@@ -51,7 +60,7 @@ def run(measuring: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(str(error)) from None
 
 
-async def demo_loads() -> dict[str, Load]:
+async def demo_loads() -> dict[str, LoadModel]:
     """Return the command that loads each variant of the demo, by label; build checkpoints first."""
     loads = {}
     for spec in load(find("demo")).variants:
@@ -66,12 +75,12 @@ async def demo_gguf() -> Path:
     return Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model) / name
 
 
-async def _load_of(spec: AnyVariant) -> Load:
+async def _load_of(spec: AnyVariant) -> LoadModel:
     made = await CheckpointBuilder().prepare(spec, lambda progress: None)
-    return Load(spec.engine, made.model, spec.options, made.revision, dtype=spec.dtype)
+    return LoadModel(spec.engine, made.model, spec.options, made.revision, dtype=spec.dtype)
 
 
-async def loaded(label: str, command: Load) -> tuple[Worker, Ready]:
+async def loaded(label: str, command: LoadModel) -> tuple[Worker, Ready]:
     """Return a worker that has loaded `command`. Raises NotRun if it cannot load."""
     worker = await start_worker(Place(label))
     try:

@@ -34,10 +34,10 @@ import collections, contextlib, json, sys, time
 from quantchat.worker.import_pruning import compiled_when_called
 from quantchat.worker.loaders import hide_unused
 from quantchat.worker.memory import resident_bytes
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 before = set(sys.modules)
 if sys.argv[3] == "hidden":
-    hide_unused(Load(sys.argv[1], "", {}))
+    hide_unused(LoadModel(sys.argv[1], "", {}))
 began = time.process_time()
 with compiled_when_called() if sys.argv[3] == "hidden" else contextlib.nullcontext():
     exec(sys.argv[2])

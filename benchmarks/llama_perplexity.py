@@ -100,7 +100,7 @@ async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]
     profile = Profile.model_validate({"name": "the same files", "variants": variants})
     text = corpus.dataset(corpus.OWN)
     plan = ScorePlan(text, profile.variants[0], chunks * WINDOW, floor="none")
-    _, found = await score(profile, plan, maker=CheckpointBuilder())
+    _, found = await score(profile, plan, provider=CheckpointBuilder())
     reference, variant = found.models
     for model in found.models:
         if model.failure is not None:

@@ -34,11 +34,11 @@ from typing import Any
 from driving import circumstances
 
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.features.load.plan import LoadPlan
-from quantchat.features.load.run import load_test
+from quantchat.features.load_test.plan import LoadTestPlan
+from quantchat.features.load_test.run import load_test
 from quantchat.profile.model import Profile
 from quantchat.statistics.serving import end_to_end_ms, output_tps, tpot_ms, ttft_ms
-from quantchat.wire.jobs import LoadLevel, RequestTimes
+from quantchat.wire.jobs import LoadTestLevel, RequestTimes
 
 RESULTS = Path(__file__).parent / "results" / "load_against_aiperf.json"
 PROMPTS = ("Name three colours.", "How does a bicycle stay upright?", "What is a prime number?")
@@ -136,8 +136,8 @@ def with_quantchat(given: argparse.Namespace, url: str, level: int) -> Figures:
     one = {"engine": "openai", "model": given.model, "base_url": url}
     variants = [{**one, "label": "server"}, {**one, "label": "a profile has two variants"}]
     profile = Profile.model_validate({"name": "server", "variants": variants})
-    plan = LoadPlan(
-        levels=(LoadLevel(level),),
+    plan = LoadTestPlan(
+        levels=(LoadTestLevel(level),),
         prompts=PROMPTS,
         prompt_tokens=0,
         output_tokens=given.output_tokens,
@@ -147,7 +147,7 @@ def with_quantchat(given: argparse.Namespace, url: str, level: int) -> Figures:
         seed=0,
     )
     only = profile.model_copy(update={"variants": profile.variants[:1]})
-    _, test = asyncio.run(load_test(only, plan, maker=CheckpointBuilder()))
+    _, test = asyncio.run(load_test(only, plan, provider=CheckpointBuilder()))
     return of_requests(test.models[0].rounds[0].requests)
 
 

@@ -23,7 +23,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.document.figures import size
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
-from quantchat.features.load.tables import latency_text, rate_text
+from quantchat.features.load_test.tables import latency_text, rate_text
 from quantchat.profile.model import Profile
 from quantchat.profile.toml_out import to_toml
 from quantchat.snapshot.load_test import LoadTestRecord, Point, points

@@ -171,7 +171,7 @@ async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
     process_tree = Family()
     result: dict[str, Any] = {"pairs": []}
     for pair in PAIRS:
-        comparison = Comparison(spec, maker=CheckpointBuilder())
+        comparison = Comparison(spec, provider=CheckpointBuilder())
         comparison.pair = pair
         plan = Plan(tuple(map(Task, DEFAULT)), rounds=rounds)
         snapshot = await measure(

@@ -16,7 +16,7 @@ from typing import Any
 
 from driving import ask, circumstances, demo_loads, loaded, run
 
-from quantchat.wire.messages import Generate, Load, Message, Sampling
+from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
 
 RESULTS = Path(__file__).parent / "results" / "turns.json"
 QUESTIONS = ("Name a river of Europe.", "Name one more, and say where it ends.")
@@ -24,7 +24,7 @@ LAST = 3
 """Number of turns at each end of the chat over which a median is taken."""
 
 
-async def chat(label: str, command: Load, given: argparse.Namespace) -> dict[str, Any]:
+async def chat(label: str, command: LoadModel, given: argparse.Namespace) -> dict[str, Any]:
     """Return TTFT in ms and cached prompt tokens, turn by turn; `fresh` starts without a cache."""
     load = replace(command, threads=given.threads)
     workers = {name: (await loaded(label, load))[0] for name in ("kept", "fresh")}

@@ -48,7 +48,7 @@ from llama7b.variants import VARIANTS
 from quantchat.common.versions import versions
 from quantchat.system.gpus import GpuSample
 from quantchat.system.sampler import DeviceSample, DeviceSampler
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 RESULTS = Path(__file__).parents[1] / "results"
 MODES = ("generate", "graph", "eager", "compile")
@@ -93,7 +93,7 @@ def measure(
         passes = _in_order(given, asked, wanted, "graph" if machine.gpus else "eager")
         progress = Progress(sum(len(modes) for _, modes in passes) + with_pair)
 
-        def load(label: str) -> Load:
+        def load(label: str) -> LoadModel:
             one = VARIANTS[label]
             return one.load(checkpoint(folder, asked.shape, one.source), device)
 
@@ -156,7 +156,7 @@ def _in_order(
     return passes
 
 
-def _pair(load: Callable[[str], Load], asked: Asked, saved: SavedResults) -> dict[str, Any]:
+def _pair(load: Callable[[str], LoadModel], asked: Asked, saved: SavedResults) -> dict[str, Any]:
     modes = {}
     for family in FAMILIES:
         best = fastest(saved.variants, family, asked.contexts[0])

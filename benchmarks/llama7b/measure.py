@@ -18,7 +18,7 @@ from llama7b.shapes import SHAPES
 from quantchat.host.worker_process import Worker
 from quantchat.system.process_memory import complete
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Generate, Load, Message, Ready, Sampling
+from quantchat.wire.messages import Generate, LoadModel, Message, Ready, Sampling
 
 QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")]
 PLAIN = "generate"
@@ -85,7 +85,7 @@ class Side(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(label: str, load: Load) -> AsyncIterator[Side]:
+async def serving(label: str, load: LoadModel) -> AsyncIterator[Side]:
     """Load a variant for as long as the block runs. Raises NotRun where that fails."""
     side = Side(*await loaded(label, load))
     try:
@@ -96,7 +96,7 @@ async def serving(label: str, load: Load) -> AsyncIterator[Side]:
 
 async def variant(
     label: str,
-    load: Load,
+    load: LoadModel,
     wanted: Mapping[str, Sequence[int]],
     asked: Asked,
     saved: SavedResults,
@@ -128,7 +128,7 @@ async def variant(
         saved.refuse(label, _reason(error, label, load))
 
 
-def _reason(error: NotRun, label: str, load: Load) -> str:
+def _reason(error: NotRun, label: str, load: LoadModel) -> str:
     """Return the reason without the label and without the path of a temporary folder."""
     reason = str(error).removeprefix(f"{label}: ").replace(load.model, "the checkpoint")
     print(f"  not run: {reason}", flush=True)

@@ -13,7 +13,7 @@ from driving import NotRun, ask
 
 from llama7b.measure import Asked, Side, serving
 from llama7b.results import measured
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 FAMILIES = ("GPTQ 4-bit", "NF4")
 """The two sides: how the labels of their variants begin."""
@@ -40,7 +40,7 @@ def fastest(variants: Mapping[str, Any], family: str, context: int) -> Best | No
     return max(speeds, key=lambda best: speeds[best]) if speeds else None
 
 
-async def pair(loads: Mapping[str, Load], asked: Asked) -> dict[str, Any]:
+async def pair(loads: Mapping[str, LoadModel], asked: Asked) -> dict[str, Any]:
     """Return tok/s of each side, in turn and together; `loads` is by label."""
     try:
         async with AsyncExitStack() as stack:

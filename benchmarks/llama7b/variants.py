@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Variant:
     bits: int = 0
     """Bits of a weight on the device; 0 for bfloat16."""
 
-    def load(self, folder: Path, device: str) -> Load:
+    def load(self, folder: Path, device: str) -> LoadModel:
         """Return the command that loads the variant from `folder`."""
-        return Load(self.engine, str(folder), self.options, device=device)
+        return LoadModel(self.engine, str(folder), self.options, device=device)
 
 
 def _gptq(kernel: str, bits: int = 4) -> Variant:

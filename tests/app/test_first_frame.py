@@ -24,7 +24,7 @@ class NothingIsMade:
         await asyncio.Event().wait()
 
 def comparison(profile):
-    return Comparison(profile, maker=NothingIsMade())
+    return Comparison(profile, provider=NothingIsMade())
 
 async def main(name):
     profile = load.load(library.find(name)) if name else None
@@ -60,7 +60,7 @@ class OpensNothing(Comparison):
         print(*sorted(sys.modules))
 
 async def main():
-    compare = lambda profile: OpensNothing(profile, maker=None)
+    compare = lambda profile: OpensNothing(profile, provider=None)
     app = QuantchatApp(load.load(library.find("demo")), make_comparison=compare)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause()

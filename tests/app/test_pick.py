@@ -55,7 +55,7 @@ def app_of(folder: Path, its: PickWorkers) -> QuantchatApp:
         None,
         snapshots=folder / "snapshots",
         make_sampler=lambda: ScriptedMachine(GPU),
-        maker=its.maker,
+        provider=its.provider,
         start=its.start,
     )
 

@@ -13,7 +13,7 @@ from fakes.saved_snapshots import scored, snapshot
 from fakes.screen_reader import lines, see, see_gone, text, wait_until
 from fakes.scripted_app import SIZES, Setup
 from fakes.scripted_machine import GIB, GPU, ScriptedMachine
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat import paths
 from quantchat.app.app import QuantchatApp
 from quantchat.app.screens.comparison import ComparisonScreen
@@ -41,7 +41,9 @@ model = "some/model"
 def start(folder: Path, *gpus: GpuSample) -> QuantchatApp:
     def compare(profile: Profile) -> Comparison:
         scripts = {variant.label: Script() for variant in profile.variants}
-        return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+        return Comparison(
+            profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+        )
 
     return QuantchatApp(
         None,

@@ -2,7 +2,7 @@
 
     python decode_in_modes.py '{"engine": …}' TOKENS PROMPTS MODE…
 
-The first argument is a `Load` command; PROMPTS is the number of prompts (of those below) to use.
+The first argument is a `LoadModel` command; PROMPTS is how many of the prompts below to use.
 Prints a JSON list with an object for each mode and prompt. `forced`: mean difference between the
 decoder's log probabilities of generate's tokens (teacher forcing) and those of the model's own
 modules. `same`: number of leading tokens equal to generate's. If not all tokens are equal, also
@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 from quantchat.wire.codec import from_json
-from quantchat.wire.messages import Generate, Load, Message, Sampling, ScoreTokens
+from quantchat.wire.messages import Generate, LoadModel, Message, Sampling, ScoreTokens
 
 PROMPTS = (
     "What is the capital of France?",
@@ -109,7 +109,7 @@ def main(load_json: str, tokens: int, prompts: int, modes: list[str]) -> list[di
     from quantchat.worker.decode.decoder import Decoder
     from quantchat.worker.loaders import load
 
-    loaded = load(from_json(Load, json.loads(load_json)), lambda stage: None)
+    loaded = load(from_json(LoadModel, json.loads(load_json)), lambda stage: None)
     plain = Decoder(loaded, "generate", lambda stage: None)
     expected = {prompt: decode(plain, prompt, tokens) for prompt in PROMPTS[:prompts]}
     logits = {prompt: logits_of(loaded, prompt, said) for prompt, said in expected.items()}

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.tiny_checkpoint import write_checkpoint
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.wire.messages import Failed, Load, Ready
+from quantchat.wire.messages import Failed, LoadModel, Ready
 from quantchat.wire.protocol import Event
 
 INDEX = "model.safetensors.index.json"
@@ -120,7 +120,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         folder = tmp_path_factory.mktemp("copy") / "model"
         shutil.copytree(base, folder)
         spoil(folder)
-        worker.send(Load("transformers", str(folder), {}, device="cpu", threads=1))
+        worker.send(LoadModel("transformers", str(folder), {}, device="cpu", threads=1))
         return await _outcome(events)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,15 @@ from quantchat.engines.quantize import Quantize
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, Worker, start_worker
-from quantchat.wire.messages import Failed, Finished, Generate, Load, Message, Progress, Sampling
+from quantchat.wire.messages import (
+    Failed,
+    Finished,
+    Generate,
+    LoadModel,
+    Message,
+    Progress,
+    Sampling,
+)
 
 pytestmark = pytest.mark.model
 
@@ -39,7 +47,7 @@ def read(file: Path) -> dict[str, Any]:
 async def test_the_4_bit_model_knows_the_capital_of_france(demo_gptq: Path) -> None:
     worker = await start_worker(Place("test"))
     try:
-        worker.send(Load("gptq", str(demo_gptq), {"kernel": "auto"}, dtype="bfloat16"))
+        worker.send(LoadModel("gptq", str(demo_gptq), {"kernel": "auto"}, dtype="bfloat16"))
         chat = [Message("user", "What is the capital of France?")]
         worker.send(Generate(1, chat, Sampling(), 24))
         async for event in worker.events():

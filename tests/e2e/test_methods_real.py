@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from fakes.in_process_jobs import InProcessJobs
 from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
 from quantchat.engines.registry import engine_of
 from quantchat.host.job_runner import run_job
@@ -26,7 +26,15 @@ from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import AnyVariant, Generation, Profile
 from quantchat.session.requests import load_request, single_prompt_request
 from quantchat.wire.jobs import ScoreJob, Workspace
-from quantchat.wire.messages import Failed, Finished, Load, Message, Ready, ScoreTokens, TokenScores
+from quantchat.wire.messages import (
+    Failed,
+    Finished,
+    LoadModel,
+    Message,
+    Ready,
+    ScoreTokens,
+    TokenScores,
+)
 
 pytestmark = pytest.mark.model
 
@@ -136,7 +144,7 @@ async def test_it_is_scored(
     text = tmp_path / "text.txt"
     text.write_text(REPEATED, encoding="utf-8")
 
-    async def surprisals(load: Load, kernel: str) -> array[float]:
+    async def surprisals(load: LoadModel, kernel: str) -> array[float]:
         folder = tmp_path / load.engine
         folder.mkdir()
         job = ScoreJob(load, str(text), 64, 64, Workspace(str(folder), str(folder)))
@@ -146,7 +154,7 @@ async def test_it_is_scored(
         assert len(found) == scored.positions > 100
         return found
 
-    load = load_request(spec, Prepared(str(tiny)))
+    load = load_request(spec, PreparedModel(str(tiny)))
     ours = await surprisals(load, kernel)
     plain = await surprisals(
         replace(load, engine="transformers", loader="", options={}), "not quantized"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fakes.tiny_folder import tiny_folder
 from quantchat.host.worker_process import Place, start_worker
-from quantchat.wire.messages import Failed, Finished, Generate, Load, Message, Ready, Sampling
+from quantchat.wire.messages import Failed, Finished, Generate, LoadModel, Message, Ready, Sampling
 
 MOST = 12
 GROUP = 32
@@ -28,7 +28,7 @@ async def loaded(folder: Path, decode: str) -> tuple[Ready, Finished]:
     worker = await start_worker(Place("test"))
     try:
         options: dict[str, Any] = {"gguf_file": None}
-        worker.send(Load("transformers", str(folder), options, device="cpu", decode=decode))
+        worker.send(LoadModel("transformers", str(folder), options, device="cpu", decode=decode))
         ready: Ready | None = None
         async for event in worker.events():
             assert not isinstance(event, Failed), event

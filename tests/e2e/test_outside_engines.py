@@ -65,7 +65,7 @@ def example(tmp_path: Path) -> Path:
 LOADED = """
 import asyncio, sys
 from pathlib import Path
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import Prepared
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.load import loads

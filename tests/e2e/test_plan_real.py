@@ -26,7 +26,7 @@ from quantchat.wire.messages import (
     Failed,
     Finished,
     Generate,
-    Load,
+    LoadModel,
     Memory,
     Message,
     Ready,
@@ -98,7 +98,7 @@ async def test_weights_and_cache_are_as_planned(demo: Profile, options: dict[str
     made = CheckpointBuilder().find(spec)
     assert made is not None
     async with running() as worker:
-        command = Load(spec.engine, made.model, spec.options, device="cpu", threads=1)
+        command = LoadModel(spec.engine, made.model, spec.options, device="cpu", threads=1)
         worker.send(replace(command, dtype=spec.dtype, decode=spec.decode))
         ready, _ = await wait_for(worker, Ready)
         assert ready.ledger.weights == pytest.approx(planned.estimate.weights, rel=GOAL)

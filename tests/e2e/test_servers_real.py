@@ -68,7 +68,7 @@ class Beside:
     """The two, loaded."""
 
     def __init__(self, spec: Profile) -> None:
-        self.comparison = Comparison(spec, maker=CheckpointBuilder())
+        self.comparison = Comparison(spec, provider=CheckpointBuilder())
         self.here, self.served = self.comparison.sides
 
     async def ask(self, prompt: str) -> tuple[Answer, Answer]:

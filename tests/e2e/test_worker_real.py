@@ -27,7 +27,7 @@ from quantchat.wire.messages import (
     Finished,
     Generate,
     Hello,
-    Load,
+    LoadModel,
     Message,
     Ready,
     Sampling,
@@ -75,8 +75,8 @@ def ask(turn: int, *said: str, most: int = 24, sampling: Sampling | None = None)
     return Generate(turn, messages, sampling or Sampling(), most, threads=1)
 
 
-def nf4(base: Path) -> Load:
-    return Load("bitsandbytes", str(base), NF4, threads=1)
+def nf4(base: Path) -> LoadModel:
+    return LoadModel("bitsandbytes", str(base), NF4, threads=1)
 
 
 CONTEXT = 1024
@@ -204,7 +204,7 @@ async def test_answers_again_and_again(short_base: Path) -> None:
         assert finished.output_tokens < 100
 
 
-async def failure_of(worker: Worker, load: Load) -> Failed:
+async def failure_of(worker: Worker, load: LoadModel) -> Failed:
     worker.send(load)
     async for event in worker.events():
         assert not isinstance(event, Ready)
@@ -240,13 +240,13 @@ async def test_bad_checkpoints_fail_in_one_line(demo_base: Path, tmp_path: Path)
             assert failure.kind == "bad_checkpoint", failure
             assert "\n" not in failure.reason
             assert failure.hint
-        plain = Load("gptq", str(demo_base), {"kernel": "auto"})
+        plain = LoadModel("gptq", str(demo_base), {"kernel": "auto"})
         assert "quantize" in (await failure_of(worker, plain)).hint
-        strange = Load("gptq", str(demo_base), {"kernel": "warp"})
+        strange = LoadModel("gptq", str(demo_base), {"kernel": "warp"})
         failure = await failure_of(worker, strange)
         assert "warp" in failure.reason
         assert "marlin" in failure.hint
-        there = Load("transformers", str(demo_base), {}, device="cuda:63")
+        there = LoadModel("transformers", str(demo_base), {}, device="cuda:63")
         assert "cuda:63" in (await failure_of(worker, there)).reason
         # After all that it still loads a good one.
         worker.send(nf4(demo_base))
@@ -256,12 +256,12 @@ async def test_bad_checkpoints_fail_in_one_line(demo_base: Path, tmp_path: Path)
 async def test_out_of_memory_is_said_as_such(demo_base: Path) -> None:
     """The address space is really bounded: torch asks for more than there is, and is told no."""
     async with running() as worker:
-        worker.send(Load("transformers", str(demo_base), {}, threads=1))
+        worker.send(LoadModel("transformers", str(demo_base), {}, threads=1))
         await wait_for(worker, Ready)
         process = psutil.Process(worker.pid)
         bound = process.memory_info().vms + 100 * 2**20
         process.rlimit(psutil.RLIMIT_AS, (bound, resource.RLIM_INFINITY))
-        wide = Load("transformers", str(demo_base), {}, dtype="float32")  # 540 MB
+        wide = LoadModel("transformers", str(demo_base), {}, dtype="float32")  # 540 MB
         failure = await failure_of(worker, wide)
         assert failure.kind == "out_of_memory", failure
         assert failure.hint
@@ -291,11 +291,11 @@ async def test_a_wrong_interpreter_is_one_line() -> None:
 OWNER = """
 import asyncio, sys
 from quantchat.host.worker_process import Place, start_worker
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 async def main():
     worker = await start_worker(Place("orphan"))
-    worker.send(Load("transformers", sys.argv[1], {}))
+    worker.send(LoadModel("transformers", sys.argv[1], {}))
     print(worker.pid, flush=True)
     await asyncio.sleep(600)
 

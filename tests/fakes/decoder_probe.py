@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from quantchat.wire.messages import Generate, Load, Message, Sampling, ScoreTokens, Started
+from quantchat.wire.messages import Generate, LoadModel, Message, Sampling, ScoreTokens, Started
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.model.loaded import Loaded
 
@@ -53,7 +53,7 @@ class Numbers:
 
 def tiny_loaded(model: Any) -> Loaded:
     """Return `model` as an engine's loader would return it."""
-    command = Load("transformers", "", {}, dtype="float32", device="cpu")
+    command = LoadModel("transformers", "", {}, dtype="float32", device="cpu")
     vocabulary = model.config.get_text_config().vocab_size
     return Loaded(command, model, Numbers(vocabulary), kernel="Linear float32")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from quantchat.wire.messages import Generate, Load, Message, Sampling
+from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
 from quantchat.wire.protocol import Event
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ NEEDED = "llama-cpp-python is not installed: python -m pip install 'quantchat[gg
 CHAT = [Message("user", "the other day")]
 
 
-def command(folder: Path, **options: Any) -> Load:
+def command(folder: Path, **options: Any) -> LoadModel:
     """The request to load the only GGUF file in `folder` on the CPU."""
     loader = "quantchat.worker.loaders.gguf"
-    return Load("gguf", str(folder), options, device="cpu", loader=loader)
+    return LoadModel("gguf", str(folder), options, device="cpu", loader=loader)
 
 
 def load_tiny(folder: Path, **options: Any) -> LlamaModel:

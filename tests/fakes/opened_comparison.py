@@ -16,7 +16,10 @@ class Opened:
 
     def __init__(self, spec: Profile) -> None:
         self.comparison = Comparison(
-            spec, maker=CheckpointBuilder(start_worker), start=start_worker, on_change=self._changed
+            spec,
+            provider=CheckpointBuilder(start_worker),
+            start=start_worker,
+            on_change=self._changed,
         )
         self.one, self.other = self.comparison.sides
         self.stages: list[str] = []

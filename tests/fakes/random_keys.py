@@ -13,7 +13,7 @@ from textual.app import App
 
 from fakes.scripted_app import Setup
 from fakes.scripted_machine import GPU, ScriptedMachine
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.app.app import QuantchatApp
 from quantchat.app.commands import COMMANDS
 from quantchat.profile.model import Profile
@@ -119,7 +119,9 @@ async def on_the_start(folder: Path, seed: int, count: int) -> Counter[str]:
 
     def compare(profile: Profile) -> Comparison:
         scripts = {variant.label: Script() for variant in profile.variants}
-        return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+        return Comparison(
+            profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+        )
 
     app = QuantchatApp(
         snapshots=folder / "snapshots", make_comparison=compare, make_sampler=ScriptedMachine

@@ -21,7 +21,7 @@ from fakes import hostile_markdown  # noqa: E402
 from fakes.hostile_text import COPIES, COUNT, CUT, payload  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_machine import ScriptedMachine  # noqa: E402
-from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter  # noqa: E402
+from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
 from quantchat.session.comparison import Comparison  # noqa: E402
 from quantchat.wire.messages import Failed, Generate  # noqa: E402
@@ -60,7 +60,9 @@ def main(folder: Path) -> int:
     scripts = {LEFT: hostile(0), RIGHT: hostile(1)}
 
     def compare(profile: Profile) -> Comparison:
-        return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+        return Comparison(
+            profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+        )
 
     quantchat.app.app.QuantchatApp = functools.partial(  # type: ignore[misc,assignment]
         quantchat.app.app.QuantchatApp, make_comparison=compare, make_sampler=ScriptedMachine

@@ -27,7 +27,7 @@ terminal.configure_textual()
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_machine import ScriptedMachine  # noqa: E402
-from fakes.scripted_worker import Script, ScriptedMaker, starter  # noqa: E402
+from fakes.scripted_worker import Script, ScriptedProvider, starter  # noqa: E402
 from fakes.writing_systems import WRITTEN  # noqa: E402
 from quantchat.app.screens.comparison import ComparisonScreen  # noqa: E402
 from quantchat.app.screens.help import HelpScreen  # noqa: E402
@@ -58,7 +58,7 @@ if "--slow" in sys.argv:
 
 
 def compare(profile: Profile) -> Comparison:
-    return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    return Comparison(profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder))
 
 
 def broken(self: object) -> None:

@@ -22,7 +22,7 @@ terminal.configure_textual(LOW_BANDWIDTH)
 
 import quantchat.app.app  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
-from fakes.scripted_worker import Script, ScriptedMaker  # noqa: E402
+from fakes.scripted_worker import Script, ScriptedProvider  # noqa: E402
 from fakes.synthetic_text import text, tokens, wanted  # noqa: E402
 from fakes.synthetic_worker import start_synthetic  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
@@ -52,7 +52,9 @@ class Remembering(Comparison):
 
 def compare(profile: Profile) -> Comparison:
     scripts = {LEFT: Script(), RIGHT: Script()}
-    comparison = Remembering(profile, maker=ScriptedMaker(scripts), start=start_synthetic(folder))
+    comparison = Remembering(
+        profile, provider=ScriptedProvider(scripts), start=start_synthetic(folder)
+    )
     if "--history" in sys.argv:
         remember(comparison.conversation, int(sys.argv[sys.argv.index("--history") + 1]))
     return comparison

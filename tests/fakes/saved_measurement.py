@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from fakes.saved_snapshots import SAMPLE, hostile_snapshots, hostile_text
-from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
 from quantchat.measuring.measure import measure
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
@@ -41,7 +41,9 @@ def measured(
     }
     variants = [{"label": label, "engine": "bitsandbytes", "model": "m"} for label in labels]
     profile = Profile.model_validate({"name": "Scripted", "variants": variants})
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+    )
     plan = Plan(tuple(map(Task, PROMPTS)), rounds=rounds, warmup=1, order=order)
     return asyncio.run(measure(comparison, plan))
 

@@ -12,7 +12,7 @@ from fakes.saved_scores import hostile_scores, score_record
 from quantchat.snapshot.schema import (
     AnswerRecord,
     Environment,
-    LoadRecord,
+    LoadTimesRecord,
     RequestRecord,
     Snapshot,
     TurnRecord,
@@ -115,7 +115,7 @@ def variant(label: str, **changes: Any) -> VariantRecord:
         "label": label,
         "state": "ready",
         "resolved": RESOLVED,
-        "load": LoadRecord(total_s=5.5, import_s=3.0, weights_s=2.0, warmup_s=0.5),
+        "load": LoadTimesRecord(total_s=5.5, import_s=3.0, weights_s=2.0, warmup_s=0.5),
         "note": "",
         "ledger": LEDGER,
         "memory": ProcessMemory(700 * MIB, "resident"),

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from fakes.screen_reader import text, wait_until
 from fakes.scripted_machine import ScriptedMachine
-from fakes.scripted_worker import MIB, Script, ScriptedMaker, resolved, starter
+from fakes.scripted_worker import MIB, Script, ScriptedProvider, resolved, starter
 from quantchat.app.app import QuantchatApp
 from quantchat.app.preferences import Preferences
 from quantchat.app.screens.comparison import ComparisonScreen
@@ -155,7 +155,7 @@ class Setup:
             return await (start_worker if place.label in self.real else scripted)(place)
 
         def compare(profile: Profile) -> Comparison:
-            return Comparison(profile, maker=ScriptedMaker(scripts), start=start)
+            return Comparison(profile, provider=ScriptedProvider(scripts), start=start)
 
         app = QuantchatApp(
             self.profile,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy
 
-from fakes.scripted_worker import Script, ScriptedMaker, ScriptedWorker
+from fakes.scripted_worker import Script, ScriptedProvider, ScriptedWorker
 from quantchat.host.worker_process import Place, Worker
 from quantchat.wire.jobs import ScoreJob, ScoreResult
 from quantchat.wire.messages import Failed, Finished, Hello
@@ -41,10 +41,10 @@ class PickWorkers:
     """Labels of servers, which count the tokens of an answer at its end."""
 
     @property
-    def maker(self) -> ScriptedMaker:
-        """A maker with nothing to build."""
+    def provider(self) -> ScriptedProvider:
+        """A provider with nothing to build."""
         known = {label: self.scripts.get(label, Script()) for label in self.far}
-        return ScriptedMaker(known)
+        return ScriptedProvider(known)
 
     async def start(self, place: Place) -> Worker:
         """Implements `StartWorker`."""
@@ -75,7 +75,7 @@ class _PickWorker:
             self._workers.begun.append(("score", self._label))
             self._job = command
             return
-        if type(command).__name__ == "Load":
+        if type(command).__name__ == "LoadModel":
             self._workers.begun.append(("chat", self._label))
         self._chat.send(command)
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import Place, StartWorker, Worker, WorkerEnded
 from quantchat.profile.model import AnyVariant
@@ -23,7 +23,7 @@ from quantchat.wire.messages import (
     Finished,
     Generate,
     Hello,
-    Load,
+    LoadModel,
     Memory,
     Prefilled,
     Progress,
@@ -195,7 +195,7 @@ class ScriptedWorker:
         if isinstance(command, ScoreTokens):
             self._overtaken = asyncio.Event()
             self._tasks.append(asyncio.ensure_future(self._score_tokens(command, self._overtaken)))
-        if isinstance(command, Load):
+        if isinstance(command, LoadModel):
             self._tasks.append(asyncio.ensure_future(self._load()))
         elif isinstance(command, Generate):
             self._tasks.append(asyncio.ensure_future(self._generate(command)))
@@ -315,12 +315,14 @@ class ScriptedWorker:
 
 
 @dataclass
-class ScriptedMaker:
-    """Implements `checkpoints.maker.Maker`: plays the building stages of each script."""
+class ScriptedProvider:
+    """A `checkpoints.provider.CheckpointProvider` that plays the building stages of each script."""
 
     scripts: dict[str, Script]
 
-    async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
+    async def prepare(
+        self, spec: AnyVariant, on_progress: Callable[[Progress], None]
+    ) -> PreparedModel:
         script = self.scripts[spec.label]
         for progress in script.building:
             on_progress(progress)
@@ -329,7 +331,7 @@ class ScriptedMaker:
             await script.building_gate.wait()
         if script.building_fails is not None:
             raise JobFailed(script.building_fails)
-        return Prepared(spec.model)
+        return PreparedModel(spec.model)
 
 
 def starter(scripts: dict[str, Script], folder: Path) -> StartWorker:

@@ -11,7 +11,7 @@ from fakes.raw_server import Asked, RawServer
 from quantchat.wire.messages import (
     Finished,
     Generate,
-    Load,
+    LoadModel,
     Message,
     Sampling,
     Tokens,
@@ -41,7 +41,7 @@ class Outbox:
 
 def decoder(server: RawServer, query: str = "", **more: Any) -> RemoteDecoder:
     options = {"api": "chat", "base_url": server.url + query, "timeout_s": 10.0, **more}
-    return RemoteDecoder(Load("openai", "tiny", options))
+    return RemoteDecoder(LoadModel("openai", "tiny", options))
 
 
 def ask(made: RemoteDecoder, sampling: Sampling | None = None, *, most: int = 32) -> Outbox:

@@ -49,7 +49,7 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
         VERSION,
         Generate,
         Hello,
-        Load,
+        LoadModel,
         Memory,
         Prefilled,
         Ready,
@@ -69,7 +69,7 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
     while True:
         command = inbox.next()
-        if isinstance(command, Load):
+        if isinstance(command, LoadModel):
             what = replace(resolved("no kernel"), context_length=2**20)
             outbox.send(Ready(what, ledger(), 0.1, 0.1, 0.1))
         elif isinstance(command, Generate):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 VOCABULARY = 512
 WINDOW = 64
@@ -811,7 +811,7 @@ def tiny_model(name: str, **more: Any) -> Any:
 
     torch.manual_seed(0)
     config = tiny_config(name, **more)
-    loader = auto_class(Load("transformers", "", {}), config)
+    loader = auto_class(LoadModel("transformers", "", {}), config)
     return loader.from_config(config, dtype=torch.float32).eval()
 
 

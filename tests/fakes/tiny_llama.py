@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 VOCABULARY = 97
 SIZES = {
@@ -42,7 +42,7 @@ class Letters:
 def loaded(model: Any = None, options: dict[str, Any] | None = None, **more: Any) -> Any:
     """What the modes need of an engine's `Loaded`."""
     return SimpleNamespace(
-        command=Load("transformers", "tiny", options or {}),
+        command=LoadModel("transformers", "tiny", options or {}),
         model=model or tiny_llama(),
         device="cpu",
         input_device=torch.device("cpu"),

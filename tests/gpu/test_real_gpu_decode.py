@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes.decoding import ENVIRONMENT, OPTIONS
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.check import ULPS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("torch")]
@@ -26,7 +26,7 @@ TIE_ULPS = 2
 def test_greedy_tokens_are_generates(
     mode: str, engine: str, random_models: dict[str, Path]
 ) -> None:
-    load = Load(
+    load = LoadModel(
         engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
     )
     command = [sys.executable, str(PROGRAM), json.dumps(asdict(load)), str(TOKENS), mode]
@@ -51,7 +51,7 @@ def test_a_graph_follows_its_cache(
     from quantchat.worker.decode.steps.graph import GraphStep
     from quantchat.worker.loaders import load
 
-    command = Load(
+    command = LoadModel(
         engine, str(random_models[engine]), OPTIONS[engine], dtype="bfloat16", device="cuda:0"
     )
     loaded = load(command, lambda stage: None)
@@ -81,7 +81,7 @@ def test_int8_is_decoded_eagerly_and_memory_is_given_back(random_models: dict[st
 
     options = {"quant_type": "int8", "double_quant": False, "compute_dtype": "auto"}
     model = str(random_models["bitsandbytes"])
-    command = Load("bitsandbytes", model, options, dtype="float16", device="cuda:0")
+    command = LoadModel("bitsandbytes", model, options, dtype="float16", device="cuda:0")
     decoder = Decoder(load(command, lambda stage: None), "auto", lambda stage: None)
     assert decoder.chosen.name == "eager"
     assert "makes the host wait" in decoder.chosen.note

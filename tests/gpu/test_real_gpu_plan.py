@@ -14,7 +14,7 @@ from quantchat.measuring.memory_plan import make_plan
 from quantchat.profile.model import Profile
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Failed, Load, Ready
+from quantchat.wire.messages import Failed, LoadModel, Ready
 
 pytestmark = pytest.mark.gpu
 
@@ -51,7 +51,9 @@ async def test_weights_are_as_planned(
     assert made is not None
     worker = await start_worker(Place("test"))
     try:
-        worker.send(Load(spec.engine, made.model, spec.options, dtype=spec.dtype, device="cuda:0"))
+        worker.send(
+            LoadModel(spec.engine, made.model, spec.options, dtype=spec.dtype, device="cuda:0")
+        )
         async for event in worker.events():
             assert not isinstance(event, Failed), event
             if isinstance(event, Ready):

@@ -9,7 +9,7 @@ import pytest
 
 from e2e.decode_in_modes import PROMPTS, decode
 from fakes.decoding import OPTIONS
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.loaders import gptq, load
 from quantchat.worker.model import loaded
@@ -31,7 +31,7 @@ def _two_gpus(torch: Any) -> None:
 
 
 def started(engine: str, model: Path, device: str, decode: str) -> tuple[Any, Decoder]:
-    command = Load(engine, str(model), OPTIONS[engine], dtype="bfloat16", device=device)
+    command = LoadModel(engine, str(model), OPTIONS[engine], dtype="bfloat16", device=device)
     ready = load(command, lambda stage: None)
     return ready, Decoder(ready, decode, lambda stage: None)
 

@@ -21,7 +21,7 @@ from fakes.scripted_worker import Script, ScriptedWorker, resolved
 from quantchat.host.worker_process import Place
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Failed, Generate, Load
+from quantchat.wire.messages import Failed, Generate, LoadModel
 from quantchat.wire.protocol import Command
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -76,7 +76,7 @@ class Played(ScriptedWorker):
         super().__init__(self.script, benchmark.folder / "log", 2**30)
 
     def send(self, command: Command) -> None:
-        if isinstance(command, Load):
+        if isinstance(command, LoadModel):
             self.mode = command.decode
             self.script.resolved = replace(resolved(), decode=command.decode)
             self.script.token_ms = {"generate": 20.0, "eager": 5.0}.get(self.mode, 10.0)
@@ -113,9 +113,9 @@ def test_a_context_that_fails_leaves_the_others_their_figures(benchmark: Benchma
 
 def test_a_mode_or_a_side_that_fails_is_kept_with_its_reason(benchmark: Benchmark) -> None:
     def fail(worker: Played, command: Command) -> None:
-        if isinstance(command, Load) and worker.mode == "compile":
+        if isinstance(command, LoadModel) and worker.mode == "compile":
             worker.script.loading_fails = Failed("unsupported", f"no {command.model}", "none")
-        if isinstance(command, Load) and worker.label == "FP4":
+        if isinstance(command, LoadModel) and worker.label == "FP4":
             worker.script.dies_loading = -9
 
     benchmark.before = fail
@@ -185,7 +185,7 @@ def test_what_is_wanted_most_is_measured_first(benchmark: Benchmark) -> None:
     """Where nothing is named, which takes an hour; and `generate` beside it costs no answer."""
 
     def stopped(worker: Played, command: Command) -> None:
-        if isinstance(command, Load) and worker.mode == "compile":
+        if isinstance(command, LoadModel) and worker.mode == "compile":
             os.kill(os.getpid(), signal.SIGINT)
 
     labels = list(importlib.import_module("llama7b.variants").VARIANTS)

@@ -15,7 +15,7 @@ from fakes.scripted_jobs import Jobs
 from fakes.tiny_wheel import TinyIndex
 from fakes.waiting import until
 from quantchat.checkpoints.builder import CheckpointBuilder
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.engines.bitsandbytes import BitsAndBytes
 from quantchat.engines.gptq import Gptq
 from quantchat.engines.quantize import Quantize
@@ -72,7 +72,7 @@ class Ear(list[Progress]):
         return [p.stage for i, p in enumerate(self) if not i or p.stage != self[i - 1].stage]
 
 
-async def cancelled(task: asyncio.Task[Prepared]) -> None:
+async def cancelled(task: asyncio.Task[PreparedModel]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -348,12 +348,14 @@ async def test_an_id_of_the_hub(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("org/name", Prepared("org/name")),
-        ("org/name@refs/pr/1", Prepared("org/name", "refs/pr/1")),
-        ("gpt2", Prepared("gpt2")),
+        ("org/name", PreparedModel("org/name")),
+        ("org/name@refs/pr/1", PreparedModel("org/name", "refs/pr/1")),
+        ("gpt2", PreparedModel("gpt2")),
     ],
 )
-async def test_others_are_left_as_they_are(bench: Bench, model: str, expected: Prepared) -> None:
+async def test_others_are_left_as_they_are(
+    bench: Bench, model: str, expected: PreparedModel
+) -> None:
     for spec in (NF4, GPTQ.model_copy(update={"quantize": None})):
         spec = spec.model_copy(update={"model": model})
         assert await bench.builder().prepare(spec, Ear()) == expected
@@ -366,7 +368,7 @@ async def test_a_folder_is_named_whole(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     spec = NF4.model_copy(update={"model": "./model"})
-    assert await bench.builder().prepare(spec, Ear()) == Prepared(str(tmp_path / "model"))
+    assert await bench.builder().prepare(spec, Ear()) == PreparedModel(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize(

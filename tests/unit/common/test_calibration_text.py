@@ -16,7 +16,7 @@ from fakes.tiny_folder import tokenizer
 from quantchat.common.calibration_text import ROLES, parse_jsonl, parse_plain, read
 from quantchat.common.input_files import Unreadable
 from quantchat.wire.jobs import CollectSamplesJob, CollectSamplesResult, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import calibration_io, collect
 
@@ -122,7 +122,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def go(text: Path, /, **more: Any) -> tuple[CollectSamplesResult, list[dict[str, Any]]]:
         job = CollectSamplesJob(
-            load=Load("transformers", str(folder), more.pop("options", {}), device="cpu"),
+            load=LoadModel("transformers", str(folder), more.pop("options", {}), device="cpu"),
             part="calibration",
             samples=10,
             held_out=4,

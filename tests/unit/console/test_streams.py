@@ -23,7 +23,7 @@ from rich.text import Text
 
 import quantchat
 from fakes.hostile_text import CUT, SAMPLE, named, payload
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.terminal_controls import Tokens
 from fakes.timed_snapshots import measured
 from quantchat.cli import root
@@ -276,7 +276,7 @@ def test_a_run_that_nobody_watches_is_saved(
     (tmp_path / "logs").mkdir()
     sides = Comparison(
         Profile.model_validate(profile),
-        maker=ScriptedMaker(scripts),
+        provider=ScriptedProvider(scripts),
         start=starter(scripts, tmp_path / "logs"),
     )
     for name in ("stdout", "stderr"):

@@ -16,7 +16,7 @@ from fakes import saved_snapshots
 from fakes.gguf_file import write_gguf
 from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_model
 from fakes.printed_document import printed
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.variant_files import files_to_load
 from quantchat.engines.engine import Engine
 from quantchat.engines.memory import estimate
@@ -30,7 +30,7 @@ from quantchat.session.from_models import files_of
 from quantchat.session.reference import reference_of
 from quantchat.session.requests import load_request
 from quantchat.snapshot import store
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.protocol import decode_command, encode
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import loader_of
@@ -124,7 +124,7 @@ def test_it_takes_a_draft_or_refuses_it_by_name(engine: Engine[Any], base: Path)
     small = {**SMALL, "num_hidden_layers": 1}
     draft = write_model(base.parent / "draft", small, llama_tensors(small))
     spec = profile_with(engine, base, draft=str(draft), draft_tokens=4).variants[0]
-    load = load_request(spec, Prepared(spec.model, None))
+    load = load_request(spec, PreparedModel(spec.model, None))
     assert (load.decode, load.options["draft"]) == ("generate", str(draft))
     assert load.options["draft_tokens"] == 4
     alone = profile_with(engine, base, decode="generate").variants[0]
@@ -190,8 +190,8 @@ def test_it_has_a_reference(engine: Engine[Any], base: Path) -> None:
 @each_engine
 def test_the_request_to_load_it_crosses_the_pipe(engine: Engine[Any], base: Path) -> None:
     spec = profile_with(engine, base).variants[0]
-    request = load_request(spec, Prepared(spec.model))
-    assert isinstance(request, Load) and decode_command(encode(request)) == request
+    request = load_request(spec, PreparedModel(spec.model))
+    assert isinstance(request, LoadModel) and decode_command(encode(request)) == request
     assert request.loader == engine.loader and request.needs == list(engine.libraries)
     assert request.reader == engine.reader
     json.dumps(request.options)
@@ -209,7 +209,7 @@ def test_a_missing_library_is_one_line_with_the_command_that_installs_it(
     engine: Engine[Any], base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = profile_with(engine, base).variants[0]
-    request = load_request(spec, Prepared(spec.model))
+    request = load_request(spec, PreparedModel(spec.model))
     for missing in engine.libraries:
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, missing.module, None)  # as Python marks what is not there

@@ -85,7 +85,9 @@ async def done(
 ) -> tuple[Snapshot, EvaluationRecord]:
     jobs, asked = jobs or InProcessJobs(), profile(models, "base", "far")
     plan = EvaluationPlan(tasks, reference_of(asked, "base"), **more)
-    return await evaluate(asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start)
+    return await evaluate(
+        asked, plan, provider=CheckpointBuilder(start=jobs.start), start=jobs.start
+    )
 
 
 async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ async def test_a_model_that_fails_does_not_stop_the_others(models: Path, task: P
     plan = EvaluationPlan((str(task),), reference_of(asked, "base"), limit=2)
     jobs = InProcessJobs()
     _, found = await evaluate(
-        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+        asked, plan, provider=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
     assert [bool(model.failure) for model in found.models] == [False, True, False]
     assert "no such folder" in report.evaluation_warnings(found)[0]
@@ -206,7 +208,7 @@ async def test_the_template_is_told_what_the_variants_tell_it(
     asked, jobs = Profile.model_validate({"name": "Tiny", "variants": variants}), InProcessJobs()
     plan = EvaluationPlan((str(task),), asked.variants[0], limit=2, chat_template=True)
     _, found = await evaluate(
-        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+        asked, plan, provider=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
     hashes = [one.tasks[0].documents_sha256 for one in found.models]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -265,7 +267,7 @@ async def beside_a_server(models: Path, task: Path, server: FakeServer) -> Evalu
     jobs = InProcessJobs()
     plan = EvaluationPlan((str(task),), reference_of(asked, "base"))
     _, found = await evaluate(
-        asked, plan, maker=CheckpointBuilder(start=jobs.start), start=jobs.start
+        asked, plan, provider=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
     return found
 

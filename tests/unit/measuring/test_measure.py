@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.printed_document import printed
-from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
 from fakes.waiting import until
 from quantchat.errors import ModelsFailed
 from quantchat.features.measure import tables as report
@@ -38,7 +38,7 @@ PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 def comparison(folder: Path, **scripts: Script) -> Comparison:
     variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants})
-    return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    return Comparison(profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder))
 
 
 def pair(folder: Path, b_token_ms: float = 10.0) -> Comparison:

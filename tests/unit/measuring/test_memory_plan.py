@@ -15,7 +15,7 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_mo
 from fakes.printed_document import printed
 from fakes.safe_line import is_clean
 from fakes.saved_snapshots import SAMPLE
-from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
 from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import memory_table
@@ -330,7 +330,9 @@ async def test_the_snapshot_holds_it_beside_the_measurement(
         label: Script(replace(resolved(label), model=str(tmp_path / folder)))
         for label, folder in zip(labels, ("gptq", "gone"), strict=True)
     }
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
+    )
     snapshot = await measure(comparison, Plan((Task("one"),), rounds=1, warmup=0))
     known, unknown, never_ran = snapshot.variants
     plan = make_plan(on(profile, "cpu"), machine())

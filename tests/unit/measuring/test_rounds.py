@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.waiting import until
 from quantchat.measuring.rounds import Plan, Rounds, Task
 from quantchat.profile.model import Profile
@@ -27,7 +27,9 @@ async def opened(scripts: dict[str, Script], folder: Path) -> Comparison:
     profile = Profile.model_validate(
         {"name": "test", "variants": variants, "generation": {"system": "Be brief."}}
     )
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+    )
     comparison.open()
     await until(lambda: all(v.state is State.READY for v in comparison.sides))
     return comparison

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.features.measure.tables import how
 from quantchat.measuring.measure import measure
 from quantchat.measuring.rounds import Plan, Task
@@ -23,7 +23,9 @@ def measured(folder: Path, b: Script, **plan: Any) -> Snapshot:
     scripts = {"A": Script(token_ms=20.0), "B": b}
     variants = [{"label": label, "engine": "bitsandbytes", "model": "m"} for label in scripts]
     profile = Profile.model_validate({"name": "Scripted", "variants": variants})
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+    )
     tasks = (Task("one"), Task("two"))
     return asyncio.run(measure(comparison, Plan(tasks, rounds=12, warmup=0, **plan)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.waiting import until
 from quantchat.profile.model import Generation, Profile
 from quantchat.session.comparison import (
@@ -40,7 +40,7 @@ def comparison(scripts: Scripts, changes: list[Change], tmp_path: Path) -> Compa
     profile = Profile.model_validate({"name": "test", "variants": variants})
     return Comparison(
         profile,
-        maker=ScriptedMaker(scripts),
+        provider=ScriptedProvider(scripts),
         start=starter(scripts, tmp_path),
         on_change=changes.append,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.waiting import until
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -18,7 +18,7 @@ from quantchat.wire.messages import Generate
 def made(scripts: dict[str, Script], folder: Path) -> Comparison:
     variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants})
-    return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    return Comparison(profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder))
 
 
 async def opened(scripts: dict[str, Script], folder: Path) -> Comparison:

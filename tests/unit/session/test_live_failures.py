@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.waiting import until
 from quantchat.errors import UserError
 from quantchat.host import log_news
@@ -55,7 +55,7 @@ class Bench:
         variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in self.scripts]
         self.comparison = Comparison(
             Profile.model_validate({"name": "test", "variants": variants}),
-            maker=ScriptedMaker(self.scripts),
+            provider=ScriptedProvider(self.scripts),
             start=self._start,
         )
 

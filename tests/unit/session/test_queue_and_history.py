@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.waiting import until
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -30,7 +30,7 @@ def scripts() -> Scripts:
 def made(scripts: Scripts, folder: Path, **run: object) -> Comparison:
     variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants, "run": run})
-    return Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    return Comparison(profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder))
 
 
 def chats(script: Script) -> list[list[str]]:

@@ -14,7 +14,7 @@ import pytest
 
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
-from fakes.scripted_worker import Script, ScriptedMaker, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
 from quantchat.host.limits import compute_threads
 from quantchat.profile.model import Generation, Profile
 from quantchat.session import live_variant
@@ -61,7 +61,9 @@ async def loaded(comparison: Comparison) -> None:
 @asynccontextmanager
 async def comparing(folder: Path) -> AsyncIterator[Comparison]:
     """A comparison whose pair is loaded."""
-    comparison = Comparison(PROFILE, maker=ScriptedMaker(SCRIPTS), start=starter(SCRIPTS, folder))
+    comparison = Comparison(
+        PROFILE, provider=ScriptedProvider(SCRIPTS), start=starter(SCRIPTS, folder)
+    )
     try:
         comparison.open()
         await loaded(comparison)
@@ -242,7 +244,9 @@ async def comparing_llamas(
     """A comparison whose `pair` runs what lies in `folder`."""
     ran = replace(resolved(), model=str(folder), device=device)
     scripts = {label: Script(ran) for label in SCRIPTS}
-    comparison = Comparison(PROFILE, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison = Comparison(
+        PROFILE, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+    )
     comparison.pair = pair
     try:
         comparison.open()

@@ -14,7 +14,7 @@ import pytest
 
 from fakes.fake_nvml import FakeGpu, FakeNvml, nvml_error
 from fakes.printed_document import printed
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.features.measure import tables as report
 from quantchat.measuring.measurement import Measurement
 from quantchat.measuring.record import record_measurement
@@ -107,7 +107,9 @@ async def measured(
     common = {"engine": "bitsandbytes", "model": "m", "device": wish}
     variants = [{"label": label, **common} for label in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants})
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+    )
     comparison.open()
     while not all(side.state is State.READY for side in comparison.sides):
         await asyncio.sleep(0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quantchat.wire import protocol
 from quantchat.wire.codec import LARGEST_INTEGER, ProtocolError
 from quantchat.wire.jobs import JOBS, JobResult, ScoreJob, ScoreResult, Workspace
-from quantchat.wire.messages import Failed, Finished, Load
+from quantchat.wire.messages import Failed, Finished, LoadModel
 from quantchat.wire.protocol import decode_command, decode_event, encode
 
 # Any code point at all, lone surrogates too: a model's text may hold anything.
@@ -110,10 +110,10 @@ def test_a_word_that_is_not_listed_is_refused() -> None:
 
 
 def test_a_nested_load_is_decoded_strictly() -> None:
-    load = Load("gptq", "model", {})
+    load = LoadModel("gptq", "model", {})
     body = json.loads(encode(ScoreJob(load, "text", 64, 64, Workspace("", ""))))
     body["load"]["color"] = "red"
-    with pytest.raises(ProtocolError, match="Load: unknown field 'color'"):
+    with pytest.raises(ProtocolError, match="LoadModel: unknown field 'color'"):
         decode_command(json.dumps(body).encode())
 
 

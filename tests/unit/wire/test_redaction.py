@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.cli import main
 from quantchat.features.measure.printing import measured
 from quantchat.host.worker_process import Place, start_worker
@@ -114,7 +114,7 @@ def test_a_whole_run_writes_it_nowhere(tmp_path: Path, capfd: pytest.CaptureFixt
     profile = {"name": "Two", "variants": [{**plain, "label": label} for label in scripts]}
     sides = Comparison(
         Profile.model_validate(profile),
-        maker=ScriptedMaker(scripts),
+        provider=ScriptedProvider(scripts),
         start=starter(scripts, tmp_path / "snapshots"),
     )
     (tmp_path / "snapshots").mkdir()

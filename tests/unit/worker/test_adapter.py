@@ -22,7 +22,7 @@ from quantchat.profile.load import loads
 from quantchat.profile.mistakes import mistakes
 from quantchat.profile.model import Profile
 from quantchat.wire.jobs import MergeAdapterJob, MergedAdapter, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.cpu.kernels import product
 from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.modes import choose
@@ -45,9 +45,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tiny_folder(tmp_path / "model", scale=1.0), adapter_in(tmp_path / "adapter")
 
 
-def command(model: Path, adapter: Path | None, **more: Any) -> Load:
+def command(model: Path, adapter: Path | None, **more: Any) -> LoadModel:
     options = {"adapter": str(adapter)} if adapter else {}
-    return Load(
+    return LoadModel(
         engine="transformers", model=str(model), revision=None, options=options, dtype="float32",
         device="cpu", attention="auto", decode="auto", trust_remote_code=False, **more,
     )  # fmt: skip
@@ -204,7 +204,7 @@ def test_one_for_another_size_is_refused(tmp_path: Path, put: Callable[[Any, Any
 def merge_job(model: Path, adapter: Path | str, place: Path) -> MergedAdapter:
     """Run the job in this process, which keeps its folder and its priority."""
     (place / "output").mkdir(parents=True)
-    load = Load("transformers", str(model), {}, device="cpu")
+    load = LoadModel("transformers", str(model), {}, device="cpu")
     job = MergeAdapterJob(load, str(adapter), Workspace(str(place), str(place / "output")))
     return merge_adapter.run(job, lambda *step: None).adapter
 

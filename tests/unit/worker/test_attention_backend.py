@@ -12,7 +12,7 @@ from torch.nn import functional
 from fakes.saved_snapshots import RESOLVED
 from fakes.tiny_folder import tiny_folder
 from quantchat.host.worker_process import WORKER_VARIABLES
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.attention import BackendRecord
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.loaders import load
@@ -60,7 +60,7 @@ def test_a_call_with_wrong_arguments_fails_as_it_would() -> None:
 @pytest.mark.parametrize("mode", ["auto", "generate"])
 def test_a_loaded_variant_tells_its_backend(mode: str, tmp_path: Path) -> None:
     loaded = load(
-        Load("transformers", str(tiny_folder(tmp_path)), {}, device="cpu"), lambda stage: None
+        LoadModel("transformers", str(tiny_folder(tmp_path)), {}, device="cpu"), lambda stage: None
     )
     decoder = Decoder(loaded, mode, lambda stage: None)
     resolved = loaded.resolved(decoder.chosen.name, decoder.resolved().attention_backend)

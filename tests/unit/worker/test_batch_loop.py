@@ -9,7 +9,7 @@ import torch
 
 from fakes.tiny_llama import VOCABULARY, loaded, tiny_llama
 from quantchat.wire.jobs import BatchJob, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.batch_loop import BatchLoop
 from quantchat.worker.decode.check import Check
 from quantchat.worker.jobs import batches
@@ -83,7 +83,7 @@ def test_a_batch_that_does_not_fit_ends_the_larger_ones(
     told: list[str] = []
     batches.run(
         BatchJob(
-            load=Load("transformers", "tiny", {}),
+            model=LoadModel("transformers", "tiny", {}),
             batches=[1, 2, 4, 8],
             prompt_tokens=12,
             output_tokens=3,

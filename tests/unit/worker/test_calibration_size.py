@@ -14,7 +14,7 @@ from fakes.tiny_folder import tiny_folder, tokenizer
 from fakes.tiny_llama import tiny_llama
 from quantchat.common.calibration_text import read
 from quantchat.wire.jobs import CalibrateJob, CollectSamplesJob, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.jobs import calibrate, collect
 from quantchat.worker.jobs.calibration_size import (
     TOKENS_PER_INPUT,
@@ -59,7 +59,7 @@ def place(folder: Path) -> Workspace:
 
 
 def chats(folder: Path, prompts: list[str], **more: Any) -> CalibrateJob:
-    load = Load("transformers", str(folder / "model"), more.pop("options", {}), device="cpu")
+    load = LoadModel("transformers", str(folder / "model"), more.pop("options", {}), device="cpu")
     sizes = {"samples": None, "sample_tokens": None}
     return CalibrateJob(load=load, prompts=prompts, seed=0, workspace=place(folder), **sizes | more)
 
@@ -112,7 +112,7 @@ def test_of_a_text_as_much_is_taken(tmp_path: Path, on_gpu: None) -> None:
     file = tmp_path / "text.txt"
     file.write_text("word" * 64 * 128)  # 64 pieces of 512 letters
     job = CollectSamplesJob(
-        load=Load("transformers", str(tmp_path / "model"), {}, device="cpu"),
+        load=LoadModel("transformers", str(tmp_path / "model"), {}, device="cpu"),
         part="calibration",
         samples=None,
         held_out=4,

@@ -19,7 +19,7 @@ from quantchat.worker.decode.cpu.llama_step import llama_step
 from quantchat.worker.decode.generate_loop import CHUNKS_AFTER_A_CACHE, GenerateLoop
 from quantchat.worker.decode.loop import Loop, RunningAnswer, common_prefix
 from quantchat.worker.decode.modes import ignored_settings
-from quantchat.worker.decode.native_loop import CHUNK, PREPARED_TOKENS, NativeLoop, Reader
+from quantchat.worker.decode.native_loop import CHUNK, PREPARED_TOKENS, NativeLoop, TokenReader
 from quantchat.worker.decode.steps.eager import EagerStep
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def fused(model: Any) -> Loop:
     return NativeLoop(step, CPU)
 
 
-class LaggingReader(Reader):
+class LaggingReader(TokenReader):
     """Reads as on a GPU: the step after is run before a token is known."""
 
     def __init__(self, device: Any) -> None:
@@ -46,7 +46,7 @@ class LaggingReader(Reader):
 
 
 class LaggingLoop(NativeLoop):
-    def _reader(self) -> Reader:
+    def _reader(self) -> TokenReader:
         return LaggingReader(CPU)
 
 

@@ -20,7 +20,7 @@ from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.app.widgets.live_panel import ledger_parts
 from quantchat.common.memory_rules import WEIGHTS_SHARE
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker import memory
 from quantchat.worker.decode.native_loop import NativeLoop
 from quantchat.worker.decode.steps.eager import EagerStep
@@ -65,10 +65,10 @@ def test_the_gpu_of_a_loaded_model_is_the_current_one(
         "from_pretrained",
         lambda _model, **more: (model, {"missing_keys": []}),
     )
-    load(Load("transformers", str(folder), {}), lambda stage: None)
+    load(LoadModel("transformers", str(folder), {}), lambda stage: None)
     assert gpus[-1] == 1
     monkeypatch.setattr(loaded.Loaded, "input_device", torch.device("cpu"))
-    load(Load("transformers", str(folder), {}, device="cpu"), lambda stage: None)
+    load(LoadModel("transformers", str(folder), {}, device="cpu"), lambda stage: None)
     assert gpus[-1] == 1
 
 
@@ -111,17 +111,17 @@ def test_auto_asks_the_other_gpus_only_if_the_first_is_too_small(
     small = str(checkpoint(tmp_path / "small", ROOM))
     large = str(checkpoint(tmp_path / "large", ROOM + 2))
     for device in ("cuda:0", "cpu"):
-        command = Load("gptq", large, {}, device=device)
+        command = LoadModel("gptq", large, {}, device=device)
         assert devices.device_for(command) == device
         assert devices.room_by_gpu(command, device) == {}
     assert asked == []
-    assert devices.device_for(Load("gptq", small, {})) == "cuda:0"
-    assert devices.room_by_gpu(Load("gptq", small, {}), "cuda:0") == {}
+    assert devices.device_for(LoadModel("gptq", small, {})) == "cuda:0"
+    assert devices.room_by_gpu(LoadModel("gptq", small, {}), "cuda:0") == {}
     assert set(asked) == {0}
-    assert devices.device_for(Load("gptq", large, {})) == "cuda:0"
-    assert devices.room_by_gpu(Load("gptq", large, {}), "cuda:0") == {0: ROOM, 1: ROOM, 2: 0}
+    assert devices.device_for(LoadModel("gptq", large, {})) == "cuda:0"
+    assert devices.room_by_gpu(LoadModel("gptq", large, {}), "cuda:0") == {0: ROOM, 1: ROOM, 2: 0}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert devices.room_by_gpu(Load("gptq", large, {}), "cuda:0") == {}
+    assert devices.room_by_gpu(LoadModel("gptq", large, {}), "cuda:0") == {}
 
 
 def test_auto_takes_the_first_gpu_that_has_room_for_all(
@@ -131,7 +131,7 @@ def test_auto_takes_the_first_gpu_that_has_room_for_all(
     free = [FREE // 10, FREE, FREE]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index], FREE))
-    command = Load("transformers", str(checkpoint(tmp_path / "model", ROOM)), {})
+    command = LoadModel("transformers", str(checkpoint(tmp_path / "model", ROOM)), {})
     assert devices.device_for(command) == "cuda:1"
     assert devices.room_by_gpu(command, "cuda:1") == {}
     assert gpus == [1]
@@ -170,7 +170,7 @@ def test_transformers_is_told_where(
         return tiny_llama(), {"missing_keys": []}
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    command = Load("transformers", str(checkpoint(tmp_path / "model", size)), {}, device=wish)
+    command = LoadModel("transformers", str(checkpoint(tmp_path / "model", size)), {}, device=wish)
     loaded.load_model(command, devices.device_for(command))
     assert {name: told.get(name) for name in given} == given
 
@@ -211,13 +211,13 @@ def test_bitsandbytes_refusal_is_told_in_our_words() -> None:
 )
 def test_gptqmodel_is_told_where(tmp_path: Path, size: int, place: str | None) -> None:
     model = str(checkpoint(tmp_path / "model", size))
-    command = Load("gptq", model, {})
+    command = LoadModel("gptq", model, {})
     if place == "refused":
         with pytest.raises(Refused, match="do not fit"):
             _single_device(command, "cuda:0")
     else:
         assert _single_device(command, "cuda:0") == place
-    assert _single_device(Load("gptq", model, {}, device="cuda:1"), "cuda:1") == "cuda:1"
+    assert _single_device(LoadModel("gptq", model, {}, device="cuda:1"), "cuda:1") == "cuda:1"
 
 
 @pytest.mark.usefixtures("gpus")

@@ -12,7 +12,7 @@ import torch
 
 from fakes.tiny_folder import tiny_folder, tokenizer
 from fakes.tiny_llama import VOCABULARY, loaded, tiny_llama
-from quantchat.wire.messages import PROMPT_LOOKUP, Drafted, Load, Prefilled, Sampling
+from quantchat.wire.messages import PROMPT_LOOKUP, Drafted, LoadModel, Prefilled, Sampling
 from quantchat.worker import loaders
 from quantchat.worker.decode.decoder import Decoder
 from quantchat.worker.decode.draft import Draft
@@ -180,7 +180,7 @@ def test_a_limit_of_thoughts_is_refused() -> None:
 
 def opened(folder: Path, draft: str, mode: str = "auto", **more: Any) -> Decoder:
     """Load the model in `folder` with `draft` as a worker does."""
-    command = Load(
+    command = LoadModel(
         "transformers", str(folder), {"draft": draft, **more}, dtype="float32", device="cpu"
     )
     drafting = loaders.load_draft(command, lambda stage: None, lambda done, total: None)

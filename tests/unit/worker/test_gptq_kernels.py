@@ -15,7 +15,7 @@ from fakes.decoder_probe import ROUNDING, Probe
 from fakes.tiny_architectures import tiny_config
 from fakes.tiny_llama import tiny_llama
 from quantchat.common import cuda_toolkit
-from quantchat.wire.messages import Load, Progress
+from quantchat.wire.messages import LoadModel, Progress
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.loaders import gptq_kernels, kernel_build
 from quantchat.worker.loaders.gptq import _whole_rows, name_model_kind, text_model
@@ -68,7 +68,7 @@ class Machine:
         return unsupported_reason(name, settings, dtype, family)
 
     def choose(self, model: str, **more: Any) -> Chosen:
-        command = Load("gptq", model, more.pop("options", {}), **more)
+        command = LoadModel("gptq", model, more.pop("options", {}), **more)
         return choose(command, self.stages.append, self.progress.append)
 
 

@@ -15,7 +15,7 @@ import pytest
 from fakes.fake_hub import COMMIT, ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from quantchat.files import sha256
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker import loaders
 from quantchat.worker.failures import Refused
 from quantchat.worker.model import hub
@@ -58,7 +58,7 @@ def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
 ) -> None:
     stages: list[str] = []
     told: list[tuple[int, int]] = []
-    command = Load("transformers", NAME, {}, dtype="float32")
+    command = LoadModel("transformers", NAME, {}, dtype="float32")
     with serving(tmp_path / "hub") as (address, asked):
         at(address)
         loaded = loaders.load(command, stages.append, lambda *counts: told.append(counts))
@@ -91,7 +91,7 @@ def test_what_another_library_fetched_is_enough(
         for name in wanted - {"consolidated.safetensors", "original/params.json"}:
             huggingface_hub.hf_hub_download(NAME, name)
     at("http://127.0.0.1:9")
-    folder, note = hub.checkpoint(Load("transformers", NAME, {}), quiet)
+    folder, note = hub.checkpoint(LoadModel("transformers", NAME, {}), quiet)
     assert folder.name == COMMIT
     assert "loaded the copy in the hub's cache" in note
     assert names(folder) >= {"config.json", "model.safetensors.index.json", "tokenizer.json"}
@@ -105,7 +105,7 @@ def test_what_is_gated_is_no_damaged_checkpoint(
     with serving(tmp_path, gated=True) as (address, _):
         at(address)
         with pytest.raises(Refused, match=f"cannot download {NAME} from the hub: .*401") as caught:
-            loaders.load(Load(engine, NAME, options), lambda stage: None)
+            loaders.load(LoadModel(engine, NAME, options), lambda stage: None)
     assert caught.value.failure.kind == "fetch_failed"
     assert "hf auth login" in caught.value.failure.hint
 
@@ -113,7 +113,7 @@ def test_what_is_gated_is_no_damaged_checkpoint(
 def test_no_network_and_nothing_here(at: Callable[[str], None]) -> None:
     at("http://127.0.0.1:9")
     with pytest.raises(Refused, match="cannot download org/tiny from the hub") as caught:
-        loaders.load(Load("transformers", NAME, {}), lambda stage: None)
+        loaders.load(LoadModel("transformers", NAME, {}), lambda stage: None)
     assert "the network" in caught.value.failure.hint
 
 
@@ -124,7 +124,7 @@ def test_pickled_weights_are_not_even_fetched(
     for shard in there.glob("*.safetensors*"):
         shard.unlink()
     options: dict[str, Any] = {"allow_pickle": allowed}
-    command = Load("transformers", NAME, options)
+    command = LoadModel("transformers", NAME, options)
     with serving(tmp_path / "hub") as (address, _):
         at(address)
         if allowed:
@@ -147,7 +147,7 @@ def test_the_disk_is_looked_at_before_anything_is_fetched(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command, cache = Load("transformers", NAME, {}), tmp_path / "hf"
+    command, cache = LoadModel("transformers", NAME, {}), tmp_path / "hf"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     (shard, *_) = (there / f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
     shard.write_bytes(bytes(5 * 2**20))
@@ -196,7 +196,7 @@ def test_of_a_gguf_repository_one_file_is_fetched(
     for file in ("q4.gguf", "q8.gguf"):
         (there / file).write_bytes(bytes(100))
     shutil.rmtree(there / "original")
-    command = Load("transformers", NAME, {"gguf_file": "q4.gguf"})
+    command = LoadModel("transformers", NAME, {"gguf_file": "q4.gguf"})
     with serving(tmp_path / "hub") as (address, _):
         at(address)
         folder = hub.checkpoint(command, quiet).folder
@@ -226,7 +226,7 @@ def test_a_cache_that_is_read_only_gives_what_it_has(
     there: Path, at: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hub has a newer commit, and the cache, which several users share, cannot take it."""
-    command = Load("transformers", NAME, {})
+    command = LoadModel("transformers", NAME, {})
     with serving(tmp_path / "hub") as (address, _):
         at(address)
         first = hub.checkpoint(command, quiet)
@@ -242,7 +242,7 @@ def test_a_cache_that_is_read_only_and_empty_is_named(
     read_only(monkeypatch, tmp_path / "hf")
     with serving(tmp_path / "hub") as (address, _), pytest.raises(Refused) as caught:
         at(address)
-        hub.checkpoint(Load("transformers", NAME, {}), quiet)
+        hub.checkpoint(LoadModel("transformers", NAME, {}), quiet)
     failure = caught.value.failure
     assert failure.kind == "fetch_failed"
     assert "the hub's cache cannot be used" in failure.reason
@@ -253,7 +253,7 @@ def test_a_cache_that_is_read_only_and_empty_is_named(
 def test_a_login_page_in_the_hubs_place(
     cached: bool, there: Path, at: Callable[[str], None], tmp_path: Path
 ) -> None:
-    command = Load("transformers", NAME, {})
+    command = LoadModel("transformers", NAME, {})
     if cached:
         with serving(tmp_path / "hub") as (address, _):
             at(address)
@@ -277,7 +277,7 @@ def test_a_copy_with_holes_is_not_taken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = Load("transformers", NAME, {})
+    command = LoadModel("transformers", NAME, {})
     with serving(tmp_path / "hub") as (address, _):
         at(address)
         hub.checkpoint(command, quiet)

@@ -16,8 +16,8 @@ from quantchat.worker.import_pruning import compiled_when_called, unhide
 PROGRAM = """
 import importlib.util, sys
 from quantchat.worker.loaders import hide_unused
-from quantchat.wire.messages import Load
-hide_unused(Load(sys.argv[1], "", {}, trust_remote_code=sys.argv[2] == "trusted"))
+from quantchat.wire.messages import LoadModel
+hide_unused(LoadModel(sys.argv[1], "", {}, trust_remote_code=sys.argv[2] == "trusted"))
 print([name for name in ("scipy", "torchao") if importlib.util.find_spec(name) is None])
 """
 
@@ -76,8 +76,8 @@ PROGRAM_THAT_IMPORTS = """
 import sys
 from quantchat.worker.import_pruning import compiled_when_called, unhide
 from quantchat.worker.loaders import hide_unused
-from quantchat.wire.messages import Load
-hide_unused(Load("bitsandbytes", "", {}))
+from quantchat.wire.messages import LoadModel
+hide_unused(LoadModel("bitsandbytes", "", {}))
 with compiled_when_called():
     import bitsandbytes
 print("torch._dynamo" in sys.modules)

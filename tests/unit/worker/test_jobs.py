@@ -23,7 +23,7 @@ from fakes.fake_hub import ask_at, serving
 from fakes.tiny_checkpoint import write_checkpoint
 from fakes.tiny_llama import tiny_llama
 from quantchat.wire.jobs import JOBS, Job
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import dispatch
 from quantchat.worker.jobs.calibrate import _batches
@@ -125,7 +125,7 @@ def test_each_job_is_done_by_its_own_module(
 
 
 def test_a_folder_is_taken_where_it_lies(tmp_path: Path) -> None:
-    load = Load("transformers", str(tmp_path), {})
+    load = LoadModel("transformers", str(tmp_path), {})
     assert with_local_files(load, silent) == load
 
 
@@ -137,7 +137,7 @@ def test_a_model_of_a_hub_is_fetched_with_its_bytes_told(
         (there / other).write_bytes(bytes(1000))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     told: list[str] = []
-    load = Load("transformers", "org/tiny", {})
+    load = LoadModel("transformers", "org/tiny", {})
     with serving(tmp_path / "hub") as (address, _):
         ask_at(address, monkeypatch)
         found = with_local_files(load, lambda done, total, detail: told.append(detail))
@@ -170,7 +170,7 @@ def test_a_hub_that_does_not_give_the_model(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     monkeypatch.setattr(hub, "check_disk_space", lambda *asked: None)  # which asks the hub first
     with pytest.raises(Refused) as caught:
-        with_local_files(Load("transformers", "org/name", {}, "v1"), silent)
+        with_local_files(LoadModel("transformers", "org/name", {}, "v1"), silent)
     assert set(asked) == {("org/name", "v1")}  # of the hub, then of its cache
     assert caught.value.failure.kind == "fetch_failed"
     assert caught.value.failure.reason == f"cannot download org/name from the hub: {why}"

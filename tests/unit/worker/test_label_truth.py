@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fakes.tiny_folder import tiny_folder, tokenizer
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 from quantchat.worker.loaders import load
 
@@ -20,7 +20,7 @@ NF4 = {"quant_type": "nf4", "double_quant": False, "compute_dtype": "auto"}
 
 def resolved(engine: str, folder: Path, options: dict[str, Any]) -> Resolved:
     """Load a model as a worker does, compute one token, and return what it says of itself."""
-    found = load(Load(engine, str(folder), options, device="cpu"), lambda stage: None)
+    found = load(LoadModel(engine, str(folder), options, device="cpu"), lambda stage: None)
     with torch.inference_mode():
         found.model(torch.tensor([[1, 2, 3]]))
     return found.resolved("eager")
@@ -72,6 +72,6 @@ def test_weights_that_a_kernel_unpacked(bits: int, told: str, tmp_path: Path) ->
     pytest.importorskip("torchao")
     options = {"quant_type": "int8", "group_size": None}
     folder = tiny_folder(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
-    found = load(Load("torchao", str(folder), options, device="cpu"), lambda stage: None)
+    found = load(LoadModel("torchao", str(folder), options, device="cpu"), lambda stage: None)
     found._bits = bits
     assert found.resolved("eager").not_as_promised == told

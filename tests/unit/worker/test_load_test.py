@@ -11,8 +11,8 @@ import pytest
 
 from fakes.openai_server import FakeServer, serving
 from quantchat.wire.codec import from_json
-from quantchat.wire.jobs import LoadLevel, LoadRound, LoadTestJob, LoadTestResult, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.jobs import LoadTestJob, LoadTestLevel, LoadTestResult, LoadTestRound, Workspace
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import load_test
 
@@ -20,11 +20,11 @@ PATIENCE_S = 60.0
 
 
 def run(
-    server: FakeServer, folder: Path, *levels: LoadLevel, requests: int = 6, rounds: int = 1
-) -> tuple[LoadTestResult, list[LoadRound]]:
+    server: FakeServer, folder: Path, *levels: LoadTestLevel, requests: int = 6, rounds: int = 1
+) -> tuple[LoadTestResult, list[LoadTestRound]]:
     options = {"base_url": server.url, "api": "chat", "timeout_s": PATIENCE_S}
     job = LoadTestJob(
-        load=Load("openai", "tiny", options=options),
+        server=LoadModel("openai", "tiny", options=options),
         levels=list(levels),
         prompts=["one", "two"],
         requests=requests,
@@ -35,12 +35,12 @@ def run(
     )
     result = load_test.run(job, lambda done, total, detail: None)
     lines = (folder / "rounds.jsonl").read_text().splitlines()
-    return result, [from_json(LoadRound, json.loads(line)) for line in lines]
+    return result, [from_json(LoadTestRound, json.loads(line)) for line in lines]
 
 
 def test_each_level_in_each_round(tmp_path: Path) -> None:
     with serving() as server:
-        result, rounds = run(server, tmp_path, LoadLevel(1), LoadLevel(3), rounds=2)
+        result, rounds = run(server, tmp_path, LoadTestLevel(1), LoadTestLevel(3), rounds=2)
     assert [one.level for one in rounds] == [0, 1, 0, 1], "the levels take turns"
     assert result.counted
     for one in (request for found in rounds for request in found.requests):
@@ -68,15 +68,15 @@ def test_so_many_are_open_at_once(tmp_path: Path) -> None:
 
     with serving() as server:
         server.recorded = answered
-        _, rounds = run(server, tmp_path, LoadLevel(3), requests=6)
+        _, rounds = run(server, tmp_path, LoadTestLevel(3), requests=6)
     assert most == 3
     assert len(rounds[0].requests) == 6
 
 
 def test_an_open_loop_sends_at_the_times_of_its_seed(tmp_path: Path) -> None:
     with serving() as server:
-        _, first = run(server, tmp_path, LoadLevel(0, rate=200.0), requests=8)
-        _, again = run(server, tmp_path, LoadLevel(0, rate=200.0), requests=8)
+        _, first = run(server, tmp_path, LoadTestLevel(0, rate=200.0), requests=8)
+        _, again = run(server, tmp_path, LoadTestLevel(0, rate=200.0), requests=8)
     due = [one.due_ns for one in first[0].requests]
     assert due[1:] == [one.due_ns for one in again[0].requests][1:]
     assert due == sorted(due) and len(set(due)) == 8
@@ -97,7 +97,7 @@ def test_a_request_that_fails_is_recorded(tmp_path: Path) -> None:
 
     with serving() as server:
         server.recorded = answered
-        _, rounds = run(server, tmp_path, LoadLevel(1), requests=4)
+        _, rounds = run(server, tmp_path, LoadTestLevel(1), requests=4)
     errors = [one.error for one in rounds[0].requests]
     assert sum(map(bool, errors)) == 1
     assert "too busy" in next(filter(None, errors))
@@ -114,7 +114,7 @@ def test_a_server_that_refuses_ignore_eos_gets_requests_without_it(tmp_path: Pat
 
     with serving() as server:
         server.recorded = answered
-        result, rounds = run(server, tmp_path, LoadLevel(2), requests=4)
+        result, rounds = run(server, tmp_path, LoadTestLevel(2), requests=4)
     assert [one.error for one in rounds[0].requests] == [""] * 4
     assert "the server refuses ignore_eos, so answers may be shorter" in result.note
 
@@ -122,4 +122,4 @@ def test_a_server_that_refuses_ignore_eos_gets_requests_without_it(tmp_path: Pat
 def test_a_server_that_answers_nothing_is_refused(tmp_path: Path) -> None:
     with serving() as server, pytest.raises(Refused, match="it requires a key"):
         server.behaviour = "401"
-        run(server, tmp_path, LoadLevel(1))
+        run(server, tmp_path, LoadTestLevel(1))

@@ -10,11 +10,11 @@ import pytest
 
 from fakes.fake_hub import ask_at, serving
 from fakes.tiny_folder import LETTERS, tiny_folder, tokenizer
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.profile.load import ProfileError, loads
 from quantchat.session.requests import load_request
 from quantchat.wire.jobs import CalibrateJob, Workspace
-from quantchat.wire.messages import Load, Message
+from quantchat.wire.messages import LoadModel, Message
 from quantchat.worker import loaders
 from quantchat.worker.decode.loop_decoder import encode_prompt
 from quantchat.worker.failures import Refused
@@ -39,7 +39,7 @@ def chat(tmp_path: Path) -> Path:
 
 
 def loaded(model: Path, **options: Any) -> Any:
-    command = Load("transformers", str(model), options, dtype="float32", device="cpu")
+    command = LoadModel("transformers", str(model), options, dtype="float32", device="cpu")
     return loaders.load(command, lambda stage: None)
 
 
@@ -111,7 +111,7 @@ def calibrated(model: Path, tmp_path: Path, tokenizer: str) -> str:
     """The text of the chats that the model writes, as its checkpoint is calibrated on it."""
     (tmp_path / "output").mkdir(exist_ok=True)
     job = CalibrateJob(
-        load=Load("transformers", str(model), {"tokenizer": tokenizer}, device="cpu"),
+        load=LoadModel("transformers", str(model), {"tokenizer": tokenizer}, device="cpu"),
         prompts=["Why?"],
         samples=1,
         sample_tokens=8,
@@ -168,8 +168,8 @@ model = "org/two"
 
 def options(name: str, folder: Path) -> dict[str, Any]:
     first, second = loads(PROFILE.format(name=name), where="p.toml", folder=folder).variants
-    assert "tokenizer" not in load_request(second, Prepared("org/two")).options
-    return load_request(first, Prepared("org/one")).options
+    assert "tokenizer" not in load_request(second, PreparedModel("org/two")).options
+    return load_request(first, PreparedModel("org/one")).options
 
 
 def test_a_profile_names_it_as_it_names_models(tmp_path: Path) -> None:

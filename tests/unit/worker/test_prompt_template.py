@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fakes.tiny_folder import tiny_folder, tokenizer
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.profile.load import loads
 from quantchat.session.requests import load_request
-from quantchat.wire.messages import Load, Message
+from quantchat.wire.messages import LoadModel, Message
 from quantchat.worker.decode.loop_decoder import encode_prompt
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template, render
@@ -40,7 +40,7 @@ model = "org/one"
 def prompt(template: str, more: str = "", *messages: Message) -> str:
     """The text that a variant's prompt is made of."""
     spec = loads(PROFILE.format(more=more), where="p.toml", folder=Path()).variants[0]
-    command: Load = load_request(spec, Prepared("org/one"))
+    command: LoadModel = load_request(spec, PreparedModel("org/one"))
     made: Any = tokenizer()
     made.chat_template = template
     loaded: Any = SimpleNamespace(
@@ -148,5 +148,5 @@ def test_without_a_template_there_is_nothing_to_look_over() -> None:
 def test_a_template_kept_for_the_processor_is_the_models(tmp_path: Path) -> None:
     tiny_folder(tmp_path)
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": PARTS}))
-    made = load_tokenizer(Load("transformers", str(tmp_path), {}))
+    made = load_tokenizer(LoadModel("transformers", str(tmp_path), {}))
     assert render(made, [Message("user", "Why?")], {}) == "user: Why?"

@@ -23,7 +23,7 @@ from quantchat.wire.jobs import (
     QuantizeGptqResult,
     Workspace,
 )
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.quantize_autoround import equal_rows, run
 
@@ -58,7 +58,7 @@ def made(folder: Path, steps: Steps, **more: Any) -> QuantizeGptqResult:
     for name in ("scratch", "out"):
         (folder / name).mkdir()
     workspace = Workspace(str(folder / "scratch"), str(folder / "out"))
-    load = Load("transformers", str(source), {}, device="cpu", dtype="bfloat16")
+    load = LoadModel("transformers", str(source), {}, device="cpu", dtype="bfloat16")
     job = QuantizeAutoRoundJob(load, SETTINGS, str(calibration), workspace, **more)
     before = Path.cwd()
     try:

@@ -10,7 +10,7 @@ import torch
 
 from fakes.tiny_llama import VOCABULARY, loaded, tiny_llama
 from quantchat.common.kv_cache import KV_CACHES
-from quantchat.wire.messages import Load, Sampling, ScoreTokens
+from quantchat.wire.messages import LoadModel, Sampling, ScoreTokens
 from quantchat.worker.decode.batch_loop import BatchLoop
 from quantchat.worker.decode.caches import variant_cache
 from quantchat.worker.decode.check import Check
@@ -162,5 +162,5 @@ def test_the_package_it_needs_is_named_before_anything_is_loaded(
     )
     (library,) = set(engine.needs(spec)) - set(engine.libraries)
     with pytest.raises(Refused, match="needs the package hqq") as refused:
-        loader_of(Load("transformers", "a/b", spec.options, needs=[library]))
+        loader_of(LoadModel("transformers", "a/b", spec.options, needs=[library]))
     assert "quantchat[hqq]" in refused.value.failure.hint

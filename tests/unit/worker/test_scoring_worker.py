@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fakes.tiny_folder import BEGIN, LETTERS, tiny_folder, tokenizer
 from fakes.tiny_llama import VOCABULARY, tiny_llama
 from quantchat.wire.jobs import ScoreJob, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import score
 from quantchat.worker.scoring import logits as forecasting
@@ -155,7 +155,7 @@ class Capped(torch.nn.Module):  # type: ignore[misc]  # torch is not analysed
 
 
 def in_worker(model: Any) -> Any:
-    command = Load("transformers", "a folder", {}, device="cpu")
+    command = LoadModel("transformers", "a folder", {}, device="cpu")
     return SimpleNamespace(model=model, input_device=torch.device("cpu"), command=command)
 
 
@@ -187,7 +187,7 @@ def reading(folder: Path, output: Path, **more: Any) -> ScoreJob:
     text = output / "text"
     text.write_text(TEXT, encoding="utf-8")
     return ScoreJob(
-        load=Load("transformers", str(folder), {}, device="cpu"),
+        load=LoadModel("transformers", str(folder), {}, device="cpu"),
         text=str(text),
         workspace=Workspace(str(output), str(output)),
         **{"window": 64, "stride": 64, "copies": 1, **more},

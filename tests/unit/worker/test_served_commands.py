@@ -9,7 +9,7 @@ import pytest
 
 from fakes.openai_server import CHUNKS, FakeServer, serving
 from quantchat.cli import main
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers.remote import RemoteDecoder
 
@@ -169,6 +169,6 @@ def test_the_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(Refused, match="not installed: openai") as refused:
         RemoteDecoder(
-            Load("openai", "tiny", {"api": "chat", "base_url": "http://x/v1", "timeout_s": 1})
+            LoadModel("openai", "tiny", {"api": "chat", "base_url": "http://x/v1", "timeout_s": 1})
         )
     assert refused.value.failure.hint == "python -m pip install 'quantchat[servers]'"

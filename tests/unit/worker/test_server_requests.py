@@ -13,7 +13,7 @@ import pytest
 from fakes.raw_server import Asked, raw_server
 from fakes.served_decoder import after_warm_up, ask, decoder, refused
 from quantchat.wire.messages import (
-    Load,
+    LoadModel,
     Note,
     Sampling,
     Started,
@@ -76,8 +76,8 @@ def test_nor_before_a_server_started_here_whatever_its_address(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "what://x")
     options = {"api": "chat", "base_url": "http://box.invalid/v1", "timeout_s": 1.0}
-    RemoteDecoder(Load("openai", "tiny", {**options, "server": {"command": ["x"]}}))
-    kind, reason = refused(lambda: RemoteDecoder(Load("openai", "tiny", options)))
+    RemoteDecoder(LoadModel("openai", "tiny", {**options, "server": {"command": ["x"]}}))
+    kind, reason = refused(lambda: RemoteDecoder(LoadModel("openai", "tiny", options)))
     assert kind == "server_unreachable" and "proxy settings" in reason
 
 

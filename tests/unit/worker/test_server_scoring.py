@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fakes.openai_server import FakeServer
 from quantchat.wire.jobs import ScoreJob, ScoreResult, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import score_served
 from quantchat.worker.jobs.score_served import merged_divergence
@@ -106,7 +106,7 @@ def scored(server: FakeServer, folder: Path, answer: Answer) -> ScoreResult:
             writer.write(REFERENCE[: WINDOW - 1])
     server.recorded = answer
     options = {"api": "chat", "base_url": server.url, "timeout_s": 20.0}
-    load = Load("openai", "tiny", options, loader="quantchat.worker.loaders.openai")
+    load = LoadModel("openai", "tiny", options, loader="quantchat.worker.loaders.openai")
     (output := folder / "out").mkdir()
     job = ScoreJob(
         load=load,
@@ -193,7 +193,9 @@ def test_a_server_without_any_is_refused(server: FakeServer, tmp_path: Path) -> 
 
 def test_without_the_references_tokens_it_is_refused(tmp_path: Path) -> None:
     workspace = Workspace(str(tmp_path), str(tmp_path))
-    job = ScoreJob(Load("openai", "m", {}), "", 8, 8, workspace, windows=str(tmp_path / "windows"))
+    job = ScoreJob(
+        LoadModel("openai", "m", {}), "", 8, 8, workspace, windows=str(tmp_path / "windows")
+    )
     with pytest.raises(Refused, match="the reference, which was not scored"):
         score_served.run(job, lambda *counts: None)
 

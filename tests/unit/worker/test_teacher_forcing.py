@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.tiny_llama import VOCABULARY, tiny_llama
-from quantchat.wire.messages import END, Load, ScoreTokens, TokenScores
+from quantchat.wire.messages import END, LoadModel, ScoreTokens, TokenScores
 from quantchat.worker.decode import teacher_forcing as module
 from quantchat.worker.decode.loop_decoder import MIN_LOGPROB
 from quantchat.worker.decode.teacher_forcing import score_tokens
@@ -26,7 +26,7 @@ ids = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=90)
 def loaded(**more: Any) -> Any:
     return SimpleNamespace(
         **{
-            "command": Load("transformers", "a folder", {}, device="cpu"),
+            "command": LoadModel("transformers", "a folder", {}, device="cpu"),
             "model": MODEL,
             "input_device": torch.device("cpu"),
             "context_length": 1024,

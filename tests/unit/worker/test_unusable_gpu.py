@@ -14,7 +14,7 @@ import transformers
 
 from fakes.tiny_folder import tiny_folder
 from quantchat.common import cuda_driver
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import load
 from quantchat.worker.model import devices
@@ -197,7 +197,7 @@ def test_float16_is_taken_where_bfloat16_is_only_emulated(
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
     with pytest.raises(Refused, match="seen enough"):
-        load(Load(engine, str(folder), options, dtype=wish), lambda stage: None)
+        load(LoadModel(engine, str(folder), options, dtype=wish), lambda stage: None)
     chosen = asked["dtype"]
     assert (torch.bfloat16 if chosen == "auto" else chosen) == dtype
     if options:

@@ -11,7 +11,7 @@ import pytest
 
 from fakes.tiny_folder import tiny_folder
 from quantchat.wire.jobs import Fit, ScoreJob, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs import score
 from quantchat.worker.scoring.window_fit import LEAST, activation_bytes
@@ -33,7 +33,7 @@ def scored(model: Path, output: Path, letters: int, **more: Any) -> Any:
     text.write_text("abcdefgh" * (letters // 8), encoding="utf-8")
     return score.run(
         ScoreJob(
-            load=Load("transformers", str(model), {}, device="cpu"),
+            load=LoadModel("transformers", str(model), {}, device="cpu"),
             text=str(text),
             workspace=Workspace(str(output), str(output)),
             **{"window": 512, "stride": 512, "fit": Fit(), **more},

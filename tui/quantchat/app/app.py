@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from quantchat.app.preferences import Preferences
     from quantchat.app.screens.comparison import ComparisonScreen
     from quantchat.app.screens.vote import VoteScreen
-    from quantchat.checkpoints.maker import Maker, Prepared
+    from quantchat.checkpoints.provider import CheckpointProvider, PreparedModel
     from quantchat.features.votes.voting import VotePlan
     from quantchat.host.worker_process import StartWorker
     from quantchat.profile.model import AnyVariant, Profile
@@ -78,10 +78,12 @@ class _LaterBuilder:
     """
 
     def __init__(self) -> None:
-        self._builder: Maker | None = None
+        self._builder: CheckpointProvider | None = None
 
-    async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
-        """Prepare the checkpoint of `spec` (see `Maker.prepare`)."""
+    async def prepare(
+        self, spec: AnyVariant, on_progress: Callable[[Progress], None]
+    ) -> PreparedModel:
+        """Prepare the checkpoint of `spec` (see `CheckpointProvider.prepare`)."""
         if self._builder is None:
             from quantchat.checkpoints.builder import CheckpointBuilder
 
@@ -93,7 +95,7 @@ def real_comparison(profile: Profile) -> Comparison:
     """Return a comparison with real worker processes and the user's checkpoint cache."""
     from quantchat.session.comparison import Comparison
 
-    return Comparison(profile, maker=_LaterBuilder())
+    return Comparison(profile, provider=_LaterBuilder())
 
 
 CRASHED = 1
@@ -123,14 +125,14 @@ class QuantchatApp(PacedApp):
         preferences: Preferences | None = None,
         make_comparison: MakeComparison = real_comparison,
         make_sampler: MakeSampler = real_sampler,
-        maker: Maker | None = None,
+        provider: CheckpointProvider | None = None,
         start: StartWorker | None = None,
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder.
 
         With `votes`, open a blind vote between two variants of `profile`. With `chat`, continue
         its conversation. `pair` are the variants to show first. Without `preferences`, use the
-        defaults. `maker` and `start` build the checkpoints and start the workers of work that
+        defaults. `provider` and `start` build the checkpoints and start the workers of work that
         begins on the start screen; None means the real ones.
         """
         map_alt_enter()
@@ -155,7 +157,7 @@ class QuantchatApp(PacedApp):
         self._snapshots = snapshots
         self._make_comparison = make_comparison
         self._make_sampler = make_sampler
-        self._maker, self._start = maker, start
+        self._provider, self._start = provider, start
         self._control_guard = ControlGuard()
         self._comparison_screen: ComparisonScreen | None = None
         self._vote_screen: VoteScreen | None = None
@@ -251,7 +253,7 @@ class QuantchatApp(PacedApp):
             from quantchat.app.screens.start import StartScreen
 
             start = StartScreen(
-                self._snapshots, self._make_sampler, maker=self._maker, start=self._start
+                self._snapshots, self._make_sampler, provider=self._provider, start=self._start
             )
             # Push it: `switch_screen` can only replace a pushed screen.
             self.push_screen(start)

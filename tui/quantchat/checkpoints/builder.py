@@ -12,13 +12,13 @@ from pathlib import Path
 from quantchat import paths
 from quantchat.checkpoints import built_results, verify
 from quantchat.checkpoints.built_results import calibration_used
-from quantchat.checkpoints.cache import MADE, BuildFolders, CheckpointCache, read_built
+from quantchat.checkpoints.cache import MADE_FILE, BuildFolders, CheckpointCache, read_built
 from quantchat.checkpoints.calibration_coverage import shortage
 from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.fetch import SMOLLM2, Wheel
 from quantchat.checkpoints.full_precision import Weights
-from quantchat.checkpoints.maker import Prepared
 from quantchat.checkpoints.merge_stage import Merge
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.single_flight import OnProgress, SingleFlight
 from quantchat.checkpoints.sources import resolve
 from quantchat.checkpoints.stages import MIB, BuildContext, Dequantize, Fetch, Stage
@@ -45,7 +45,7 @@ DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
 
 
 class CheckpointBuilder:
-    """Implements `checkpoints.maker.Maker` with a cache of checkpoints.
+    """Implements `checkpoints.provider.CheckpointProvider` with a cache of checkpoints.
 
     `start` starts the workers that run jobs; `pip` is the command that downloads the wheel of the
     demo, `wheel`. `folder` is the cache, by default in the user's cache folder. Tests replace these
@@ -68,7 +68,7 @@ class CheckpointBuilder:
         self._sharing: SingleFlight[Path] = SingleFlight()
         self._verified: set[Path] = set()
 
-    async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> Prepared:
+    async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> PreparedModel:
         """Return what the engine of `spec` loads; build a missing checkpoint first.
 
         Two variants that need the same stage at the same time share one build. Cancelling ends the
@@ -76,19 +76,19 @@ class CheckpointBuilder:
         stay in the cache. Raises JobFailed or UserError.
         """
         stage = self._stage(spec)
-        made = await self._artifact(stage, on_progress) if stage else None
+        checkpoint = await self._artifact(stage, on_progress) if stage else None
         if stage:
             self._cache.note_use(stage.name)
-        return _prepared(spec, made)
+        return _prepared(spec, checkpoint)
 
-    def find(self, spec: AnyVariant) -> Prepared | None:
+    def find(self, spec: AnyVariant) -> PreparedModel | None:
         """Return what `prepare` would return, or None if a checkpoint must be built first.
 
         Raises UserError.
         """
         stage = self._stage(spec)
-        made = self._cache.find(stage.name) if stage else None
-        return None if stage and not made else _prepared(spec, made)
+        checkpoint = self._cache.find(stage.name) if stage else None
+        return None if stage and not checkpoint else _prepared(spec, checkpoint)
 
     @property
     def demo_to_fetch(self) -> Wheel | None:
@@ -153,20 +153,20 @@ class CheckpointBuilder:
         Verifies an artifact at most once in the life of this builder, and only when
         `verify.is_due` says so.
         """
-        made = read_built(folder)
-        if made is None or folder in self._verified or not verify.is_due(folder, made):
-            return made is not None
-        total = verify.size(made)
+        built = read_built(folder)
+        if built is None or folder in self._verified or not verify.is_due(folder, built):
+            return built is not None
+        total = verify.size(built)
 
         def report(done: int) -> None:
             if total > verify.SMALL:
                 on_progress(Progress("verifying", done // MIB, total // MIB, "MiB"))
 
         try:
-            damaged = await verify.first_damaged(folder, made, report)
+            damaged = await verify.first_damaged(folder, built, report)
             if damaged is not None:
                 # Without this file the artifact is incomplete: `find` returns None from now on.
-                (folder / MADE).unlink()
+                (folder / MADE_FILE).unlink()
                 on_progress(
                     Progress(
                         "a checkpoint is damaged",
@@ -231,13 +231,13 @@ def _check_installed(stage: Stage) -> None:
             raise JobFailed(Failed("missing_library", reason, library.command))
 
 
-def _prepared(spec: AnyVariant, made: Path | None) -> Prepared:
-    if made is not None:
-        return Prepared(str(made), note=_note(spec, made))
+def _prepared(spec: AnyVariant, checkpoint: Path | None) -> PreparedModel:
+    if checkpoint is not None:
+        return PreparedModel(str(checkpoint), note=_note(spec, checkpoint))
     if engine_of(spec).is_server:
-        return Prepared(spec.model)
+        return PreparedModel(spec.model)
     named = resolve(spec.model)
-    return Prepared(named.model, named.revision)
+    return PreparedModel(named.model, named.revision)
 
 
 def _calibrated(spec: AnyVariant, quantize: Calibration) -> Calibration:
@@ -258,8 +258,8 @@ def _demo_sized(spec: AnyVariant) -> AnyVariant:
     return spec.model_copy(update={"quantize": _calibrated(spec, spec.calibration_table)})
 
 
-def _note(spec: AnyVariant, made: Path) -> str:
-    built = read_built(made)
+def _note(spec: AnyVariant, checkpoint: Path) -> str:
+    built = read_built(checkpoint)
     adapter, calibration = built_results.merged_adapter(built), calibration_used(built)
     merged = f"the adapter {adapter.name} is merged ({adapter.kind})" if adapter else ""
     as_published = bool(engine_of(spec).gguf_file(spec))

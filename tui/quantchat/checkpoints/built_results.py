@@ -16,38 +16,38 @@ from quantchat.wire.jobs import CalibrationUsed, MergedAdapter, ModuleLoss
 _T = TypeVar("_T")
 
 
-def calibration_used(made: BuiltCheckpoint | None) -> CalibrationUsed | None:
+def calibration_used(built: BuiltCheckpoint | None) -> CalibrationUsed | None:
     """Return the calibration of a GPTQ checkpoint; None for other checkpoints."""
-    return _read(CalibrationUsed, made, "calibration")
+    return _read(CalibrationUsed, built, "calibration")
 
 
-def merged_adapter(made: BuiltCheckpoint | None) -> MergedAdapter | None:
+def merged_adapter(built: BuiltCheckpoint | None) -> MergedAdapter | None:
     """Return the adapter that was merged into the model; None if there is none."""
-    return _read(MergedAdapter, made, "adapter")
+    return _read(MergedAdapter, built, "adapter")
 
 
-def module_losses(made: BuiltCheckpoint | None) -> list[ModuleLoss]:
+def module_losses(built: BuiltCheckpoint | None) -> list[ModuleLoss]:
     """Return the loss of each module of a GPTQ checkpoint; empty for other checkpoints."""
-    recorded = made.result.get("losses", []) if made else []
+    recorded = built.result.get("losses", []) if built else []
     try:
         return [from_json(ModuleLoss, one, saved=True) for one in recorded]
     except (ProtocolError, TypeError):
         return []
 
 
-def tokens_written(made: BuiltCheckpoint | None) -> int:
+def tokens_written(built: BuiltCheckpoint | None) -> int:
     """Return the token count of a calibration set; 0 if not recorded."""
-    return _number(made, "tokens") or 0
+    return _number(built, "tokens") or 0
 
 
-def cut_length(made: BuiltCheckpoint | None) -> int | None:
+def cut_length(built: BuiltCheckpoint | None) -> int | None:
     """Return the length limit of calibration samples in tokens; None if not recorded."""
-    return _number(made, "length")
+    return _number(built, "length")
 
 
-def layers_resumed(made: BuiltCheckpoint | None) -> int:
+def layers_resumed(built: BuiltCheckpoint | None) -> int:
     """Return the number of layers that an earlier, interrupted build quantized."""
-    return _number(made, "resumed") or 0
+    return _number(built, "resumed") or 0
 
 
 def as_recorded(calibration: CalibrationUsed) -> dict[str, object]:
@@ -58,14 +58,14 @@ def as_recorded(calibration: CalibrationUsed) -> dict[str, object]:
     return body
 
 
-def _read(cls: type[_T], made: BuiltCheckpoint | None, key: str) -> _T | None:
-    recorded = made.result.get(key) if made else None
+def _read(cls: type[_T], built: BuiltCheckpoint | None, key: str) -> _T | None:
+    recorded = built.result.get(key) if built else None
     try:
         return from_json(cls, recorded, saved=True) if recorded else None
     except ProtocolError:
         return None
 
 
-def _number(made: BuiltCheckpoint | None, key: str) -> int | None:
-    recorded = made.result.get(key) if made else None
+def _number(built: BuiltCheckpoint | None, key: str) -> int | None:
+    recorded = built.result.get(key) if built else None
     return recorded if type(recorded) is int else None

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from quantchat import paths
 from quantchat.files import sha256
 
-MADE = "made.json"
+MADE_FILE = "made.json"
 """The file that describes an artifact."""
 
 SCHEMA = 1
@@ -107,13 +107,13 @@ class CheckpointCache:
         too long; `checkpoints.verify` does so at longer intervals.
         """
         folder = self.folder / name
-        made = read_built(folder)
-        if made is None:
+        built = read_built(folder)
+        if built is None:
             return None
         try:
             whole = all(
                 (folder / file).stat().st_size == recorded["bytes"]
-                for file, recorded in made.files.items()
+                for file, recorded in built.files.items()
             )
         except (OSError, LookupError, TypeError):  # a file is missing, or made.json was edited
             return None
@@ -149,7 +149,7 @@ class CheckpointCache:
                 began = time.monotonic()
                 result = await build(folders)
                 files = await asyncio.to_thread(_make_durable, folders.output)
-                made = BuiltCheckpoint(
+                built = BuiltCheckpoint(
                     schema=SCHEMA,
                     inputs=inputs,
                     result=result,
@@ -158,7 +158,7 @@ class CheckpointCache:
                     seconds=round(time.monotonic() - began, 1),
                     finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 )
-                _write(folders.output / MADE, json.dumps(asdict(made), indent=1) + "\n")
+                _write(folders.output / MADE_FILE, json.dumps(asdict(built), indent=1) + "\n")
                 made_at = self._publish(folders.output, part, name)
                 unfinished.rename(part / "unfinished")
                 return made_at
@@ -182,7 +182,7 @@ class CheckpointCache:
     def note_use(self, name: str) -> None:
         """Record that the artifact `name` is used now; do nothing in a read-only cache."""
         with contextlib.suppress(OSError):
-            os.utime(self.folder / name / MADE)
+            os.utime(self.folder / name / MADE_FILE)
 
     def remove(self, name: str) -> None:
         """Remove the artifact `name` and its unfinished build.
@@ -250,11 +250,11 @@ class CheckpointCache:
 def read_built(folder: Path) -> BuiltCheckpoint | None:
     """Return the content of `made.json` in `folder`; None if it is missing or cannot be read."""
     try:
-        body = json.loads((folder / MADE).read_bytes())
-        made = BuiltCheckpoint(**body)
+        body = json.loads((folder / MADE_FILE).read_bytes())
+        built = BuiltCheckpoint(**body)
     except (OSError, ValueError, TypeError):
         return None
-    return made if made.schema == SCHEMA else None
+    return built if built.schema == SCHEMA else None
 
 
 def _folders(folder: Path) -> list[str]:
@@ -275,7 +275,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _used(folder: Path) -> float:
-    for file in (folder / MADE, folder):
+    for file in (folder / MADE_FILE, folder):
         with contextlib.suppress(OSError):
             return file.stat().st_mtime
     return 0.0

@@ -16,7 +16,7 @@ from quantchat.engines.engine import Engine
 from quantchat.engines.registry import baseline
 from quantchat.errors import UserError
 from quantchat.profile.model import AnyVariant
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Weights:
         work: BuildContext,
         engine: Engine[Any] | None = None,
         options: Mapping[str, object] | None = None,
-    ) -> Load:
+    ) -> LoadModel:
         """Return the request with which a job loads the model.
 
         `engine` is the engine that loads it, by default the baseline's; `options` are its further
@@ -90,7 +90,7 @@ class Weights:
             model, revision = self.source.model, self.source.revision
         else:
             model, revision = str(work.needs[0]), None
-        return Load(
+        return LoadModel(
             engine.name,
             model,
             {
@@ -109,8 +109,8 @@ class Weights:
 
     def inherited(self, work: BuildContext) -> dict[str, object]:
         """Return what a derived checkpoint inherits from `made.json`: a merged `adapter`."""
-        made = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
-        adapter = made.result.get("adapter") if made else None
+        built = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
+        adapter = built.result.get("adapter") if built else None
         return {"adapter": adapter} if adapter else {}
 
     def bytes(self, needs: Sequence[Path]) -> int:

@@ -149,8 +149,8 @@ class QuantizeWithAwq(Calibrated):
 
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     """Return the stage that builds the checkpoint of `spec` from `weights`."""
-    made = spec.calibration_table
-    if isinstance(made, QuantizeAwq):
-        return QuantizeWithAwq(weights, made)
-    assert isinstance(made, Quantize)  # noqa: S101 - else it loads a finished checkpoint
-    return QuantizeGptq(weights, made)
+    settings = spec.calibration_table
+    if isinstance(settings, QuantizeAwq):
+        return QuantizeWithAwq(weights, settings)
+    assert isinstance(settings, Quantize)  # noqa: S101 - else it loads a finished checkpoint
+    return QuantizeGptq(weights, settings)

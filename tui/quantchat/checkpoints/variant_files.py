@@ -84,8 +84,8 @@ def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:
     found = estimate_of(spec, files, cuda, tokens)
     if not engine_of(spec).only_quantized:
         return found
-    made = spec.calibration_table
-    weights = by_name.quantized_bytes(spec.model, made.bits if made else None) or 0
+    settings = spec.calibration_table
+    weights = by_name.quantized_bytes(spec.model, settings.bits if settings else None) or 0
     return replace(found, weights=weights, overhead={}, loading=0)
 
 
@@ -134,13 +134,13 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     would refuse them.
     """
     engine = engine_of(spec)
-    made = CheckpointBuilder().find(spec)
-    if made is not None:
-        files = _loadable(spec, Named(made.model, made.revision), fetch, engine.reader)
+    prepared = CheckpointBuilder().find(spec)
+    if prepared is not None:
+        files = _loadable(spec, Named(prepared.model, prepared.revision), fetch, engine.reader)
         if engine.only_quantized and files.quantization is None:
             raise UserError(
                 "is not quantized",
-                where=made.model,
+                where=prepared.model,
                 hint="add [variants.quantize] to quantize it here",
             )
         return files, []

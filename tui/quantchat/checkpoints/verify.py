@@ -29,14 +29,14 @@ _PIECE = 16 * 2**20
 """Bytes that are read between two points at which the task can be cancelled."""
 
 
-def size(made: BuiltCheckpoint) -> int:
+def size(built: BuiltCheckpoint) -> int:
     """Return the size of the artifact's files in bytes."""
-    return sum(int(recorded["bytes"]) for recorded in made.files.values())
+    return sum(int(recorded["bytes"]) for recorded in built.files.values())
 
 
-def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
+def is_due(folder: Path, built: BuiltCheckpoint) -> bool:
     """Return whether the artifact in `folder` must be verified before it is used."""
-    if size(made) <= SMALL:
+    if size(built) <= SMALL:
         return True
     try:
         return time.time() - (folder / STAMP).stat().st_mtime > EVERY_S
@@ -45,14 +45,14 @@ def is_due(folder: Path, made: BuiltCheckpoint) -> bool:
 
 
 async def first_damaged(
-    folder: Path, made: BuiltCheckpoint, report: Callable[[int], None] = lambda done: None
+    folder: Path, built: BuiltCheckpoint, report: Callable[[int], None] = lambda done: None
 ) -> str | None:
-    """Return the name of the first file in `folder` whose hash differs from `made`, or None.
+    """Return the name of the first file in `folder` whose hash differs from `built`, or None.
 
     Calls `report` with the bytes read so far. Can be cancelled at any time. Raises OSError.
     """
     done = 0
-    for name, recorded in made.files.items():
+    for name, recorded in built.files.items():
         digest = hashlib.sha256()
         with (folder / name).open("rb") as stream:
             # Each piece is read in a separate thread call, so an exit waits for one piece at most.

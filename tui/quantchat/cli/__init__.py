@@ -58,7 +58,7 @@ _COMMANDS = {
     ),
     "pick": Lazy("quantchat.cli.pick:pick", "Measure many variants and recommend one."),
     "load": Lazy(
-        "quantchat.features.load.cli:load", "Measure variants with many requests at once."
+        "quantchat.features.load_test.cli:load", "Measure variants with many requests at once."
     ),
     "compare": Lazy(
         "quantchat.cli.compare:compare", "Compare snapshots; fail on a condition that you set."

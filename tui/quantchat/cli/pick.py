@@ -203,7 +203,7 @@ def _run_pick(
                 asked,
                 plan,
                 results,
-                maker=CheckpointBuilder(),
+                provider=CheckpointBuilder(),
                 on_model=display.on_model,
                 on_variant=display.on_variant,
             )

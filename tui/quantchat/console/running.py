@@ -53,7 +53,7 @@ def comparison_of(profile: Profile, max_new_tokens: int | None = None) -> Compar
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.session.comparison import Comparison
 
-    comparison = Comparison(profile, maker=CheckpointBuilder())
+    comparison = Comparison(profile, provider=CheckpointBuilder())
     if max_new_tokens is not None:
         comparison.set_generation(
             profile.generation.model_copy(update={"max_new_tokens": max_new_tokens})

@@ -9,13 +9,13 @@ from typing import Generic, TypeVar
 from quantchat.document.document import Block, paragraph, warnings
 from quantchat.document.figures import when
 from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord
-from quantchat.snapshot.load_test import LoadedRecord
+from quantchat.snapshot.load_test import LoadTestedRecord
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 
 Found = TypeVar("Found", ScoreRecord, EvaluationRecord)
 
-_Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord] | Sequence[LoadedRecord]
+_Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord] | Sequence[LoadTestedRecord]
 
 
 @dataclass(frozen=True)

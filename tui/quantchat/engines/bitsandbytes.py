@@ -16,7 +16,7 @@ from typing import Literal
 
 from quantchat.common.bitsandbytes_repacking import is_repackable
 from quantchat.engines.engine import Method
-from quantchat.engines.on_load import OnLoad
+from quantchat.engines.on_load import QuantizedOnLoad
 from quantchat.engines.variant import DType, OpensPickles
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import Weights, divide_up
@@ -42,7 +42,7 @@ class BitsAndBytes(OpensPickles):
     bytes and quantize nothing."""
 
 
-class _Engine(OnLoad[BitsAndBytes]):
+class _Engine(QuantizedOnLoad[BitsAndBytes]):
     table = BitsAndBytes
     summary = "quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.bitsandbytes"

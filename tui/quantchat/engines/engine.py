@@ -141,7 +141,7 @@ class Engine(Generic[Table]):
         return all(importlib.util.find_spec(one.module) for one in self.libraries)
 
     def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
-        """Return `Load.options`, the loader's own options, as plain JSON values.
+        """Return `LoadModel.options`, the loader's own options, as plain JSON values.
 
         `sampling` is the sampling of the answers to come, or None if unknown. Raises UserError.
         """

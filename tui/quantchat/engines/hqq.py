@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from quantchat.engines.engine import Method
-from quantchat.engines.on_load import OnLoad
+from quantchat.engines.on_load import QuantizedOnLoad
 from quantchat.engines.variant import OpensPickles
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import divide_up
@@ -28,7 +28,7 @@ class HQQ(OpensPickles):
     """Number of weights that share a scale and a zero point."""
 
 
-class _Engine(OnLoad[HQQ]):
+class _Engine(QuantizedOnLoad[HQQ]):
     table = HQQ
     summary = "HQQ at 2, 3, 4 or 8 bits, quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.hqq"

@@ -25,7 +25,7 @@ _NEVER_QUANTIZED = "embeddings, norms and biases"
 """The name of the parts that no engine quantizes."""
 
 
-class OnLoad(Engine[Table]):
+class QuantizedOnLoad(Engine[Table]):
     """An engine without calibration: each linear layer except the output head is quantized.
 
     A subclass returns the bytes of one quantized layer in `packed`. Its `left_unquantized` says

@@ -15,7 +15,7 @@ from typing import Literal
 
 from quantchat.common.group_size import fitting_group
 from quantchat.engines.engine import Method
-from quantchat.engines.on_load import OnLoad
+from quantchat.engines.on_load import QuantizedOnLoad
 from quantchat.engines.variant import OpensPickles
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import divide_up, is_linear
@@ -37,7 +37,7 @@ class TorchAO(OpensPickles):
     divides the layers' widths."""
 
 
-class _Engine(OnLoad[TorchAO]):
+class _Engine(QuantizedOnLoad[TorchAO]):
     table = TorchAO
     summary = "int4, int8, float8 or NVFP4, quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.torchao"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.files import is_file
@@ -36,7 +36,7 @@ from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
 from quantchat.text import one_line
 from quantchat.wire.jobs import EvaluateJob, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 
 OWN = "own"
@@ -67,7 +67,7 @@ async def evaluate(
     profile: Profile,
     plan: EvaluationPlan,
     *,
-    maker: Maker,
+    provider: CheckpointProvider,
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
 ) -> tuple[Snapshot, EvaluationRecord]:
@@ -80,7 +80,7 @@ async def evaluate(
     sampler = DeviceSampler()
     try:
         with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
-            evaluating = Evaluating(profile, plan, scratch, ModelJobs(maker, start, on_model))
+            evaluating = Evaluating(profile, plan, scratch, ModelJobs(provider, start, on_model))
             stopped = await until_stopped(evaluating.run())
         if (found := evaluating.record) is not None:
             done = {one.label: one for one in found.models}
@@ -169,7 +169,7 @@ class Evaluating:
             seconds=result.seconds,
         )
 
-    def _job(self, spec: AnyVariant, load: Load) -> EvaluateJob:
+    def _job(self, spec: AnyVariant, load: LoadModel) -> EvaluateJob:
         plan = self._plan
         if spec is plan.reference:
             self._tokenizer = str(load.options.get("tokenizer") or load.model)

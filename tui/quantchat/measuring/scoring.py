@@ -25,7 +25,7 @@ from quantchat.snapshot.score import (
 )
 from quantchat.statistics.quality import depth_ends, passages
 from quantchat.wire.jobs import Fit, ScoreJob, ScoreResult, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 
 FORM = "half precision"
@@ -155,7 +155,7 @@ class Scoring:
             self._unread.remove(spec.label)
         self._jobs.on_model(spec.label, None)
 
-    def _job(self, role: Role, spec: AnyVariant, load: Load, folder: Path) -> ScoreJob:
+    def _job(self, role: Role, spec: AnyVariant, load: LoadModel, folder: Path) -> ScoreJob:
         plan, setting = self._plan, self._setting
         return ScoreJob(
             load=load,

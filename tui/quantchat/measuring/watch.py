@@ -66,7 +66,7 @@ MOST_NAMED = 3
 
 
 @dataclass
-class Load:
+class ForeignCpuLoad:
     """CPU load of other processes while turns were measured."""
 
     seconds: float = 0.0
@@ -91,7 +91,7 @@ class Watch:
 
     sides: Iterable[LiveVariant]
     clock: CpuClock = field(default_factory=CpuClock)
-    loads: dict[int, Load] = field(default_factory=dict)
+    loads: dict[int, ForeignCpuLoad] = field(default_factory=dict)
     """Load by round."""
     frequency: CpuFrequency = field(default_factory=CpuFrequency)
     throttling: CpuThrottling = field(default_factory=CpuThrottling)
@@ -146,7 +146,7 @@ class Watch:
         after, asleep = self.clock.read(), suspended_s() - asleep
         seconds = after.at_s - before.at_s
         by_others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
-        self.loads.setdefault(round_number, Load()).add(seconds, by_others)
+        self.loads.setdefault(round_number, ForeignCpuLoad()).add(seconds, by_others)
         throttled_s = self.throttling.seconds() - throttled
         self._throttled_s[round_number] = self._throttled_s.get(round_number, 0.0) + throttled_s
         if asleep > LEAST_SUSPENDED_S:

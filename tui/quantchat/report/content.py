@@ -23,7 +23,7 @@ from quantchat.document.document import (
 from quantchat.document.figures import ORDERS, UNKNOWN, number, when
 from quantchat.document.series import has_two_sides, how_compared, reported_turns
 from quantchat.document.snapshot_tables import machine, memory_table, variants_table
-from quantchat.features.load import tables as load
+from quantchat.features.load_test import tables as load_test
 from quantchat.features.measure.tables import (
     CONTENDED,
     draft_lines,
@@ -175,7 +175,7 @@ def _facts(snapshot: Snapshot) -> list[str]:
         *_requests(snapshot),
         *(score.facts(snapshot.score) if snapshot.score else []),
         *(tasks.facts(snapshot.evaluation) if snapshot.evaluation else []),
-        *(load.facts(snapshot.load_test) if snapshot.load_test else []),
+        *(load_test.facts(snapshot.load_test) if snapshot.load_test else []),
         *votes.result(snapshot),
     ]
 
@@ -201,7 +201,7 @@ def _results(snapshot: Snapshot) -> Iterator[Block]:
     if snapshot.evaluation:
         yield from tasks.tables(snapshot.evaluation)
     if snapshot.load_test:
-        yield from load.tables(snapshot.load_test)
+        yield from load_test.tables(snapshot.load_test)
     if snapshot.voting:
         yield votes.votes_table(snapshot)
 
@@ -210,7 +210,7 @@ def _warnings(snapshot: Snapshot) -> list[str]:
     measurement = snapshot.measurement
     judged = score.score_warnings(snapshot.score) if snapshot.score else []
     judged += tasks.evaluation_warnings(snapshot.evaluation) if snapshot.evaluation else []
-    judged += load.load_warnings(snapshot.load_test) if snapshot.load_test else []
+    judged += load_test.load_warnings(snapshot.load_test) if snapshot.load_test else []
     if measurement is None:
         chat = snapshot.turns or not _job_of(snapshot)
         return [*([_CHAT] if chat else []), *judged]

@@ -11,7 +11,7 @@ from itertools import pairwise, zip_longest
 from quantchat.document.csv_file import csv_file
 from quantchat.document.document import DataTable
 from quantchat.document.series import has_two_sides
-from quantchat.features.load import tables as load
+from quantchat.features.load_test import tables as load_test
 from quantchat.features.pick import tables as pick
 from quantchat.features.score import tables as score
 from quantchat.features.tasks import tables as tasks
@@ -39,7 +39,7 @@ def tables(snapshots: _Named) -> dict[str, bytes]:
         "picks.csv": pick.data_table(snapshots),
         "scores.csv": score.data_table(snapshots),
         "tasks.csv": tasks.data_table(snapshots),
-        "requests.csv": load.data_table(snapshots),
+        "requests.csv": load_test.data_table(snapshots),
     }
     always = ("answers.csv", "tokens.csv")
     return {name: csv_file(table) for name, table in found.items() if table.rows or name in always}

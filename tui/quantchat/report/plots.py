@@ -9,7 +9,7 @@ from quantchat.document.drawing import INK, PAPER, logarithmic, series_style
 from quantchat.document.figures import ORDERS, plural
 from quantchat.document.series import all_series, has_two_sides, named
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
-from quantchat.report.plots_load import load_plots
+from quantchat.report.plots_load_test import load_plots
 from quantchat.report.plots_memory import device_memory, ledgers, memory_by_turn
 from quantchat.report.plots_score import quality_against_size
 from quantchat.snapshot.ratios import Compared, compare_sides

@@ -19,7 +19,7 @@ from quantchat.document.document import (
 from quantchat.document.figures import ORDERS, UNKNOWN, milliseconds, number, seconds, thoughts
 from quantchat.document.snapshot_tables import header, memory_table, variants_table
 from quantchat.features.agreement.turn_text import cross_perplexity_text, divergence_text
-from quantchat.features.load import tables as load_tables
+from quantchat.features.load_test import tables as load_tables
 from quantchat.features.measure import tables as measure_tables
 from quantchat.features.pick import tables as pick_tables
 from quantchat.features.score import tables as score_tables

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.host.watchdog import watchdog
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.profile.model import Generation, Profile
@@ -75,7 +75,7 @@ class Comparison:
         self,
         profile: Profile,
         *,
-        maker: Maker,
+        provider: CheckpointProvider,
         start: StartWorker = start_worker,
         on_change: Callable[[Change], None] = lambda change: None,
     ) -> None:
@@ -93,7 +93,7 @@ class Comparison:
         self.variants = [
             LiveVariant(
                 spec,
-                maker=maker,
+                provider=provider,
                 start=start,
                 on_change=self._variant_changed,
                 settings=lambda: self.generation,

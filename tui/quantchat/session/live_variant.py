@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles
@@ -90,7 +90,7 @@ class LiveVariant:
         self,
         spec: AnyVariant,
         *,
-        maker: Maker,
+        provider: CheckpointProvider,
         start: StartWorker,
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
@@ -110,7 +110,7 @@ class LiveVariant:
         self.ledger: Ledger | None = None
         self.failure: Failed | None = None
         """The reason while FAILED."""
-        self._maker = maker
+        self._provider = provider
         self._start = start
         self._on_change = on_change
         self._settings = settings
@@ -248,7 +248,7 @@ class LiveVariant:
                 from quantchat.host.environments import interpreter  # late: few variants need it
 
                 python = interpreter(None, self.spec.env)
-            prepared = await self._maker.prepare(self.spec, self._set_progress)
+            prepared = await self._provider.prepare(self.spec, self._set_progress)
             self._set_state(State.LOADING)
             began = time.monotonic()
             self._worker = await self._start(Place(self.label, python))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import quantchat
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.host.environments import interpreter
 from quantchat.host.job_runner import JobFailed, run_job
@@ -25,7 +25,7 @@ from quantchat.snapshot.load_test import LoadTestRecord
 from quantchat.snapshot.schema import Snapshot, VariantRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSampler
-from quantchat.wire.messages import Failed, Load, Progress
+from quantchat.wire.messages import Failed, LoadModel, Progress
 from quantchat.wire.variant import Resolved
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ OnModel = Callable[[str, Progress | None], None]
 class ModelJobs:
     """Runs jobs on models: builds missing checkpoints and starts a worker for each job."""
 
-    maker: Maker
+    provider: CheckpointProvider
     start: StartWorker
     on_model: OnModel
     settings: Generation | None = None
     """Generation settings for a server's requests; None if the job sends none."""
 
     async def do(
-        self, spec: AnyVariant, job_for: Callable[[Load], Job[Result]]
+        self, spec: AnyVariant, job_for: Callable[[LoadModel], Job[Result]]
     ) -> tuple[str, Result]:
         """Run a job on the model `spec`; return the note on its checkpoint and the job's result.
 
@@ -64,7 +64,7 @@ class ModelJobs:
             return await self.start(Place(spec.label, interpreter(spec.python, spec.env)))
 
         try:
-            prepared = await self.maker.prepare(spec, lambda one: self.on_model(spec.label, one))
+            prepared = await self.provider.prepare(spec, lambda one: self.on_model(spec.label, one))
             request = load_request(spec, prepared, self.settings)
             result = await run_job(start_there, job_for(request), report_step)
         except (UserError, OSError) as error:

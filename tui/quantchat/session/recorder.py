@@ -18,7 +18,7 @@ from quantchat.session.live_variant import LiveVariant
 from quantchat.snapshot.schema import (
     AnswerRecord,
     Environment,
-    LoadRecord,
+    LoadTimesRecord,
     MeasurementRecord,
     RequestRecord,
     Snapshot,
@@ -141,8 +141,8 @@ def _predicted(
     return predicted(variant.spec, variant.files, ran, tokens, lowest_capability(used))
 
 
-def _load(total_s: float, ran: Ready) -> LoadRecord:
-    return LoadRecord(
+def _load(total_s: float, ran: Ready) -> LoadTimesRecord:
+    return LoadTimesRecord(
         total_s=total_s, import_s=ran.import_s, weights_s=ran.weights_s, warmup_s=ran.warmup_s
     )
 

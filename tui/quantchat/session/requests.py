@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.engines.registry import engine_of
 from quantchat.host.limits import compute_threads
 from quantchat.profile.model import AnyVariant, Generation
-from quantchat.wire.messages import Generate, Load, Message, Sampling
+from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
 
 
-def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | None = None) -> Load:
+def load_request(
+    spec: AnyVariant, prepared: PreparedModel, settings: Generation | None = None
+) -> LoadModel:
     """Return the request to load `spec`; `prepared` has the path and settings for the engine.
 
     While a worker opens a server, it sends short trial requests with the sampling of `settings`, to
@@ -20,7 +22,7 @@ def load_request(spec: AnyVariant, prepared: Prepared, settings: Generation | No
     `spec` names does not exist.
     """
     engine = engine_of(spec)
-    return Load(
+    return LoadModel(
         engine=spec.engine,
         model=prepared.model,
         revision=prepared.revision,

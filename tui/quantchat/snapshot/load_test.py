@@ -12,12 +12,12 @@ from pydantic import Field
 
 from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.serving import LevelFigures, level_figures, limits, of_batch
-from quantchat.wire.jobs import BatchRound, LoadLevel, LoadRound, RequestTimes
+from quantchat.wire.jobs import BatchRound, LoadTestLevel, LoadTestRound, RequestTimes
 from quantchat.wire.messages import Failed
 from quantchat.wire.variant import Resolved
 
 
-class LoadedRecord(Record):
+class LoadTestedRecord(Record):
     """One variant and its rounds."""
 
     label: Text
@@ -28,7 +28,7 @@ class LoadedRecord(Record):
     """Notes on the checkpoint and on the server's figures."""
     counted: bool
     """Whether the server counted its tokens; if not, each chunk counts as a token."""
-    rounds: list[AsObject[LoadRound]] = Field(default_factory=list)
+    rounds: list[AsObject[LoadTestRound]] = Field(default_factory=list)
     """Rounds of a server; empty for a local model."""
     batches: list[AsObject[BatchRound]] = Field(default_factory=list)
     """Rounds of a local model; empty for a server."""
@@ -41,7 +41,7 @@ class LoadedRecord(Record):
 class LoadTestRecord(Record):
     """What `quantchat load` measured."""
 
-    levels: list[AsObject[LoadLevel]]
+    levels: list[AsObject[LoadTestLevel]]
     """The load at each level. A local model decodes a batch of `concurrency` prompts instead."""
     requests: int
     """Requests per round for a server; 0: four times the concurrency, at least 8."""
@@ -58,7 +58,7 @@ class LoadTestRecord(Record):
     """Seed of the arrival times and of the answers."""
     slo: Text
     """Limits that a request must meet to count as goodput; empty if there are none."""
-    models: list[LoadedRecord]
+    models: list[LoadTestedRecord]
     """The variants that are done, in the profile's order."""
     undone: list[Text]
     """Labels of the variants that were not measured, because the run was stopped."""
@@ -68,7 +68,7 @@ class LoadTestRecord(Record):
 class Point:
     """A point of the load curve: one level of one variant, with its rounds and their figures."""
 
-    level: LoadLevel
+    level: LoadTestLevel
     rounds: list[list[RequestTimes]]
     batches: list[BatchRound]
     """The rounds of a local model; empty for a server."""
@@ -96,7 +96,7 @@ class Point:
         return max((one.peak_bytes for one in self.batches), default=-1)
 
 
-def points(found: LoadTestRecord, model: LoadedRecord) -> list[Point]:
+def points(found: LoadTestRecord, model: LoadTestedRecord) -> list[Point]:
     """Return the levels that `model` has rounds of, in the order they were asked for."""
     result = []
     for index, level in enumerate(found.levels):

@@ -24,7 +24,7 @@ from quantchat.errors import UserError
 from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord, Pooled, pooled
 from quantchat.snapshot.expression import Gate, Name, evaluate
 from quantchat.snapshot.figures import Kind
-from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, points
+from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord, points
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
@@ -283,7 +283,7 @@ def _z() -> float:
 
 
 def _loaded(run: int, found: LoadTestRecord) -> dict[str, _MakeColumn]:
-    def column(model: LoadedRecord) -> _MakeColumn:
+    def column(model: LoadTestedRecord) -> _MakeColumn:
         figures = [point.figures for point in points(found, model) if point.figures]
 
         def read(figure: str) -> Reading | None:

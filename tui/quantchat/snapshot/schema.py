@@ -53,7 +53,7 @@ class RequestRecord(Record):
     """CPU threads for decoding; 0 leaves the choice to torch."""
 
 
-class LoadRecord(Record):
+class LoadTimesRecord(Record):
     """The load time and its parts, in seconds."""
 
     total_s: float
@@ -180,7 +180,7 @@ class VariantRecord(Record):
     """State at that moment: idle, preparing, loading, ready, answering or failed."""
     resolved: AsObject[Resolved] | None
     """What really ran; None if the variant never ran."""
-    load: LoadRecord | None
+    load: LoadTimesRecord | None
     """How long loading took; None if it is not known, e.g. because the variant never ran."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""

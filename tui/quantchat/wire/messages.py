@@ -72,7 +72,7 @@ earlier in the chat."""
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadModel:
     """Load a variant. `options` are the engine's own, as the profile names them."""
 
     engine: str

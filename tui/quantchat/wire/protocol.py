@@ -21,7 +21,7 @@ from quantchat.wire.messages import (
     Finished,
     Generate,
     Hello,
-    Load,
+    LoadModel,
     Memory,
     Note,
     Prefilled,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, JobResult
 
 # The types of jobs are given as strings and imported when needed, because a chat needs none.
-Command = Union[Load, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
+Command = Union[LoadModel, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
 Event = Union[
     Hello,
     Alive,

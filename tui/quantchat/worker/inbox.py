@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Union
 
 from quantchat.wire.codec import ProtocolError
-from quantchat.wire.messages import Generate, Load, ScoreTokens, Shutdown, Stop, StopScoring
+from quantchat.wire.messages import Generate, LoadModel, ScoreTokens, Shutdown, Stop, StopScoring
 from quantchat.wire.protocol import decode_command
 from quantchat.worker import threads
 from quantchat.worker.parent_watchdog import end_now
@@ -16,7 +16,7 @@ from quantchat.worker.parent_watchdog import end_now
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
 
-Request = Union[Load, Generate, ScoreTokens, "AnyJob"]
+Request = Union[LoadModel, Generate, ScoreTokens, "AnyJob"]
 """Commands that are carried out in order, one at a time. All others act as soon as they are
 read."""
 

@@ -18,7 +18,7 @@ from quantchat.wire.messages import (
     WEIGHTS,
     Generate,
     Hello,
-    Load,
+    LoadModel,
     Memory,
     Progress,
     Ready,
@@ -83,7 +83,7 @@ class _Server:
                 self._outbox.send(describe(error))
                 continue
             turn = command.turn if isinstance(command, Generate) else -1
-            loading = command.model if isinstance(command, Load) else ""
+            loading = command.model if isinstance(command, LoadModel) else ""
             try:
                 self._do(command)
             except BaseException as error:  # noqa: BLE001 - every error must be reported
@@ -107,7 +107,7 @@ class _Server:
 
     def _do(self, command: Request) -> None:
         match command:
-            case Load():
+            case LoadModel():
                 from quantchat.worker.loaders import loader_of
 
                 loader = loader_of(command)
@@ -138,7 +138,7 @@ class _Server:
             scores = TokenScores(command.number, problem=describe(error).reason)
         self._outbox.send(scores)
 
-    def _connect(self, command: Load, loader: ModuleType) -> None:
+    def _connect(self, command: LoadModel, loader: ModuleType) -> None:
         from quantchat.worker.servers.opening import Opener
 
         def tell(stage: str, detail: str) -> None:
@@ -159,7 +159,7 @@ class _Server:
             )
         )
 
-    def _load(self, command: Load) -> None:
+    def _load(self, command: LoadModel) -> None:
         from quantchat.worker.loaders import decoder_of, hide_unused, load_any, load_draft
 
         hide_unused(command)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fakes.printed_document import printed
 from fakes.scripted_app import LEFT, RIGHT, profile
-from fakes.scripted_worker import Script, ScriptedMaker, likely, starter
+from fakes.scripted_worker import Script, ScriptedProvider, likely, starter
 from quantchat.document.document import Table
 from quantchat.features.agreement.rerun_agreement import (
     AGAIN,
@@ -31,7 +31,7 @@ async def checked(folder: Path, left: Script, right: Script, *prompts: str) -> A
     scripts = {LEFT: left, RIGHT: right}
     comparison = Comparison(
         profile(generation={"temperature": 0.7}),
-        maker=ScriptedMaker(scripts),
+        provider=ScriptedProvider(scripts),
         start=starter(scripts, folder),
     )
     steps: list[tuple[int, int, str]] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.cli import main
 from quantchat.console.gates import GateOptions
 from quantchat.features.measure.printing import measured
@@ -24,7 +24,9 @@ def run(folder: Path, *conditions: tuple[Option, str], as_json: bool = False) ->
     scripts = {"A": Script(token_ms=20.0), "B": Script(token_ms=10.0)}
     variants = [{"label": label, "engine": "bitsandbytes", "model": "m"} for label in scripts]
     profile = Profile.model_validate({"name": "Scripted", "variants": variants})
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, folder))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, folder)
+    )
     gates = GateOptions(conditions, folder / "verdicts.xml" if conditions else None, None)
     plan = Plan((Task("one"), Task("two")), rounds=2, warmup=0)
     return measured(comparison, plan, folder, as_json=as_json, gates=gates)

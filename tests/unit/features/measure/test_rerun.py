@@ -10,7 +10,7 @@ from hypothesis import given
 
 import quantchat.features.measure.rerun_cli
 from fakes.saved_snapshots import answer, hostile_snapshots, snapshot
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.errors import UserError
@@ -47,7 +47,9 @@ PLANS = [
 async def test_what_was_measured_comes_back(plan: Plan, tmp_path: Path) -> None:
     profile = Profile.model_validate(PROFILE)
     scripts = {variant.label: Script() for variant in profile.variants}
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
+    )
     comparison.pair = (2, 1)
     settings = profile.generation.model_copy(update={"max_new_tokens": 7, "temperature": 0.5})
     comparison.set_generation(settings)

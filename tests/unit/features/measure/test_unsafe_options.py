@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes.printed_document import printed
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.scripted_worker import resolved as resolved_as
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import variants_table
@@ -60,7 +60,7 @@ def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None
     daring.resolved = replace(resolved_as(), trusted_code=True, pickle_allowed=True)
     scripts = {"safe": Script(), "daring": daring}
     sides = Comparison(
-        profile(**BOTH), maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path)
+        profile(**BOTH), provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
     )
     assert measured(sides, Plan((Task("one"),), rounds=2, warmup=0), tmp_path, as_json=False) == 0
     captured = capsys.readouterr()
@@ -78,7 +78,7 @@ def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> N
     slow.resolved = replace(resolved_as(), slow_kernel="it unpacks (a cure)")
     scripts = {"safe": Script(), "daring": slow}
     sides = Comparison(
-        profile(**BOTH), maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path)
+        profile(**BOTH), provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
     )
     assert measured(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=True) == 0
     captured = capsys.readouterr()

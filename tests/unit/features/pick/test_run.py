@@ -72,7 +72,7 @@ async def picked(
     asked: Profile, chosen: PickPlan, its: PickWorkers, **more: Any
 ) -> tuple[Snapshot, run.Picking]:
     with state.opened(state.key_of(asked, chosen)) as kept:
-        picking = run.Picking(asked, chosen, kept, maker=its.maker, start=its.start, **more)
+        picking = run.Picking(asked, chosen, kept, provider=its.provider, start=its.start, **more)
         snapshot = await run.pick(picking)
         if picking.finished:
             kept.remove()
@@ -150,7 +150,7 @@ async def test_a_stopped_pick_continues_where_it_was(tmp_path: Path) -> None:
 
     chosen = plan(asked, tmp_path)
     with state.opened(state.key_of(asked, chosen)) as kept:
-        first = run.Picking(asked, chosen, kept, maker=its.maker, start=its.start)
+        first = run.Picking(asked, chosen, kept, provider=its.provider, start=its.start)
         stopping.append(first)
         snapshot, _ = await asyncio.gather(run.pick(first), stop())
     assert not first.finished
@@ -178,7 +178,7 @@ async def test_stopped_during_a_measurement_keeps_the_answers_so_far(tmp_path: P
                 picking.stop()
 
         picking = run.Picking(
-            asked, chosen, kept, maker=its.maker, start=its.start, on_model=on_model
+            asked, chosen, kept, provider=its.provider, start=its.start, on_model=on_model
         )
         snapshot = await run.pick(picking)
     assert {turn.round for turn in snapshot.turns} == {1}

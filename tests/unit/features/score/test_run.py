@@ -73,7 +73,9 @@ async def scored(
 ) -> tuple[Snapshot, ScoreRecord]:
     jobs = jobs or InProcessJobs()
     chosen = plan(asked, reference, folder, **more)
-    return await score(asked, chosen, maker=CheckpointBuilder(start=jobs.start), start=jobs.start)
+    return await score(
+        asked, chosen, provider=CheckpointBuilder(start=jobs.start), start=jobs.start
+    )
 
 
 def by_label(found: ScoreRecord) -> dict[str, ScoredRecord]:

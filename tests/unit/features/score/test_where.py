@@ -66,8 +66,8 @@ async def located(profile: Profile, tmp_path: Path) -> tuple[LocatedRecord, str]
         window=32, stride=32, floor="none",
     )  # fmt: skip
     jobs = InProcessJobs()
-    maker = CheckpointBuilder(start=jobs.start)
-    snapshot, found = await score(profile, plan, maker=maker, start=jobs.start, where=True)
+    provider = CheckpointBuilder(start=jobs.start)
+    snapshot, found = await score(profile, plan, provider=provider, start=jobs.start, where=True)
     assert store.loads(store.dumps(snapshot), where="it").score == found
     (bad,) = (one for one in found.models if one.label == "bad")
     assert bad.located is not None, bad.note

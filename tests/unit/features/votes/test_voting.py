@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes.scripted_worker import Script, ScriptedMaker, starter
+from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.waiting import until
 from quantchat.features.votes.record import record_voting
 from quantchat.features.votes.voting import VotePlan, Voting
@@ -19,7 +19,9 @@ async def test_no_turn_number_is_used_twice(tmp_path: Path) -> None:
     scripts = {label: Script() for label in ("A", "B")}
     variants = [{"label": s, "engine": "bitsandbytes", "model": "m"} for s in scripts]
     profile = Profile.model_validate({"name": "test", "variants": variants})
-    comparison = Comparison(profile, maker=ScriptedMaker(scripts), start=starter(scripts, tmp_path))
+    comparison = Comparison(
+        profile, provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
+    )
     comparison.open()
     await until(lambda: all(v.state is State.READY for v in comparison.sides))
     comparison.ask("chat")

@@ -18,7 +18,7 @@ from quantchat.app.widgets.text_layout import quiet
 from quantchat.errors import UserError
 from quantchat.text import one_line
 
-_Asked = TypeVar("_Asked")
+_Result = TypeVar("_Result")
 
 
 class WrongValue(Exception):
@@ -29,8 +29,8 @@ class WrongValue(Exception):
         self.name = name
 
 
-class Form(ModalScreen["_Asked | None"], Generic[_Asked]):
-    """Returns what `asked` makes of the fields, or None if the user cancels."""
+class Form(ModalScreen["_Result | None"], Generic[_Result]):
+    """Returns the `result` of the fields, or None if the user cancels."""
 
     WHAT: ClassVar[str]
     VERB: ClassVar[str]
@@ -82,7 +82,7 @@ class Form(ModalScreen["_Asked | None"], Generic[_Asked]):
         """Return what the user should know."""
         raise NotImplementedError
 
-    def asked(self) -> _Asked:
+    def result(self) -> _Result:
         """Return what the fields ask for. Raises WrongValue, or UserError if that is impossible."""
         raise NotImplementedError
 
@@ -105,9 +105,9 @@ class Form(ModalScreen["_Asked | None"], Generic[_Asked]):
 
     @on(Input.Submitted)
     def action_begin(self) -> None:
-        """Return what is asked for, or show what is wrong."""
+        """Close the dialog with `result`, or show what is wrong."""
         try:
-            found = self.asked()
+            found = self.result()
         except WrongValue as error:
             self._complain(f"{self.LABELS[error.name]}: {error}")
             self.query_one(f"#{error.name}").focus()

@@ -76,7 +76,7 @@ class MeasurePlanScreen(Form[Plan]):
             "conversation does not change."
         )
 
-    def asked(self) -> Plan:
+    def result(self) -> Plan:
         """Return the plan. Raises WrongValue."""
         values: dict[str, object] = {}
         for name in _NUMBERS:

@@ -13,12 +13,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import ProgressBar, Static
 
-from quantchat.app.screens.pick_form import AskedPick
+from quantchat.app.screens.pick_form import PickSetup
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.text_layout import quiet, untrusted
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document import terminal
 from quantchat.document.document import Block, Verbatim, paragraphs, warnings
@@ -57,13 +57,18 @@ class PickScreen(ProgressScreen):
     CSS = "PickScreen { .dialog { width: 100%; max-width: 150; } #headline { text-style: bold; } }"
 
     def __init__(
-        self, asked: AskedPick, snapshots: Path | None, *, maker: Maker, start: StartWorker
+        self,
+        setup: PickSetup,
+        snapshots: Path | None,
+        *,
+        provider: CheckpointProvider,
+        start: StartWorker,
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder."""
         super().__init__()
-        self._asked = asked
+        self._setup = setup
         self._snapshots = snapshots
-        self._maker, self._start = maker, start
+        self._provider, self._start = provider, start
         self._picking: run.Picking | None = None
         self._stopping = False
         self._record: PickRecord | None = None
@@ -78,7 +83,7 @@ class PickScreen(ProgressScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out the progress, the recommendation, the table, and the reasons."""
-        with Dialog(f"{self.WHAT}: {self._asked.profile.name}", self.KEYS), VerticalScroll():
+        with Dialog(f"{self.WHAT}: {self._setup.profile.name}", self.KEYS), VerticalScroll():
             yield Static(id="step")
             yield ProgressBar(show_eta=False)
             yield Static(id="headline")
@@ -94,10 +99,10 @@ class PickScreen(ProgressScreen):
     async def work(self) -> None:
         """Measure, decide, save a snapshot."""
         self.say(quiet("estimating the memory of each variant"))
-        asked = self._asked
+        setup = self._setup
         try:
             with state.opened(
-                state.key_of(asked.profile, asked.plan), fresh=asked.fresh
+                state.key_of(setup.profile, setup.plan), fresh=setup.fresh
             ) as results:
                 await self._pick(results)
         except ModelsFailed as error:  # each variant was dropped, and the table says why
@@ -108,10 +113,10 @@ class PickScreen(ProgressScreen):
 
     async def _pick(self, results: state.Store) -> None:
         picking = run.Picking(
-            self._asked.profile,
-            self._asked.plan,
+            self._setup.profile,
+            self._setup.plan,
             results,
-            maker=self._maker,
+            provider=self._provider,
             start=self._start,
             on_model=self._on_model,
             on_variant=self._on_variant,

@@ -24,8 +24,8 @@ _PREFERENCES: tuple[Preference, ...] = get_args(Preference)
 
 
 @dataclass(frozen=True)
-class AskedPick:
-    """What the user asked for: the variants, and how to measure and decide."""
+class PickSetup:
+    """What the user chose in the dialog: the variants, and how to measure and decide."""
 
     profile: Profile
     plan: PickPlan
@@ -33,7 +33,7 @@ class AskedPick:
     """Whether to measure again what a stopped pick has measured already."""
 
 
-class PickForm(Form[AskedPick]):
+class PickForm(Form[PickSetup]):
     """Asks how to pick one of the variants of `profile`."""
 
     WHAT = "Pick one of many variants"
@@ -77,7 +77,7 @@ class PickForm(Form[AskedPick]):
             " from the original. A stopped pick continues, also with other limits."
         )
 
-    def asked(self) -> AskedPick:
+    def result(self) -> PickSetup:
         """Return the plan. Raises WrongValue or UserError."""
         methods = self.text("methods")
         profile = with_methods(self._profile, methods) if methods else self._profile
@@ -95,4 +95,4 @@ class PickForm(Form[AskedPick]):
             rounds=self.value("rounds", click.IntRange(2, 1000)) or defaults.rounds,
         )
         asked, plan = plan_of(profile, settings)
-        return AskedPick(asked, plan, self.query_one("#fresh", Checkbox).value)
+        return PickSetup(asked, plan, self.query_one("#fresh", Checkbox).value)

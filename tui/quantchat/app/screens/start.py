@@ -32,7 +32,7 @@ from quantchat.text import neutralise, one_line
 if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first frame
     from quantchat.app.screens.form import Form
     from quantchat.app.screens.progress import ProgressScreen
-    from quantchat.checkpoints.maker import Maker
+    from quantchat.checkpoints.provider import CheckpointProvider
     from quantchat.host.worker_process import StartWorker
     from quantchat.measuring.fit_here import OpeningNeeds
     from quantchat.measuring.memory_plan import Fit, RoomPlan
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first 
     from quantchat.system.sampler import DeviceSample
 
 SAMPLE_EVERY_S = 2.0
-_Asked = TypeVar("_Asked")
+_Result = TypeVar("_Result")
 
 CHECK_S = 10.0
 """Longest time, in s, to look at the models of one profile, because a network share may hang."""
@@ -90,15 +90,15 @@ class StartScreen(Screen[None]):
         snapshots: Path | None = None,
         make_sampler: MakeSampler = real_sampler,
         *,
-        maker: Maker | None = None,
+        provider: CheckpointProvider | None = None,
         start: StartWorker | None = None,
     ) -> None:
         """List the snapshots of the folder `snapshots`; None means the user's default folder.
 
-        `maker` and `start` build checkpoints and start workers; None means the real ones.
+        `provider` and `start` build checkpoints and start workers; None means the real ones.
         """
         super().__init__()
-        self._maker, self._start = maker, start
+        self._provider, self._start = provider, start
         self._snapshots = snapshots
         self._make_sampler = make_sampler
         self._device_line = DeviceLine("")
@@ -242,20 +242,20 @@ class StartScreen(Screen[None]):
 
     def action_load_test(self) -> None:
         """Ask for the levels, and put that load on the variants of the highlighted profile."""
-        from quantchat.app.screens.load import LoadScreen
-        from quantchat.app.screens.load_form import LoadForm
+        from quantchat.app.screens.load_test import LoadTestScreen
+        from quantchat.app.screens.load_test_form import LoadTestForm
 
-        self._ask_and_run(LoadForm, LoadScreen)
+        self._ask_and_run(LoadTestForm, LoadTestScreen)
 
     def _ask_and_run(
-        self, form: Callable[[Profile], Form[_Asked]], task: Callable[..., ProgressScreen]
+        self, form: Callable[[Profile], Form[_Result]], task: Callable[..., ProgressScreen]
     ) -> None:
         """Show `form` for the highlighted profile, then run the `task` that it asks for."""
 
-        def begin(asked: _Asked | None) -> None:
-            if asked is not None:
-                maker, start = self._maker_and_start()
-                screen = task(asked, self._snapshots, maker=maker, start=start)
+        def begin(setup: _Result | None) -> None:
+            if setup is not None:
+                provider, start = self._provider_and_start()
+                screen = task(setup, self._snapshots, provider=provider, start=start)
                 self.app.push_screen(screen, lambda _: self._list_snapshots())
 
         if (profile := self._chosen_profile()) is not None:
@@ -271,12 +271,12 @@ class StartScreen(Screen[None]):
             self.notify(one_line(str(entry.error)), severity="error", timeout=15, markup=False)
         return entry.profile
 
-    def _maker_and_start(self) -> tuple[Maker, StartWorker]:
+    def _provider_and_start(self) -> tuple[CheckpointProvider, StartWorker]:
         """Return what builds checkpoints and what starts workers."""
         from quantchat.checkpoints.builder import CheckpointBuilder
         from quantchat.host.worker_process import start_worker
 
-        return self._maker or CheckpointBuilder(), self._start or start_worker
+        return self._provider or CheckpointBuilder(), self._start or start_worker
 
     def _option(self, entry: library.Entry) -> Option:
         here = self._here.get(entry.name)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import monotonic
 
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.pick.decide import Candidate, decide
@@ -52,7 +52,7 @@ class Picking:
         plan: PickPlan,
         store: Store,
         *,
-        maker: Maker,
+        provider: CheckpointProvider,
         start: StartWorker = start_worker,
         on_model: OnModel = lambda label, progress: None,
         on_variant: Callable[[LiveVariant], None] = lambda variant: None,
@@ -60,10 +60,10 @@ class Picking:
     ) -> None:
         """`on_step` is called after each step, which may change `record`."""
         self._profile, self._plan, self._store = profile, plan, store
-        self._maker, self._start = maker, start
+        self._provider, self._start = provider, start
         self._on_model, self._on_variant, self._on_step = on_model, on_variant, on_step
         self._sampler = DeviceSampler()
-        self._jobs = ModelJobs(maker, start, on_model)
+        self._jobs = ModelJobs(provider, start, on_model)
         self._state = store.load()
         self._planned: list[Planned] = []
         self._deadline = monotonic() + 60 * plan.minutes if plan.minutes is not None else None
@@ -203,7 +203,7 @@ class Picking:
     async def _visit(self, spec: AnyVariant, rounds: int) -> None:
         """Load `spec`, measure `rounds` more rounds, and save them."""
         comparison = Comparison(
-            sub_profile(self._profile, [spec]), maker=self._maker, start=self._start
+            sub_profile(self._profile, [spec]), provider=self._provider, start=self._start
         )
         before = self._state_of(spec)
         plan = replace(self._plan.speed, rounds=rounds)

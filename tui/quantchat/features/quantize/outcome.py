@@ -19,7 +19,7 @@ from quantchat.checkpoints.built_results import (
     tokens_written,
 )
 from quantchat.checkpoints.cache import read_built
-from quantchat.checkpoints.maker import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.sources import Named
 from quantchat.engines.quantize import Calibration
 from quantchat.errors import UserError
@@ -101,8 +101,8 @@ class BuiltHere:
 
     base: AnyVariant
     spec: AnyVariant
-    before: Prepared
-    after: Prepared
+    before: PreparedModel
+    after: PreparedModel
 
     @property
     def folder(self) -> Path:
@@ -146,7 +146,9 @@ async def judge(
         except (JobFailed, UserError) as error:
             why = str(error)
 
-    async def side(name: str, variant: AnyVariant, place: Prepared) -> tuple[Side, _Read | None]:
+    async def side(
+        name: str, variant: AnyVariant, place: PreparedModel
+    ) -> tuple[Side, _Read | None]:
         size = _size(place)[0]
         tokens = _tokens(text) if text else 0
         if text is None or tokens < FEWEST:
@@ -179,7 +181,7 @@ def _tokens(text: Path) -> int:
     return tokens_written(read_built(text.parent))
 
 
-def _size(prepared: Prepared) -> tuple[int | None, int | None]:
+def _size(prepared: PreparedModel) -> tuple[int | None, int | None]:
     """Return the bytes and elements of the tensors; None if the headers cannot be read."""
     try:
         files = headers.read(Named(prepared.model, prepared.revision), fetch=False)
@@ -212,7 +214,7 @@ class _Read:
 
 async def _read(
     spec: AnyVariant,
-    place: Prepared,
+    place: PreparedModel,
     text: Path,
     window: int,
     title: str,

@@ -126,7 +126,7 @@ def score(
     )
     return run_and_judge(
         lambda on_model: run.score(
-            asked, plan, maker=CheckpointBuilder(), on_model=on_model, where=where
+            asked, plan, provider=CheckpointBuilder(), on_model=on_model, where=where
         ),
         blocks,
         folder or obj,

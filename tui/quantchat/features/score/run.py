@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from quantchat import paths
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.features.score.where import locate_errors
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.measuring.score_plan import ScorePlan
@@ -27,7 +27,7 @@ async def score(
     profile: Profile,
     plan: ScorePlan,
     *,
-    maker: Maker,
+    provider: CheckpointProvider,
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
     where: bool = False,
@@ -42,7 +42,7 @@ async def score(
     sampler = DeviceSampler()
     try:
         with _scratch_folder() as folder:
-            jobs = ModelJobs(maker, start, on_model)
+            jobs = ModelJobs(provider, start, on_model)
             scoring = Scoring(profile, plan, folder, jobs)
 
             async def work() -> None:

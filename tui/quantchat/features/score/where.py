@@ -14,7 +14,7 @@ from quantchat.session.model_jobs import ModelJobs
 from quantchat.session.requests import load_request, threads_for
 from quantchat.snapshot.score import LocatedRecord
 from quantchat.wire.jobs import LocateLossJob, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 MOST_TOKENS = 1024
 """Most tokens of the text that are read for each layer or module: there are many of them."""
@@ -53,13 +53,13 @@ async def _located(
     spec: AnyVariant, plan: ScorePlan, window: int, folder: Path, jobs: ModelJobs
 ) -> LocatedRecord:
     """Return where the error of `spec` comes from. Raises JobFailed."""
-    prepared = await jobs.maker.prepare(
+    prepared = await jobs.provider.prepare(
         plan.reference, lambda progress: jobs.on_model(spec.label, progress)
     )
     reference = load_request(plan.reference, prepared)
     workspace = Workspace(str(paths.private(folder)), str(folder), threads=threads_for(1))
 
-    def job(load: Load) -> LocateLossJob:
+    def job(load: LoadModel) -> LocateLossJob:
         return LocateLossJob(
             load=load,
             reference=reference,

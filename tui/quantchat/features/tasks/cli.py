@@ -109,7 +109,7 @@ def evaluate(
     evaluating.require_harness([plan.reference, *asked.variants])
     return run_and_judge(
         lambda on_model: evaluating.evaluate(
-            asked, plan, maker=CheckpointBuilder(), on_model=on_model
+            asked, plan, provider=CheckpointBuilder(), on_model=on_model
         ),
         blocks,
         folder or obj,

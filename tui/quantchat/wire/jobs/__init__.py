@@ -54,17 +54,17 @@ from quantchat.wire.jobs.kernels import (
     Loader,
     TorchInfo,
 )
-from quantchat.wire.jobs.load import (
+from quantchat.wire.jobs.load_test import (
     PROGRESS_FILE,
     ROUNDS_FILE,
     BatchJob,
     BatchResult,
     BatchRound,
-    LoadLevel,
-    LoadRound,
     LoadTestJob,
+    LoadTestLevel,
     LoadTestProgress,
     LoadTestResult,
+    LoadTestRound,
     RequestTimes,
 )
 from quantchat.wire.jobs.score import (
@@ -116,11 +116,11 @@ __all__ = [
     "JobResult",
     "Kernel",
     "KernelState",
-    "LoadLevel",
-    "LoadRound",
     "LoadTestJob",
+    "LoadTestLevel",
     "LoadTestProgress",
     "LoadTestResult",
+    "LoadTestRound",
     "Loader",
     "LocateLossJob",
     "LocateLossResult",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from quantchat.wire.jobs.job import Job, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 
 CHATS_FILE = "chats.jsonl"
 """File with the calibration samples in the job's output folder, one JSON record per line."""
@@ -55,7 +55,7 @@ class CalibrateJob(Job[CalibrateResult]):
 
     title = "calibrate"
 
-    load: Load
+    load: LoadModel
     """The model, with the tokenizer and the chat template's variables in its options."""
     prompts: list[str]
     samples: int | None
@@ -92,7 +92,7 @@ class CollectSamplesJob(Job[CollectSamplesResult]):
 
     title = "collect"
 
-    load: Load
+    load: LoadModel
     """The model, whose tokenizer counts tokens."""
     part: CalibrationPart
     samples: int | None
@@ -137,7 +137,7 @@ class MergeAdapterJob(Job[MergeAdapterResult]):
 
     title = "merge adapter"
 
-    load: Load
+    load: LoadModel
     adapter: str
     workspace: Workspace
 
@@ -156,7 +156,7 @@ class QuantizeBitsAndBytesJob(Job[QuantizeBitsAndBytesResult]):
 
     title = "quantize bitsandbytes"
 
-    load: Load
+    load: LoadModel
     """The request to load the model with the engine `bitsandbytes`, whose options say how to
     quantize."""
     workspace: Workspace
@@ -239,7 +239,7 @@ class QuantizeGptqJob(Job[QuantizeGptqResult]):
 
     title = "quantize gptq"
 
-    load: Load
+    load: LoadModel
     """The model in full precision, with tokenizer and chat template variables in its options."""
     settings: GptqSettings
     calibration: str
@@ -258,7 +258,7 @@ class QuantizeAwqJob(Job[QuantizeGptqResult]):
 
     title = "quantize awq"
 
-    load: Load
+    load: LoadModel
     settings: AwqSettings
     calibration: str
     workspace: Workspace
@@ -274,7 +274,7 @@ class QuantizeAutoRoundJob(Job[QuantizeGptqResult]):
 
     title = "quantize autoround"
 
-    load: Load
+    load: LoadModel
     settings: AutoRoundSettings
     calibration: str
     workspace: Workspace

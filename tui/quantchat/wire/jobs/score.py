@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from quantchat.wire.jobs.job import Job, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 
 
@@ -74,9 +74,9 @@ class LocateLossJob(Job[LocateLossResult]):
 
     title = "locate"
 
-    load: Load
+    load: LoadModel
     """The quantized model."""
-    reference: Load
+    reference: LoadModel
     text: str
     """Path of the text."""
     window: int
@@ -113,7 +113,7 @@ class ScoreJob(Job[ScoreResult]):
 
     title = "score"
 
-    load: Load
+    load: LoadModel
     text: str
     """Path of the text."""
     window: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from quantchat.wire.jobs.job import Job, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 
 
@@ -64,7 +64,7 @@ class EvaluateJob(Job[EvaluateResult]):
 
     title = "evaluate"
 
-    load: Load
+    load: LoadModel
     tasks: list[str]
     """Names of the harness's tasks, or paths of YAML files."""
     workspace: Workspace

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.common.kv_cache import GROUP, KV_CACHES
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 
 
@@ -34,7 +34,7 @@ def plain_cache(config: Any) -> Any:
         return DynamicCache()
 
 
-def variant_cache(command: Load, config: Any) -> Callable[[], Any] | None:
+def variant_cache(command: LoadModel, config: Any) -> Callable[[], Any] | None:
     """Return a function that creates quantized caches; None if the variant's are not quantized.
 
     Raises Refused if this release of transformers has no such cache for the model of `config`.

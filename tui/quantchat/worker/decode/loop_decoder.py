@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from quantchat.wire.messages import Generate, Load, Message, ScoreTokens, Started, TokenScores
+from quantchat.wire.messages import Generate, LoadModel, Message, ScoreTokens, Started, TokenScores
 from quantchat.wire.variant import Ledger, Resolved
 from quantchat.worker.decode.loop import Loop, RunningAnswer
 from quantchat.worker.failures import Refused
@@ -34,7 +34,7 @@ class LoadedModel(Protocol):
     """The interface of a loaded model that decoders use, for every library."""
 
     @property
-    def command(self) -> Load:
+    def command(self) -> LoadModel:
         """The command that loaded the model."""
 
     @property

@@ -50,7 +50,7 @@ class NativeLoop:
         if logits is None:
             return "stop"
         sampler = Sampler(answer.sampling, self._device, prompt)
-        reader = self._reader()
+        reader = self._token_reader()
         token = sampler.choose(logits)
         for count in range(1, answer.max_tokens + 1):
             more = count < answer.max_tokens
@@ -95,8 +95,8 @@ class NativeLoop:
         """Return the bytes allocated for the KV cache."""
         return self._step.kv_bytes()
 
-    def _reader(self) -> Reader:
-        return Reader(self._device)
+    def _token_reader(self) -> TokenReader:
+        return TokenReader(self._device)
 
     # ------------------------------------------------------------ steps
 
@@ -155,7 +155,7 @@ class NativeLoop:
             torch.cuda.synchronize(self._device)
 
 
-class Reader:
+class TokenReader:
     """Copies a token's id to the host; a GPU computes the next step meanwhile."""
 
     def __init__(self, device: Any) -> None:

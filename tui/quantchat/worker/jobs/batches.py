@@ -31,11 +31,11 @@ def run(job: BatchJob, report: Report) -> BatchResult:
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace, background=False)
-    loaded = load_or_refuse(job.load, report)
+    loaded = load_or_refuse(job.model, report)
     if not isinstance(loaded, Loaded):
         raise Refused(
             "unsupported",
-            f"quantchat cannot decode batches with the engine {job.load.engine}",
+            f"quantchat cannot decode batches with the engine {job.model.engine}",
             "start llama-server with the model, and load-test that server",
         )
     needed = job.prompt_tokens + job.output_tokens

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.wire.jobs import CalibrateJob, CalibrateResult
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibration_io import write
 from quantchat.worker.jobs.calibration_size import calibration_size
@@ -101,7 +101,7 @@ def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list
 class _Author:
     """Generates chats: lets the model answer prompts in batches."""
 
-    def __init__(self, load: Load, device: str) -> None:
+    def __init__(self, load: LoadModel, device: str) -> None:
         # Loaded before the model, because that finds a broken tokenizer sooner.
         self.tokenizer = tokenizer_for(load, padding_side="left")
         self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()

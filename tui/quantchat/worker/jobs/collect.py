@@ -11,7 +11,7 @@ from typing import Any
 from quantchat.common.calibration_text import Record, read, record
 from quantchat.common.input_files import Unreadable
 from quantchat.wire.jobs import CollectSamplesJob, CollectSamplesResult
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs.calibration_io import ids, write
 from quantchat.worker.jobs.calibration_size import CalibrationSize, calibration_size
@@ -52,7 +52,7 @@ def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
     return CollectSamplesResult(written.samples, written.tokens, len(pieces), wanted.length)
 
 
-def _widest(job: CollectSamplesJob, load: Load) -> int:
+def _widest(job: CollectSamplesJob, load: LoadModel) -> int:
     """Return the number of inputs of the widest layer; 0 if the number of samples is given."""
     if job.samples:
         return 0

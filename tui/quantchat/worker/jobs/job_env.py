@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.wire.jobs import Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.model.files_check import check_kind
 from quantchat.worker.model.hub import checkpoint, of_mib, small_files
 from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
@@ -50,7 +50,7 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
-def with_local_files(load: Load, report: Report) -> Load:
+def with_local_files(load: LoadModel, report: Report) -> LoadModel:
     """Return `load` with a local folder as its model; fetch the files if the model is a hub id.
 
     Fetches the same files as loading a variant: no pickled weights, which can run any code when
@@ -71,7 +71,7 @@ def with_local_files(load: Load, report: Report) -> Load:
     return replace(load, model=str(found.folder), revision=None)
 
 
-def tokenizer_for(load: Load, **more: Any) -> Any:
+def tokenizer_for(load: LoadModel, **more: Any) -> Any:
     """Load the tokenizer that the profile names, or else that of the model in a local folder.
 
     `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused.
@@ -79,6 +79,6 @@ def tokenizer_for(load: Load, **more: Any) -> Any:
     return load_tokenizer(fetch_named(load), **more)
 
 
-def template_variables(load: Load) -> dict[str, object]:
+def template_variables(load: LoadModel) -> dict[str, object]:
     """Return the variables for the model's chat template."""
     return dict(load.options.get("chat_template_kwargs", {}))

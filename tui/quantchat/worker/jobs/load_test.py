@@ -21,11 +21,11 @@ from typing import TextIO
 from quantchat.wire.jobs import (
     PROGRESS_FILE,
     ROUNDS_FILE,
-    LoadLevel,
-    LoadRound,
     LoadTestJob,
+    LoadTestLevel,
     LoadTestProgress,
     LoadTestResult,
+    LoadTestRound,
     RequestTimes,
 )
 from quantchat.wire.messages import Generate, Message, Sampling
@@ -46,7 +46,7 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
     Raises Refused if the server cannot be used, or if all requests of a round fail.
     """
     opener = Opener(lambda stage, detail: report(0, 0, f"{stage} {detail}".strip()), lambda _: None)
-    client = opener.open(job.load, loader_of(job.load)).decoder.client
+    client = opener.open(job.server, loader_of(job.server)).decoder.client
     output = Path(job.workspace.output)
     with (
         Path(output, ROUNDS_FILE).open("w", encoding="utf-8") as rounds,
@@ -83,18 +83,18 @@ class _LoadTest:
             for index, level in enumerate(self._job.levels):
                 arrivals = random.Random(f"{self._job.seed} {index} {count}")  # noqa: S311
                 if count == 0:  # the first requests of a level may compile kernels
-                    warm_up = LoadLevel(_open_at_once(level))
+                    warm_up = LoadTestLevel(_open_at_once(level))
                     await self._round(index, warm_up, warm_up.concurrency, arrivals, warm_up=True)
                 times = await self._round(index, level, self._totals[index], arrivals)
                 if failed := _all_failed(times):
                     raise failed
-                done = LoadRound(index, [one.times for one in times])
+                done = LoadTestRound(index, [one.times for one in times])
                 _write(self._rounds, done)  # a test that is stopped keeps its finished rounds
 
     async def _round(
         self,
         index: int,
-        level: LoadLevel,
+        level: LoadTestLevel,
         total: int,
         arrivals: random.Random,
         *,
@@ -140,7 +140,7 @@ class _LoadTest:
         return Generate(
             -number,
             [Message("user", job.prompts[number % len(job.prompts)])],
-            Sampling(**{**job.load.options.get("sampling", {}), "seed": job.seed + number}),
+            Sampling(**{**job.server.options.get("sampling", {}), "seed": job.seed + number}),
             max_new_tokens=job.output_tokens,
             ignore_eos=True,
             fresh=True,
@@ -221,21 +221,21 @@ class _Request:
         return time.perf_counter_ns() - self._start_ns
 
 
-def _write(file: TextIO, line: LoadRound | LoadTestProgress) -> None:
+def _write(file: TextIO, line: LoadTestRound | LoadTestProgress) -> None:
     file.write(json.dumps(dataclasses.asdict(line)) + "\n")
     file.flush()
 
 
-def default_requests(level: LoadLevel) -> int:
+def default_requests(level: LoadTestLevel) -> int:
     """Return the default number of requests in a round at `level`."""
     return max(LEAST_REQUESTS, REQUESTS_PER_SLOT * level.concurrency)
 
 
-def _open_at_once(level: LoadLevel) -> int:
+def _open_at_once(level: LoadTestLevel) -> int:
     return level.concurrency or 1
 
 
-def _due(level: LoadLevel, arrivals: random.Random) -> Iterator[int]:
+def _due(level: LoadTestLevel, arrivals: random.Random) -> Iterator[int]:
     """Yield when each request is due, in ns; 0 in a closed loop, where it waits for a free slot."""
     at = 0.0
     while True:
@@ -243,7 +243,7 @@ def _due(level: LoadLevel, arrivals: random.Random) -> Iterator[int]:
         at += arrivals.expovariate(level.rate) if level.rate else 0.0
 
 
-def _named(level: LoadLevel) -> str:
+def _named(level: LoadTestLevel) -> str:
     rate = f"{level.rate:g} requests/s" if level.rate else ""
     count = f"{level.concurrency} at once" if level.concurrency else ""
     return ", ".join(filter(None, (rate, count)))

@@ -20,7 +20,7 @@ from quantchat.wire.jobs import (
     QuantizeGptqJob,
     QuantizeGptqResult,
 )
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrated_job import begin, end, samples
 from quantchat.worker.jobs.gptqmodel_workarounds import add_file_digest, follow_links, only_on
@@ -88,7 +88,7 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
     )
 
 
-def _loaded(load: Load, settings: GptqSettings | AwqSettings, device: str) -> Any:
+def _loaded(load: LoadModel, settings: GptqSettings | AwqSettings, device: str) -> Any:
     """Load the model with GPTQModel, for quantizing on `device`."""
     from gptqmodel import GPTQModel, QuantizeConfig
     from gptqmodel.quantization.config import AWQConfig

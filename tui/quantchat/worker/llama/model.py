@@ -16,7 +16,7 @@ import llama_cpp as c
 from quantchat.common.gguf import TYPES, GgufHeader, parts
 from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.common.versions import versions
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.llama.context import Context, Settings
@@ -44,7 +44,7 @@ class LlamaModel(WithChatTemplate):
     `file` is the first of the model's files, `header` the header of all of them.
     """
 
-    def __init__(self, command: Load, file: Path, header: GgufHeader) -> None:
+    def __init__(self, command: LoadModel, file: Path, header: GgufHeader) -> None:
         self.command = command
         self.header = header
         self._file = file
@@ -203,7 +203,7 @@ class LlamaModel(WithChatTemplate):
 # ------------------------------------------------------------ loading
 
 
-def _devices(command: Load, file: Path) -> list[Device]:
+def _devices(command: LoadModel, file: Path) -> list[Device]:
     """Return the GPUs for the weights; an empty list for the CPU. Raises Refused."""
     setting = command.device
     if setting == "cpu":
@@ -231,7 +231,7 @@ def ignored_gpu_note(setting: str) -> str:
     return f"the GPU is not used: llama-cpp-python is built without CUDA ({CUDA_BUILD})"
 
 
-def _loaded(file: Path, command: Load, devices: list[Device], layers: int) -> Any:
+def _loaded(file: Path, command: LoadModel, devices: list[Device], layers: int) -> Any:
     """Return the library's model, or None if loading fails."""
     parameters = c.llama_model_default_params()
     # A list that ends with NULL; without a list the library would use every GPU.

@@ -1,7 +1,7 @@
 """Loaders: one module per engine, which loads its models.
 
 A loader is a module with `load(command, stage)`, which returns a `Loaded`. The engine's declaration
-(`quantchat.engines`) names the module, and `Load` carries that name. A loader may also define:
+(`quantchat.engines`) names the module, and `LoadModel` carries that name. A loader may also define:
 
 - `UNUSED`: libraries that its imports would load although no answer needs them (`import_pruning`)
 - `COMPILES = True`: `load` also takes `building`, a callback for the progress of compiling a kernel
@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.library import FolderReader
-from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, Load, Progress
+from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, LoadModel, Progress
 from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import unhide
 from quantchat.worker.model.devices import make_current
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from quantchat.worker.model.adapter import Adapter
 
 
-def loader_of(command: Load) -> ModuleType:
+def loader_of(command: LoadModel) -> ModuleType:
     """Return the loader's module without importing ML libraries.
 
     Raises Refused if there is no such module or a required library is missing.
@@ -66,7 +66,7 @@ def loader_of(command: Load) -> ModuleType:
         ) from error
 
 
-def hide_unused(command: Load) -> None:
+def hide_unused(command: LoadModel) -> None:
     """Hide libraries that `command` does not need; call it before ML libraries are imported.
 
     A module that is None in `sys.modules` cannot be imported, and transformers treats it as not
@@ -80,7 +80,7 @@ def hide_unused(command: Load) -> None:
 
 
 def load(
-    command: Load,
+    command: LoadModel,
     stage: Callable[[str], None],
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
@@ -126,7 +126,7 @@ def load(
 
 
 def load_any(
-    command: Load,
+    command: LoadModel,
     stage: Callable[[str], None],
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
@@ -140,7 +140,7 @@ def load_any(
 
 
 def load_draft(
-    command: Load, stage: Callable[[str], None], fetching: Callable[[int, int], None]
+    command: LoadModel, stage: Callable[[str], None], fetching: Callable[[int, int], None]
 ) -> Loaded | None:
     """Load the draft model that `command` names (option `draft`); None if it names no model.
 
@@ -173,7 +173,7 @@ def load_draft(
 
 def decoder_of(
     loaded: Loaded | LlamaModel,
-    command: Load,
+    command: LoadModel,
     report: Callable[[str], None],
     draft: Loaded | None = None,
 ) -> LoopDecoder:

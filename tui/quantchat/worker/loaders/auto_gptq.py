@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.devices import device_for
 from quantchat.worker.model.files_check import refuse_pickled
@@ -25,7 +25,7 @@ _KERNELS: dict[str, dict[str, bool]] = {
 """Arguments of `from_quantized` for each value of `kernel`."""
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     """Load a GPTQ checkpoint from safetensors.
 
     `options`: `kernel`, a key of `_KERNELS`. Raises Refused for a dtype that auto-gptq does not

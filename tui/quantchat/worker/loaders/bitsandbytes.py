@@ -1,4 +1,4 @@
-"""Load models with bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8()."""
+"""LoadModel models with bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8()."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.common.bitsandbytes_repacking import is_repackable
-from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.loaders.bitsandbytes_probe import kernels as kernels
@@ -25,8 +25,8 @@ UNUSED = (*SCIENCE, "torchao")
 _NOT_QUANTIZED = "not quantized"
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
-    """Load and quantize a model, or load a quantized bitsandbytes checkpoint.
+def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
+    """LoadModel and quantize a model, or load a quantized bitsandbytes checkpoint.
 
     `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`. Raises Refused for a
     checkpoint of another quantization.

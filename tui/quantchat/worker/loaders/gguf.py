@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantchat.common.gguf import ANY, BadGguf, chosen, parts, read_header
-from quantchat.wire.messages import FETCHING, IMPORTING, WEIGHTS, Load
+from quantchat.wire.messages import FETCHING, IMPORTING, WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template
 from quantchat.worker.model.hub import gguf_files
@@ -21,7 +21,7 @@ ALONE = True
 
 
 def load(
-    command: Load,
+    command: LoadModel,
     stage: Callable[[str], None],
     fetching: Callable[[int, int], None] = lambda done, total: None,
 ) -> LlamaModel:

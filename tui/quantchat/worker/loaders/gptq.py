@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quantchat.common import cuda_toolkit
-from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused, describe, on_one_line
 from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
 from quantchat.worker.loaders import gptq_kernels
@@ -29,7 +29,7 @@ COMPILES = True
 
 
 def load(
-    command: Load, stage: Callable[[str], None], building: Building = lambda progress: None
+    command: LoadModel, stage: Callable[[str], None], building: Building = lambda progress: None
 ) -> Loaded:
     """Load a GPTQ or AWQ checkpoint, whichever library wrote it.
 
@@ -142,7 +142,7 @@ def name_model_kind(model: str, doing: str) -> Iterator[None]:
         ) from error
 
 
-def _single_device(command: Load, device: str) -> str | None:
+def _single_device(command: LoadModel, device: str) -> str | None:
     """Return `device`, or None if GPTQModel must spread the layers over all GPUs.
 
     Raises Refused if the weights do not fit on all GPUs together.

@@ -19,7 +19,7 @@ from quantchat.common import cuda_toolkit
 from quantchat.common.gptq_kernels import AWQ_ON_GPU, EXTENSIONS, GPTQ_ON_GPU, slow_kernel_note
 from quantchat.common.input_files import MOST_JSON, read_regular
 from quantchat.common.triton_needs import triton_problem
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.loaders.kernel_build import Building, built
 from quantchat.worker.model.devices import fast_dtype
@@ -40,7 +40,7 @@ class Chosen:
     """Why the measured speed is misleading, and what to do; empty for a fast kernel."""
 
 
-def method_of(command: Load) -> str:
+def method_of(command: LoadModel) -> str:
     """Return GPTQModel's name of the method in whose format the checkpoint is: `gptq` or `awq`."""
     if command.engine != "autoround":
         return command.engine
@@ -48,7 +48,7 @@ def method_of(command: Load) -> str:
     return "awq" if found.get("quant_method") == "awq" else "gptq"
 
 
-def choose(command: Load, stage: Callable[[str], None], building: Building) -> Chosen:
+def choose(command: LoadModel, stage: Callable[[str], None], building: Building) -> Chosen:
     """Choose the kernel for a checkpoint on a GPU, and compile it if necessary.
 
     Calls `building` with the compiler's progress. Raises Refused if the variant names a kernel that
@@ -112,7 +112,7 @@ def quantization(model: str, config: Any) -> dict[str, Any]:
     }
 
 
-def _dtype(command: Load, config: Any) -> Any:
+def _dtype(command: LoadModel, config: Any) -> Any:
     """Return the `torch.dtype` of the activations; for `auto`, GPTQModel's choice.
 
     A GPU that only emulates bfloat16 gets float16 (`fast_dtype`).

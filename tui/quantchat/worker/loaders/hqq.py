@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.import_pruning import SCIENCE
 from quantchat.worker.model.devices import device_for
 from quantchat.worker.model.files_check import refuse_quantized
@@ -19,7 +19,7 @@ from quantchat.worker.model.tokenizer import fast_tokenizer
 UNUSED = (*SCIENCE, "torchao")
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     """Load and quantize a model. `options`: `bits`, `group_size`.
 
     Raises Refused for a checkpoint that is quantized already.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.servers.remote import RemoteDecoder
 
 SERVER = True
 
 
-def load(command: Load) -> RemoteDecoder:
+def load(command: LoadModel) -> RemoteDecoder:
     """Return a client of the server, which is not connected yet. Raises Refused."""
     return RemoteDecoder(command)

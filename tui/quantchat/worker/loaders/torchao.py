@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.common.group_size import fitting_group
-from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.import_pruning import SCIENCE
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for
@@ -28,7 +28,7 @@ _BLOCK = 16
 """Weights that share a scale in NVFP4; torchao needs multiples of this in both dimensions."""
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     """Load and quantize a model. `options`: `quant_type`, `group_size` (None: one that fits).
 
     Raises Refused for a checkpoint that is quantized already.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quantchat.wire.messages import WEIGHTS, Load
+from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.import_pruning import SCIENCE
 from quantchat.worker.model.contents import Contents, unpacked
 from quantchat.worker.model.devices import device_for, fast_dtype
@@ -20,7 +20,7 @@ from quantchat.worker.model.tokenizer import fast_tokenizer
 UNUSED = SCIENCE
 
 
-def load(command: Load, stage: Callable[[str], None]) -> Loaded:
+def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     """Load a transformers checkpoint. `options`: `gguf_file`, a file name in the model's folder."""
     # Imported before the stage WEIGHTS, so that the time counts as import.
     from transformers import AutoConfig

@@ -14,7 +14,7 @@ from typing import Any
 from quantchat.common import cuda_driver
 from quantchat.common.input_files import MOST_JSON, read_regular
 from quantchat.common.memory_rules import WEIGHTS_SHARE
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused, on_one_line
 
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
@@ -25,7 +25,7 @@ _TOO_OLD = re.compile(r"driver on your system is too old \(found version (\d+)\)
 """Messages of torch (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp)."""
 
 
-def device_for(command: Load) -> str:
+def device_for(command: LoadModel) -> str:
     """Return the torch device for a variant, and make it the current one. Raises Refused.
 
     `auto` is the first GPU with room for the whole checkpoint, because a CUDA graph can capture a
@@ -167,7 +167,7 @@ def _emulates_bfloat16(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] < 8
 
 
-def room_by_gpu(command: Load, device: str) -> dict[int, int]:
+def room_by_gpu(command: LoadModel, device: str) -> dict[int, int]:
     """Return the bytes for weights on each GPU by index; empty if all weights go to `device`.
 
     With `auto`, several GPUs are offered if the checkpoint is larger than the room on `device`.

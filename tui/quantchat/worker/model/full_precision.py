@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.model.contents import tower_linears
 from quantchat.worker.model.devices import fast_dtype
 from quantchat.worker.model.loaded import auto_class, choose_dtype
 
 
-def half_precision(command: Load, config: Any, device: str) -> Any:
+def half_precision(command: LoadModel, config: Any, device: str) -> Any:
     """Return the `torch.dtype` of activations and unquantized weights.
 
     For `auto` it is float16 or bfloat16, even for a float32 checkpoint: if weights are quantized,
@@ -27,7 +27,7 @@ def half_precision(command: Load, config: Any, device: str) -> Any:
     return fast_dtype(config.dtype if half else torch.bfloat16, device)
 
 
-def without_weights(command: Load, config: Any) -> Any:
+def without_weights(command: LoadModel, config: Any) -> Any:
     """Return the model of `config` on torch's device `meta`: its layers without weights."""
     import torch
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantchat.common import gguf
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.environment_failures import environment_failure
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.model.files_check import check_files, refuse_all_pickled
@@ -43,7 +43,7 @@ class Fetched(NamedTuple):
     """Why a cached copy is used; empty if the hub answered."""
 
 
-def small_files(command: Load) -> Path:
+def small_files(command: LoadModel) -> Path:
     """Return a folder with the small files of the model id in `command`, without weights.
 
     The caller checks them before anything large is downloaded. Raises Refused.
@@ -69,7 +69,7 @@ def small_files(command: Load) -> Path:
         return Path(config).parent
 
 
-def checkpoint(command: Load, report: Report) -> Fetched:
+def checkpoint(command: LoadModel, report: Report) -> Fetched:
     """Download the checkpoint of the model id in `command`, or use a complete copy in the cache.
 
     The libraries that load the model then get a local folder. If they got the id, they would ask
@@ -102,7 +102,7 @@ def checkpoint(command: Load, report: Report) -> Fetched:
     return found
 
 
-def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
+def gguf_files(command: LoadModel, wanted: str, report: Report) -> Fetched:
     """Download the GGUF file that `wanted` names (see `gguf.chosen`), with all its parts.
 
     `command` has the model id. If the hub cannot be reached, choose among the cached files. Raises
@@ -132,7 +132,7 @@ def gguf_files(command: Load, wanted: str, report: Report) -> Fetched:
     return fetched(name, command.revision, "", report, allow_patterns=[str(one) for one in files])
 
 
-def _whole_in_cache(command: Load, weights: list[str]) -> Path | None:
+def _whole_in_cache(command: LoadModel, weights: list[str]) -> Path | None:
     """Return the folder in the hub's cache that holds the whole checkpoint, or None."""
     import huggingface_hub
 

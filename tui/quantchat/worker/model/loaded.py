@@ -13,7 +13,7 @@ from typing import Any
 
 from quantchat.common.model_folder import quantization_package
 from quantchat.common.versions import versions
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import TensorBytes
@@ -56,7 +56,7 @@ class Loaded(WithChatTemplate):
 
     def __init__(
         self,
-        command: Load,
+        command: LoadModel,
         model: Any,
         tokenizer: Any,
         *,
@@ -196,7 +196,7 @@ def choose_dtype(name: str) -> Any:
     return "auto" if name == "auto" else getattr(torch, name)
 
 
-def auto_class(command: Load, config: Any) -> Any:
+def auto_class(command: LoadModel, config: Any) -> Any:
     """Return the auto class of transformers that loads a model of `config`.
 
     Raises Refused if transformers has no class for it that generates text.
@@ -217,7 +217,7 @@ def auto_class(command: Load, config: Any) -> Any:
     )
 
 
-def load_model(command: Load, device: str, **more: Any) -> Any:
+def load_model(command: LoadModel, device: str, **more: Any) -> Any:
     """Load a transformers model straight onto `device`, from safetensors (or GGUF).
 
     With device `auto`, transformers fills one GPU after the other if none has room for the model.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template
 from quantchat.worker.model.files_check import check_tokenizer, json_object
@@ -14,7 +14,7 @@ from quantchat.worker.model.hub import NO_WEIGHTS, fetched_named
 from quantchat.worker.text_bounds import bounded
 
 
-def load_tokenizer(command: Load, **more: Any) -> Any:
+def load_tokenizer(command: LoadModel, **more: Any) -> Any:
     """Load the tokenizer of the model, or the one that the profile names (option `tokenizer`).
 
     `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused if the named tokenizer
@@ -43,7 +43,7 @@ def load_tokenizer(command: Load, **more: Any) -> Any:
     return tokenizer
 
 
-def fast_tokenizer(command: Load, **more: Any) -> Any:
+def fast_tokenizer(command: LoadModel, **more: Any) -> Any:
     """Load the tokenizer, and check that it is one of the library `tokenizers` ("fast").
 
     Called before the model is loaded, which may take minutes. Raises Refused as `load_tokenizer`
@@ -59,7 +59,7 @@ def fast_tokenizer(command: Load, **more: Any) -> Any:
     return tokenizer
 
 
-def fetch_named(command: Load) -> Load:
+def fetch_named(command: LoadModel) -> LoadModel:
     """Download the tokenizer that the profile names (option `tokenizer`), if any.
 
     Return `command` with the tokenizer's local folder in place of its name. Raises Refused.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantchat.wire.jobs import ScoreJob
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker import loaders
 from quantchat.worker.failures import Refused, describe
 from quantchat.worker.model.loaded import Loaded
@@ -79,7 +79,7 @@ class TextScoring:
         report(len(self.starts), len(self.starts), "windows read")
 
 
-def load_or_refuse(command: Load, report: Report) -> Loaded | LlamaModel:
+def load_or_refuse(command: LoadModel, report: Report) -> Loaded | LlamaModel:
     """Load the model of a job. Raises Refused for any failure; its reason names the model."""
     try:
         return loaders.load_any(command, lambda stage: report(0, 0, stage))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from quantchat.common.versions import versions
-from quantchat.wire.messages import Generate, Load, Message, Sampling
+from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
 from quantchat.wire.variant import SERVER, STARTED_SERVER, Resolved
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers import ollama
@@ -45,7 +45,7 @@ class ServerClient:
     All requests run in one event loop (`run`); several can be open at once.
     """
 
-    def __init__(self, command: Load) -> None:
+    def __init__(self, command: LoadModel) -> None:
         self._command = command
         options = command.options
         self._model = command.model

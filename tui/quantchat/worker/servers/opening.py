@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.redaction import declare_secret, guard_streams
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers.started import StartedServer, with_port
@@ -46,7 +46,7 @@ class Opener:
         self._tell, self._failed = tell, failed
         self._server: StartedServer | None = None
 
-    def open(self, command: Load, loader: ModuleType) -> Opened:
+    def open(self, command: LoadModel, loader: ModuleType) -> Opened:
         """Return the decoder once the server has answered a request. Raises Refused."""
         own = bool(command.options.get("server"))
         wait: Callable[[str], None] | None = None
@@ -68,7 +68,7 @@ class Opener:
         decoder.connect(wait)
         return Opened(decoder, imported, started, time.perf_counter())
 
-    def _start(self, command: Load) -> StartedServer:
+    def _start(self, command: LoadModel) -> StartedServer:
         how = command.options["server"]
         self._tell(STARTING, how["command"][0])
         self._server = StartedServer(how, command.options["base_url"], self._failed)

@@ -21,7 +21,7 @@ from quantchat.wire.messages import (
     Drafted,
     Finished,
     Generate,
-    Load,
+    LoadModel,
     Note,
     ScoreTokens,
     Started,
@@ -98,7 +98,7 @@ class _Stream:
 class RemoteDecoder:
     """Answers like a `Decoder`, but by asking a server."""
 
-    def __init__(self, command: Load) -> None:
+    def __init__(self, command: LoadModel) -> None:
         self.client = ServerClient(command)
         self._thought_marks: list[str] | None = command.options.get("thought_marks")
         """The marks around thoughts, if the profile names them."""

@@ -17,10 +17,10 @@ from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.document.markdown import markdown
 from quantchat.errors import ModelsFailed, UserError
-from quantchat.features.load import run
-from quantchat.features.load.plan import LoadPlan
-from quantchat.features.load.run import load_test
-from quantchat.features.load.tables import data_table
+from quantchat.features.load_test import run
+from quantchat.features.load_test.plan import LoadTestPlan
+from quantchat.features.load_test.run import load_test
+from quantchat.features.load_test.tables import data_table
 from quantchat.measuring.memory_plan import VariantPlan, plan_variant
 from quantchat.profile.load import loads
 from quantchat.profile.model import Profile
@@ -28,7 +28,7 @@ from quantchat.report.content import content
 from quantchat.snapshot import store
 from quantchat.snapshot.load_test import LoadTestRecord, points
 from quantchat.snapshot.schema import Snapshot
-from quantchat.wire.jobs import LoadLevel
+from quantchat.wire.jobs import LoadTestLevel
 from quantchat.wire.messages import Progress
 from quantchat.worker.jobs import batches
 
@@ -56,24 +56,26 @@ def local(models: Path, *names: str) -> Profile:
     return Profile.model_validate({"name": "Tiny", "variants": variants})
 
 
-def plan(*levels: LoadLevel, **more: Any) -> LoadPlan:
+def plan(*levels: LoadTestLevel, **more: Any) -> LoadTestPlan:
     settings = {
         "prompts": ("Hello",), "prompt_tokens": 12, "output_tokens": 4, "mixed": False,
         "requests": 4, "rounds": 3, "seed": 1, "slo": "ttft_ms < 100000", **more,
     }  # fmt: skip
-    return LoadPlan(levels=levels, **settings)
+    return LoadTestPlan(levels=levels, **settings)
 
 
 async def do(
-    asked: Profile, chosen: LoadPlan, jobs: InProcessJobs | None = None
+    asked: Profile, chosen: LoadTestPlan, jobs: InProcessJobs | None = None
 ) -> tuple[Snapshot, LoadTestRecord]:
     jobs = jobs or InProcessJobs()
-    maker = CheckpointBuilder(start=jobs.start)
-    return await load_test(asked, chosen, maker=maker, start=jobs.start)
+    provider = CheckpointBuilder(start=jobs.start)
+    return await load_test(asked, chosen, provider=provider, start=jobs.start)
 
 
 async def test_local_models_decode_batches(models: Path, tmp_path: Path) -> None:
-    snapshot, found = await do(local(models, "one", "other"), plan(LoadLevel(1), LoadLevel(2)))
+    snapshot, found = await do(
+        local(models, "one", "other"), plan(LoadTestLevel(1), LoadTestLevel(2))
+    )
     for model in found.models:
         first, second = points(found, model)
         assert (first.name, second.name) == ("1", "2")
@@ -95,7 +97,9 @@ async def test_local_models_decode_batches(models: Path, tmp_path: Path) -> None
 async def test_servers_get_their_requests_at_once(tmp_path: Path) -> None:
     with serving() as server:
         asked = loads(served_pair(server.url), where="p.toml", folder=tmp_path)
-        snapshot, found = await do(asked, plan(LoadLevel(1), LoadLevel(4), requests=5, rounds=2))
+        snapshot, found = await do(
+            asked, plan(LoadTestLevel(1), LoadTestLevel(4), requests=5, rounds=2)
+        )
     assert snapshot.load_test == found
     for model in found.models:
         assert [point.name for point in points(found, model)] == ["1", "4"]
@@ -113,18 +117,18 @@ async def test_a_batch_that_the_plan_says_does_not_fit_is_not_tried(
 
     monkeypatch.setattr(run, "plan_variant", planned)
     asked = local(models, "one", "other")
-    _, found = await do(asked, plan(LoadLevel(1), LoadLevel(2), LoadLevel(4)))
+    _, found = await do(asked, plan(LoadTestLevel(1), LoadTestLevel(2), LoadTestLevel(4)))
     left_out = found.models[0].left_out
     assert "batches of 2, 4 were not tried: by the estimate at most 1 fit" in left_out
     assert {one.batch for one in found.models[0].batches} == {1}
     fits = 0
     with pytest.raises(ModelsFailed, match="batches of 1 were not tried"):
-        await do(asked, plan(LoadLevel(1)))
+        await do(asked, plan(LoadTestLevel(1)))
 
 
 async def test_more_tokens_than_the_context_has_are_refused(models: Path) -> None:
     with pytest.raises(ModelsFailed, match="the model takes"):
-        await do(local(models, "one", "other"), plan(LoadLevel(1), prompt_tokens=10**6))
+        await do(local(models, "one", "other"), plan(LoadTestLevel(1), prompt_tokens=10**6))
 
 
 async def test_what_was_done_before_a_stop_is_kept(models: Path) -> None:
@@ -133,7 +137,7 @@ async def test_what_was_done_before_a_stop_is_kept(models: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     asked = local(models, "one", "other")
-    _, found = await do(asked, plan(LoadLevel(1)), InProcessJobs(stop))
+    _, found = await do(asked, plan(LoadTestLevel(1)), InProcessJobs(stop))
     first, *stopped = found.models
     assert (first.label, first.left_out) == ("one", "")
     assert [*(one.label for one in stopped), *found.undone] == ["other"]
@@ -142,4 +146,4 @@ async def test_what_was_done_before_a_stop_is_kept(models: Path) -> None:
 
 async def test_a_rate_is_for_servers(models: Path) -> None:
     with pytest.raises(UserError, match="cannot arrive at a rate"):
-        await do(local(models, "one", "other"), plan(LoadLevel(0, 2.0)))
+        await do(local(models, "one", "other"), plan(LoadTestLevel(0, 2.0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantchat.wire.jobs.job import Job, Workspace
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.wire.variant import Resolved
 
 ROUNDS_FILE = "rounds.jsonl"
@@ -18,7 +18,7 @@ the newest last."""
 
 
 @dataclass(frozen=True)
-class LoadLevel:
+class LoadTestLevel:
     """How requests arrive at a server during a round of a load test."""
 
     concurrency: int
@@ -49,7 +49,7 @@ class RequestTimes:
 
 
 @dataclass(frozen=True)
-class LoadRound:
+class LoadTestRound:
     """One round of a load test at one load level."""
 
     level: int
@@ -98,9 +98,9 @@ class LoadTestJob(Job[LoadTestResult]):
 
     title = "load test"
 
-    load: Load
+    server: LoadModel
     """The server, which is started if the profile says so."""
-    levels: list[LoadLevel]
+    levels: list[LoadTestLevel]
     prompts: list[str]
     """The prompts, which are sent in turn."""
     requests: int
@@ -150,7 +150,7 @@ class BatchJob(Job[BatchResult]):
 
     title = "batches"
 
-    load: Load
+    model: LoadModel
     batches: list[int]
     """Batch sizes (numbers of prompts), ascending, each once."""
     prompt_tokens: int

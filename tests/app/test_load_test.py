@@ -17,7 +17,7 @@ from fakes.scripted_machine import ScriptedMachine
 from fakes.served_pair import served_pair
 from quantchat import paths
 from quantchat.app.app import QuantchatApp
-from quantchat.app.screens.load_form import LoadForm
+from quantchat.app.screens.load_test_form import LoadTestForm
 from quantchat.app.screens.start import StartScreen
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.snapshot import store
@@ -35,7 +35,7 @@ def app_of(folder: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch) ->
         None,
         snapshots=folder / "snapshots",
         make_sampler=lambda: ScriptedMachine(),
-        maker=CheckpointBuilder(start=jobs.start),
+        provider=CheckpointBuilder(start=jobs.start),
         start=jobs.start,
     )
 
@@ -45,7 +45,7 @@ async def begin(app: QuantchatApp, pilot: Pilot[Any], **values: str) -> None:
     await see(pilot, "aaa your own")
     app.screen.query_one("#profiles", OptionList).highlighted = 0
     await pilot.press("l")
-    await wait_until(pilot, lambda: isinstance(app.screen, LoadForm), "the form")
+    await wait_until(pilot, lambda: isinstance(app.screen, LoadTestForm), "the form")
     await wait_until(pilot, lambda: app.focused is not None, "the cursor in it")
     for name, value in values.items():
         app.screen.query_one(f"#{name}", Input).value = value

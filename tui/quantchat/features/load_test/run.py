@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.engines.registry import engine_of
-from quantchat.features.load.plan import LoadPlan
+from quantchat.features.load_test.plan import LoadTestPlan
 from quantchat.host.job_runner import JobFailed
 from quantchat.host.worker_process import StartWorker, start_worker
 from quantchat.measuring.memory_plan import VariantPlan, plan_variant
@@ -18,7 +18,7 @@ from quantchat.paths import temporary_dir
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.model_jobs import ModelJobs, OnModel, jobs_snapshot, no_result, until_stopped
 from quantchat.session.requests import threads_for
-from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord
+from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord
 from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.codec import ProtocolError, from_json
@@ -27,21 +27,21 @@ from quantchat.wire.jobs import (
     ROUNDS_FILE,
     BatchJob,
     BatchRound,
-    LoadRound,
     LoadTestJob,
     LoadTestProgress,
+    LoadTestRound,
     Workspace,
 )
-from quantchat.wire.messages import Failed, Load
+from quantchat.wire.messages import Failed, LoadModel
 
-_Line = TypeVar("_Line", LoadRound, BatchRound, LoadTestProgress)
+_Line = TypeVar("_Line", LoadTestRound, BatchRound, LoadTestProgress)
 
 
 async def load_test(
     profile: Profile,
-    plan: LoadPlan,
+    plan: LoadTestPlan,
     *,
-    maker: Maker,
+    provider: CheckpointProvider,
     start: StartWorker = start_worker,
     on_model: OnModel = lambda label, progress: None,
 ) -> tuple[Snapshot, LoadTestRecord]:
@@ -55,7 +55,7 @@ async def load_test(
     sampler = DeviceSampler()
     try:
         with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
-            jobs = ModelJobs(maker, start, on_model, profile.generation)
+            jobs = ModelJobs(provider, start, on_model, profile.generation)
             testing = LoadTest(profile, plan, Path(scratch), jobs, sampler)
             stopped = await until_stopped(testing.run())
         if (snapshot := testing.snapshot()) is not None:
@@ -71,7 +71,7 @@ class LoadTest:
     def __init__(
         self,
         profile: Profile,
-        plan: LoadPlan,
+        plan: LoadTestPlan,
         scratch: Path,
         jobs: ModelJobs,
         sampler: DeviceSampler,
@@ -80,7 +80,7 @@ class LoadTest:
         self._profile, self._plan, self._scratch = profile, plan, scratch
         self._jobs, self._sampler = jobs, sampler
         self._undone = list(profile.variants)
-        self._models: list[LoadedRecord] = []
+        self._models: list[LoadTestedRecord] = []
         self._running: tuple[str, Workspace] | None = None
         """Label and folder of the variant that is being measured."""
 
@@ -140,12 +140,12 @@ class LoadTest:
             self._undone.pop(0)
             self._jobs.on_model(spec.label, None)
 
-    async def _measure_server(self, spec: AnyVariant) -> LoadedRecord:
+    async def _measure_server(self, spec: AnyVariant) -> LoadTestedRecord:
         plan, workspace = self._plan, self._workspace()
 
-        def job(load: Load) -> LoadTestJob:
+        def job(load: LoadModel) -> LoadTestJob:
             return LoadTestJob(
-                load=load,
+                server=load,
                 levels=list(plan.levels),
                 prompts=list(plan.prompts),
                 requests=plan.requests,
@@ -155,22 +155,22 @@ class LoadTest:
                 workspace=workspace,
             )
 
-        record = LoadedRecord(label=spec.label, resolved=None, note="", counted=False)
+        record = LoadTestedRecord(label=spec.label, resolved=None, note="", counted=False)
         known: dict[str, object] = {}
         try:
             _, result = await self._jobs.do(spec, job)
             known = {"resolved": result.resolved, "note": result.note, "counted": result.counted}
         except JobFailed as error:
             known["failure"] = error.failure
-        return record.model_copy(update={**known, "rounds": _read(workspace, LoadRound)})
+        return record.model_copy(update={**known, "rounds": _read(workspace, LoadTestRound)})
 
-    async def _measure_local(self, spec: AnyVariant) -> LoadedRecord:
+    async def _measure_local(self, spec: AnyVariant) -> LoadTestedRecord:
         plan, workspace = self._plan, self._workspace()
         planned = self._planned(spec)
         most = planned.largest_batch
         fitting = [size for size in plan.batches if most is None or size <= most]
         beyond = [size for size in plan.batches if size not in fitting]
-        record = LoadedRecord(label=spec.label, resolved=None, note="", counted=True)
+        record = LoadTestedRecord(label=spec.label, resolved=None, note="", counted=True)
         left_out = ""
         if beyond:
             left_out = (
@@ -182,9 +182,9 @@ class LoadTest:
             failure = Failed("out_of_memory", left_out, hint)
             return record.model_copy(update={"failure": failure})
 
-        def job(load: Load) -> BatchJob:
+        def job(load: LoadModel) -> BatchJob:
             return BatchJob(
-                load=load,
+                model=load,
                 batches=fitting,
                 prompt_tokens=plan.prompt_tokens,
                 output_tokens=plan.output_tokens,
@@ -214,13 +214,13 @@ class LoadTest:
         return workspace
 
 
-def _partial(label: str, workspace: Workspace) -> list[LoadedRecord]:
+def _partial(label: str, workspace: Workspace) -> list[LoadTestedRecord]:
     """Return the finished rounds of the running variant as a record; empty if there are none."""
-    rounds, batches = _read(workspace, LoadRound), _read(workspace, BatchRound)
+    rounds, batches = _read(workspace, LoadTestRound), _read(workspace, BatchRound)
     if not rounds and not batches:
         return []
     return [
-        LoadedRecord(
+        LoadTestedRecord(
             label=label,
             resolved=None,
             note="",

@@ -11,7 +11,7 @@ from quantchat.wire.messages import Progress
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """The model that an engine loads: a folder or a Hugging Face id, perhaps with a revision."""
 
     model: str
@@ -20,10 +20,12 @@ class Prepared:
     """A note for the user, e.g. that the base was itself dequantized from Q4_1."""
 
 
-class Maker(Protocol):
+class CheckpointProvider(Protocol):
     """Interface between a comparison and the builder of checkpoints; tests replace it."""
 
-    async def prepare(self, spec: AnyVariant, on_progress: Callable[[Progress], None]) -> Prepared:
+    async def prepare(
+        self, spec: AnyVariant, on_progress: Callable[[Progress], None]
+    ) -> PreparedModel:
         """Return the model that the engine of `spec` loads; build a missing checkpoint first.
 
         Two variants that need the same stage at the same time share one build. Cancelling ends the

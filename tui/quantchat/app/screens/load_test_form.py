@@ -12,12 +12,12 @@ from textual.widgets import Checkbox, Input
 
 from quantchat.app.screens.form import Form, WrongValue
 from quantchat.app.widgets.space_only_inputs import Tick
-from quantchat.features.load.plan import (
+from quantchat.features.load_test.plan import (
     LEVELS,
     OUTPUT_TOKENS,
     PROMPT_TOKENS,
     ROUNDS,
-    LoadPlan,
+    LoadTestPlan,
     levels_in,
     plan_of,
     rates_in,
@@ -30,14 +30,14 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class AskedLoad:
-    """What the user asked for: the variants, and the load on them."""
+class LoadTestSetup:
+    """What the user chose in the dialog: the variants, and the load on them."""
 
     profile: Profile
-    plan: LoadPlan
+    plan: LoadTestPlan
 
 
-class LoadForm(Form[AskedLoad]):
+class LoadTestForm(Form[LoadTestSetup]):
     """Asks which load to put on the variants of `profile`."""
 
     WHAT = "Measure under load"
@@ -75,7 +75,7 @@ class LoadForm(Form[AskedLoad]):
             " of a local model's static batch. Batches that do not fit into memory are skipped."
         )
 
-    def asked(self) -> AskedLoad:
+    def result(self) -> LoadTestSetup:
         """Return the plan. Raises WrongValue or UserError."""
         number, tokens = click.IntRange(1, 100_000), click.IntRange(1, 10**6)
         at_once = self._parsed("at_once", levels_in)
@@ -93,7 +93,7 @@ class LoadForm(Form[AskedLoad]):
             slo=self.text("slo"),
         )
         plan.check(self._profile)
-        return AskedLoad(self._profile, plan)
+        return LoadTestSetup(self._profile, plan)
 
     def _parsed(self, name: str, parse: Callable[[str], _Value]) -> _Value | None:
         """Return what `parse` makes of a field; None if it is empty. Raises WrongValue."""

@@ -9,7 +9,7 @@ from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.profile.model import Profile
 from quantchat.session import prompts
-from quantchat.wire.jobs import LoadLevel
+from quantchat.wire.jobs import LoadTestLevel
 
 LEVELS = (1, 4, 16)
 """Default numbers of requests at once."""
@@ -22,10 +22,10 @@ PROMPT_TOKENS, OUTPUT_TOKENS, ROUNDS = 128, 128, 3
 
 
 @dataclass(frozen=True)
-class LoadPlan:
+class LoadTestPlan:
     """The levels of a load test and its settings, named as in `LoadTestRecord`."""
 
-    levels: tuple[LoadLevel, ...]
+    levels: tuple[LoadTestLevel, ...]
     prompts: tuple[str, ...]
     prompt_tokens: int
     output_tokens: int
@@ -63,7 +63,7 @@ def plan_of(
     rounds: int = ROUNDS,
     seed: int = 0,
     slo: str = "",
-) -> LoadPlan:
+) -> LoadTestPlan:
     """Return the plan of a load test; `texts` are the prompts for servers.
 
     `at_once` are numbers of requests at once, `rates` are requests per second. With both, requests
@@ -72,8 +72,9 @@ def plan_of(
     """
     most = max(at_once) if at_once and rates else 0
     counts = at_once or (() if rates else LEVELS)
-    return LoadPlan(
-        levels=tuple(LoadLevel(most, rate) for rate in rates) or tuple(map(LoadLevel, counts)),
+    return LoadTestPlan(
+        levels=tuple(LoadTestLevel(most, rate) for rate in rates)
+        or tuple(map(LoadTestLevel, counts)),
         prompts=prompts.lengthened(texts, prompt_tokens) if prompt_tokens else tuple(texts),
         prompt_tokens=prompt_tokens or PROMPT_TOKENS,
         output_tokens=output_tokens,

@@ -17,7 +17,7 @@ from quantchat.document.document import (
 )
 from quantchat.document.figures import UNKNOWN, milliseconds, no_difference, number, plural, size
 from quantchat.document.model_results import failures
-from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, Point, points
+from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord, Point, points
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.intervals import Interval, Pair, Ratio, ratio_of
 from quantchat.statistics.latency import Percentiles
@@ -83,7 +83,7 @@ def tables(found: LoadTestRecord) -> Iterator[Block]:
     yield from _against(by_model)
 
 
-def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point]) -> Table:
+def _levels(found: LoadTestRecord, model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
     local = bool(model.batches)
     headings = ["batch" if local else "at once", "output tok/s", "requests/s"]
     headings += ["goodput/s"] if found.slo else []
@@ -102,7 +102,7 @@ def _levels(found: LoadTestRecord, model: LoadedRecord, measured: Sequence[Point
     return table(model.label, [Column(headings[0], right=True), *headings[1:]], rows)
 
 
-def _latencies(model: LoadedRecord, measured: Sequence[Point]) -> Table:
+def _latencies(model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
     """Return the latencies of each level: a table of their own, to fit the width of a terminal."""
     name = "batch" if model.batches else "at once"
     headings = ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
@@ -138,7 +138,7 @@ def _knee(measured: Sequence[Point]) -> str:
     )
 
 
-def _against(by_model: Sequence[tuple[LoadedRecord, list[Point]]]) -> Iterator[Table]:
+def _against(by_model: Sequence[tuple[LoadTestedRecord, list[Point]]]) -> Iterator[Table]:
     """Yield the output throughput of each further variant against the first, level by level."""
     if len(by_model) < 2:
         return

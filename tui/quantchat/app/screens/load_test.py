@@ -12,24 +12,24 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import ProgressBar, Static
 
-from quantchat.app.screens.load_form import AskedLoad
+from quantchat.app.screens.load_test_form import LoadTestSetup
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.stages import counted
 from quantchat.app.widgets.strip_chart import bar, ceiling
 from quantchat.app.widgets.text_layout import quiet, untrusted
-from quantchat.checkpoints.maker import Maker
+from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document import terminal
 from quantchat.document.figures import milliseconds, number
 from quantchat.errors import ModelsFailed, UserError
-from quantchat.features.load.run import LoadTest
-from quantchat.features.load.tables import blocks
+from quantchat.features.load_test.run import LoadTest
+from quantchat.features.load_test.tables import blocks
 from quantchat.host.worker_process import StartWorker
 from quantchat.paths import temporary_dir
 from quantchat.session.model_jobs import ModelJobs, no_result
 from quantchat.snapshot import store
-from quantchat.snapshot.load_test import LoadedRecord, LoadTestRecord, Point, points
+from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord, Point, points
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.jobs import LoadTestProgress
 from quantchat.wire.messages import Progress
@@ -38,28 +38,33 @@ _READ_S = 0.5
 """Seconds between two looks at the finished rounds."""
 
 
-class LoadScreen(ProgressScreen):
+class LoadTestScreen(ProgressScreen):
     """Runs a load test as `quantchat load` does, and saves its snapshot."""
 
-    WHAT = "Load"
+    WHAT = "Load test"
     KEYS = "Esc: stop, keep finished rounds"
     CSS = "LoadScreen .dialog { width: 100%; max-width: 150; }"
 
     def __init__(
-        self, asked: AskedLoad, snapshots: Path | None, *, maker: Maker, start: StartWorker
+        self,
+        setup: LoadTestSetup,
+        snapshots: Path | None,
+        *,
+        provider: CheckpointProvider,
+        start: StartWorker,
     ) -> None:
         """Save into the folder `snapshots`; None means the user's default folder."""
         super().__init__()
-        self._asked = asked
+        self._setup = setup
         self._snapshots = snapshots
-        self._maker, self._start = maker, start
+        self._provider, self._start = provider, start
         self._test: LoadTest | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._stopping = self._reading = False
 
     def compose(self) -> ComposeResult:
         """Lay out the progress, the bars, and the tables of the result."""
-        with Dialog(f"{self.WHAT}: {self._asked.profile.name}", self.KEYS), VerticalScroll():
+        with Dialog(f"{self.WHAT}: {self._setup.profile.name}", self.KEYS), VerticalScroll():
             yield Static(id="step")
             yield ProgressBar(show_eta=True)
             yield Static(id="bars")
@@ -76,9 +81,9 @@ class LoadScreen(ProgressScreen):
         sampler = DeviceSampler()
         try:
             with tempfile.TemporaryDirectory(prefix="quantchat-", dir=temporary_dir()) as scratch:
-                profile = self._asked.profile
-                jobs = ModelJobs(self._maker, self._start, self._on_model, profile.generation)
-                test = LoadTest(profile, self._asked.plan, Path(scratch), jobs, sampler)
+                profile = self._setup.profile
+                jobs = ModelJobs(self._provider, self._start, self._on_model, profile.generation)
+                test = LoadTest(profile, self._setup.plan, Path(scratch), jobs, sampler)
                 self._test = test
                 await self._run(test)
             await self._save(test)
@@ -166,7 +171,7 @@ def _lines(found: LoadTestRecord, now: LoadTestProgress | None, width: int) -> I
             yield _now_line(now, found, top, cells)
 
 
-def _level_line(point: Point, model: LoadedRecord, top: float, cells: int) -> Content:
+def _level_line(point: Point, model: LoadTestedRecord, top: float, cells: int) -> Content:
     at = point.figures
     name = f"{point.name:>8} "
     if at is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Parse comma-separated counts: `1,4,16`. Raises BadParameter."""
-    from quantchat.features.load.plan import levels_in
+    from quantchat.features.load_test.plan import levels_in
 
     try:
         return levels_in(value) if value is not None else ()
@@ -27,7 +27,7 @@ def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 
 def _rates(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
     """Parse comma-separated rates: `0.5,2`. Raises BadParameter."""
-    from quantchat.features.load.plan import rates_in
+    from quantchat.features.load_test.plan import rates_in
 
     try:
         return rates_in(value) if value else ()
@@ -147,9 +147,9 @@ def load(
     """
     from quantchat.checkpoints.builder import CheckpointBuilder
     from quantchat.console import opening
-    from quantchat.features.load.plan import plan_of
-    from quantchat.features.load.run import load_test
-    from quantchat.features.load.tables import blocks
+    from quantchat.features.load_test.plan import plan_of
+    from quantchat.features.load_test.run import load_test
+    from quantchat.features.load_test.tables import blocks
     from quantchat.session import prompts
 
     asked = opening.profile_of((profile,))
@@ -167,7 +167,7 @@ def load(
         slo=slo,
     )
     return run_and_judge(
-        lambda on_model: load_test(asked, plan, maker=CheckpointBuilder(), on_model=on_model),
+        lambda on_model: load_test(asked, plan, provider=CheckpointBuilder(), on_model=on_model),
         blocks,
         folder or obj,
         as_json=as_json,
