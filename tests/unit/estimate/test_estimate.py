@@ -69,10 +69,10 @@ def test_nf4(double_quant: bool, bits: float) -> None:
 
 
 def test_nf4_repacked_for_the_processor() -> None:
-    found = estimate(bnb(), BASE, cuda=False, tokens=2048, repacked=True)
+    found = estimate(bnb(), BASE, cuda=False, tokens=2048, avx512_bf16=True)
     assert found.overhead["scales"] == 2 * LINEAR // 64
     # Only for the processor: on a GPU nothing changes.
-    on_the_gpu = estimate(bnb(), BASE, cuda=True, tokens=2048, repacked=True)
+    on_the_gpu = estimate(bnb(), BASE, cuda=True, tokens=2048, avx512_bf16=True)
     assert on_the_gpu == on_gpu(bnb())
 
 
@@ -223,7 +223,7 @@ def test_what_bitsandbytes_does_not_take_is_planned_in_full() -> None:
 @pytest.mark.parametrize("shape", [(33, 64), (32, 96)])
 def test_a_width_that_cannot_be_repacked_keeps_its_layout(shape: tuple[int, int]) -> None:
     odd = files({"model.layers.0.mlp.gate_proj.weight": ("BF16", shape)})
-    on_cpu = estimate(bnb(), odd, cuda=False, tokens=8, repacked=True)
+    on_cpu = estimate(bnb(), odd, cuda=False, tokens=8, avx512_bf16=True)
     assert on_cpu.unquantized == 0
     assert on_cpu.overhead == estimate(bnb(), odd, cuda=True, tokens=8).overhead
 

@@ -429,8 +429,8 @@ def test_as_json(
 def test_the_limits_are_the_last_that_fit(profile: Profile) -> None:
     """The KV cache of Llama 2 7B takes 0.5 MiB per token in 16 bits; its context is 4096 tokens."""
     free = machine(gpu(used=16))  # 8 GiB of 24
-    roomy = make_plan(profile, machine(gpu(total=80)), tokens=2048, limits=True)
-    tight = make_plan(profile, free, tokens=2048, limits=True)
+    roomy = make_plan(profile, machine(gpu(total=80)), tokens=2048, search_limits=True)
+    tight = make_plan(profile, free, tokens=2048, search_limits=True)
     assert {one.longest_context for one in roomy.variants} == {4096}
     gptq, _, bf16 = tight.variants
     assert (bf16.longest_context, bf16.largest_batch) == (0, 0), "its weights do not fit"
@@ -441,7 +441,7 @@ def test_the_limits_are_the_last_that_fit(profile: Profile) -> None:
 
 
 def test_the_longest_context_is_between_a_token_and_the_models_own(profile: Profile) -> None:
-    short = make_plan(profile, machine(gpu(used=19)), limits=True).variants[0]
+    short = make_plan(profile, machine(gpu(used=19)), search_limits=True).variants[0]
     assert short.longest_context and 1 < short.longest_context < 4096
     there = make_plan(profile, machine(gpu()), tokens=short.longest_context).variants[0].estimate
     beyond = make_plan(profile, machine(gpu()), tokens=short.longest_context + 1).variants[0]

@@ -69,8 +69,10 @@ def estimate_of(
 
     `capability` is that of the GPU, if it is known.
     """
-    repacked = cpu_has("avx512_bf16")
-    return estimate(spec, files, cuda=cuda, tokens=tokens, repacked=repacked, capability=capability)
+    avx512_bf16 = cpu_has("avx512_bf16")
+    return estimate(
+        spec, files, cuda=cuda, tokens=tokens, avx512_bf16=avx512_bf16, capability=capability
+    )
 
 
 def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:

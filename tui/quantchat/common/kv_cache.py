@@ -31,12 +31,12 @@ class KvCacheFormat:
     library: Library | None = None
     """The library that the format needs in addition to transformers; None if it needs none."""
 
-    def element(self, size: int) -> float:
+    def element(self, element_bytes: int) -> float:
         """Return the bytes of an element, its share of the scales included.
 
-        `size` is the bytes of an unquantized element.
+        `element_bytes` is the bytes of an unquantized element.
         """
-        return self.bits / 8 + (2 * size / GROUP if self.recent else 0)
+        return self.bits / 8 + (2 * element_bytes / GROUP if self.recent else 0)
 
 
 _HQQ = Library("hqq", "hqq", dependency=False, extra="hqq")

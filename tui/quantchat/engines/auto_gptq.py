@@ -20,7 +20,7 @@ class AutoGptq(VariantBase):
     """GPTQ with auto-gptq, which is archived and needs its own environment with transformers 4."""
 
     engine: Literal["auto-gptq"]
-    """What loads the model."""
+    """Loads GPTQ checkpoints with auto-gptq."""
     kernel: Literal["auto", "cuda", "exllama", "exllama_v2", "marlin", "triton"] = "auto"
     """auto-gptq's name of a kernel, or `auto`. On a CPU there is only one kernel."""
     quantize: Quantize | None = None
@@ -72,9 +72,9 @@ class _Engine(Engine[AutoGptq]):
         return "float16" if cuda else "float32"  # its kernels do not support bfloat16
 
     def loading(
-        self, spec: AutoGptq, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
+        self, spec: AutoGptq, files: ModelFiles, weights: Weights, element_bytes: int, *, cuda: bool
     ) -> int:
-        return weights.largest * size if cuda else weights.total
+        return weights.largest * element_bytes if cuda else weights.total
 
     def notes(self, spec: AutoGptq, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         return build_note(spec, files, self.loaded_dtype(spec, files, cuda=True))

@@ -27,7 +27,7 @@ class AutoRound(WithKernel):
     """AutoRound: a checkpoint in GPTQ's or AWQ's format, or one built here first (`quantize`)."""
 
     engine: Literal["autoround"]
-    """What loads the model."""
+    """Loads AutoRound checkpoints with GPTQModel."""
     quantize: QuantizeAutoRound | None = None
     """If present, the model is quantized first, and the checkpoint is cached."""
 

@@ -15,7 +15,7 @@ class Awq(WithKernel):
     """AWQ with GPTQModel: a finished checkpoint, or one that is built here first (`quantize`)."""
 
     engine: Literal["awq"]
-    """What loads the model."""
+    """Loads AWQ checkpoints with GPTQModel."""
     quantize: QuantizeAwq | None = None
     """If present, the model is quantized first, and the checkpoint is cached."""
 

@@ -30,7 +30,7 @@ class BitsAndBytes(OpensPickles):
     """bitsandbytes: quantizes while loading, without calibration."""
 
     engine: Literal["bitsandbytes"]
-    """What loads the model."""
+    """Quantizes to NF4, FP4 or int8 with bitsandbytes."""
     quant_type: Literal["nf4", "fp4", "int8"] = "nf4"
     """`nf4` and `fp4` are 4-bit (QLoRA, Dettmers et al. 2023), `int8` is LLM.int8()."""
     double_quant: bool = True
@@ -61,12 +61,18 @@ class _Engine(QuantizedOnLoad[BitsAndBytes]):
         return spec.save_quantized
 
     def weights(
-        self, spec: BitsAndBytes, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+        self,
+        spec: BitsAndBytes,
+        files: ModelFiles,
+        element_bytes: int,
+        *,
+        cuda: bool,
+        avx512_bf16: bool,
     ) -> Weights:
-        weights = super().weights(spec, files, size, cuda=cuda, repacked=repacked)
+        weights = super().weights(spec, files, element_bytes, cuda=cuda, avx512_bf16=avx512_bf16)
         # The CPU kernel's layout replaces the scales of a saved checkpoint: 2 bytes for 64 weights.
         finished = files.quantization is not None
-        if finished and repacked and not cuda and "codebook" in weights.overhead:
+        if finished and avx512_bf16 and not cuda and "codebook" in weights.overhead:
             scales = 2 * divide_up(2 * weights.packed, 64)
             return replace(weights, overhead={**weights.overhead, "scales": scales})
         return weights
@@ -76,7 +82,7 @@ class _Engine(QuantizedOnLoad[BitsAndBytes]):
         spec: BitsAndBytes,
         files: ModelFiles,
         tensor: TensorInfo,
-        size: int,
+        element_bytes: int,
         *,
         on_cpu_kernel: bool,
     ) -> tuple[int, Mapping[str, int]]:

@@ -166,16 +166,16 @@ class Engine(Generic[Table]):
         return files.dtype or files.commonest_float
 
     def weights(
-        self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+        self, spec: Table, files: ModelFiles, element_bytes: int, *, cuda: bool, avx512_bf16: bool
     ) -> Weights:
         """Return the size of the loaded weights of `spec`, computed from `files`.
 
-        `size` is bytes per unquantized element. `repacked` says that this processor has
-        AVX512-BF16, for which bitsandbytes repacks its 4-bit weights.
+        `element_bytes` is the bytes of an unquantized element. `avx512_bf16` says that this
+        processor has these instructions, for which bitsandbytes repacks its 4-bit weights.
         """
         if files.quantization is not None:
             return as_stored(files.tensors)
-        return unquantized(files.tensors, size)
+        return unquantized(files.tensors, element_bytes)
 
     def dequantizes(
         self, spec: Table, files: ModelFiles, *, cuda: bool, capability: Capability | None
@@ -192,19 +192,22 @@ class Engine(Generic[Table]):
         padded = spec.decode_mode != "generate" and self.pads_cache and not spec.kv_cache
         return bucket(tokens) if padded else tokens
 
-    def cached_element(self, spec: Table, size: int) -> float:
-        """Return the bytes of an element of the KV cache; `size` is that of an unquantized one."""
-        return KV_CACHES[spec.kv_cache].element(size) if spec.kv_cache else size
+    def cached_element(self, spec: Table, element_bytes: int) -> float:
+        """Return the bytes of an element of the KV cache.
+
+        `element_bytes` is the bytes of an unquantized element.
+        """
+        return KV_CACHES[spec.kv_cache].element(element_bytes) if spec.kv_cache else element_bytes
 
     def loading(
-        self, spec: Table, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
+        self, spec: Table, files: ModelFiles, weights: Weights, element_bytes: int, *, cuda: bool
     ) -> int:
         """Return the bytes needed beyond the weights during loading.
 
         On a GPU this is one matrix in full precision. On a CPU it is the size of the files, because
         safetensors maps them and their pages stay resident until the system needs the memory.
         """
-        return weights.largest * size if cuda else files.bytes
+        return weights.largest * element_bytes if cuda else files.bytes
 
     def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         """Return notes on the memory estimate, one line each.

@@ -24,7 +24,7 @@ class Gguf(VariantBase):
     """A GGUF file, computed by llama.cpp from its quantized weights."""
 
     engine: Literal["gguf"]
-    """What loads the model."""
+    """Computes with llama.cpp, through llama-cpp-python."""
     gguf_file: GgufFile | None = Field(None, examples=["Q4_K_M", "model-q4_k_m.gguf"])
     """The GGUF file in the model's folder or repository: its name, or a quantization that only one
     of its GGUF files has. Not needed if there is only one GGUF file. `model` may name the file
@@ -128,7 +128,7 @@ class _Engine(Engine[Gguf]):
         return "float32"  # dtype of the activations between the products
 
     def weights(
-        self, spec: Gguf, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+        self, spec: Gguf, files: ModelFiles, element_bytes: int, *, cuda: bool, avx512_bf16: bool
     ) -> Weights:
         packed, plain, scales = 0, 0, 0
         for tensor in files.tensors.values():
@@ -144,12 +144,12 @@ class _Engine(Engine[Gguf]):
     def cached_tokens(self, spec: Gguf, tokens: int) -> int:
         return spec.n_ctx or super().cached_tokens(spec, tokens)
 
-    def cached_element(self, spec: Gguf, size: int) -> float:
+    def cached_element(self, spec: Gguf, element_bytes: int) -> float:
         kinds = [BY_NAME[name.upper()] for name in (spec.type_k, spec.type_v)]
         return sum(kind.bytes / kind.weights for kind in kinds) / 2
 
     def loading(
-        self, spec: Gguf, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
+        self, spec: Gguf, files: ModelFiles, weights: Weights, element_bytes: int, *, cuda: bool
     ) -> int:
         # The pages of a mapped file are the weights. For a GPU, they pass through the host's
         # memory.

@@ -15,7 +15,7 @@ class Gptq(WithKernel):
     """GPTQ with GPTQModel: a finished checkpoint, or one that is built here first (`quantize`)."""
 
     engine: Literal["gptq"]
-    """What loads the model."""
+    """Loads GPTQ checkpoints with GPTQModel."""
     quantize: Quantize | None = None
     """If present, the model is quantized first, and the checkpoint is cached."""
 

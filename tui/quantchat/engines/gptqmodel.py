@@ -130,7 +130,7 @@ class GptqModelEngine(Engine[Table]):
         return "float16" if cuda and files.dtype == "float16" else "bfloat16"
 
     def weights(
-        self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+        self, spec: Table, files: ModelFiles, element_bytes: int, *, cuda: bool, avx512_bf16: bool
     ) -> Weights:
         """Return the size of the weights in the layout of the kernel that will run."""
         made = files.quantization
@@ -146,12 +146,12 @@ class GptqModelEngine(Engine[Table]):
             packed += layer.packed()
             overhead.update(layer.overhead(_layout(kernel, layer, cuda)))
         overhead += Counter()  # drops kinds with 0 bytes
-        plain = sum(dense_bytes(tensor, size) for tensor in rest)
+        plain = sum(dense_bytes(tensor, element_bytes) for tensor in rest)
         largest = max((layer.inputs * layer.outputs for layer in layers), default=0)
         return Weights(packed, plain, dict(overhead), largest)
 
     def loading(
-        self, spec: Table, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
+        self, spec: Table, files: ModelFiles, weights: Weights, element_bytes: int, *, cuda: bool
     ) -> int:
         """Return the bytes of one matrix in int32: kernels unpack and repack each matrix."""
         return weights.largest * 4 if cuda else weights.total

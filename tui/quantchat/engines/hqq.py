@@ -21,7 +21,7 @@ class HQQ(OpensPickles):
     """HQQ: quantizes while loading, without calibration, and optimizes each group's zero point."""
 
     engine: Literal["hqq"]
-    """What loads the model."""
+    """Quantizes with half-quadratic quantization (HQQ)."""
     bits: Literal[2, 3, 4, 8] = 4
     """Bits per weight."""
     group_size: Literal[16, 32, 64, 128, 256] = 64
@@ -42,10 +42,16 @@ class _Engine(QuantizedOnLoad[HQQ]):
     spreads = False
 
     def packed(
-        self, spec: HQQ, files: ModelFiles, tensor: TensorInfo, size: int, *, on_cpu_kernel: bool
+        self,
+        spec: HQQ,
+        files: ModelFiles,
+        tensor: TensorInfo,
+        element_bytes: int,
+        *,
+        on_cpu_kernel: bool,
     ) -> tuple[int, Mapping[str, int]]:
         groups = tensor.elements // spec.group_size
-        overhead = {"scales": size * groups, "zeros": size * groups}
+        overhead = {"scales": element_bytes * groups, "zeros": element_bytes * groups}
         if spec.bits == 3:
             # HQQ puts each group into a row, and packs ten such rows into one row of int32.
             return 4 * divide_up(groups, 10) * spec.group_size, overhead

@@ -30,22 +30,22 @@ def estimate(
     *,
     cuda: bool,
     tokens: int,
-    repacked: bool = False,
+    avx512_bf16: bool = False,
     capability: Capability | None = None,
 ) -> Estimate:
     """Return the memory estimate of `spec`, loaded from `files`, for `tokens` of prompt and answer.
 
-    `cuda` says that the model runs on a GPU, else on the CPU. `repacked` says that this processor
-    has AVX512-BF16, for which bitsandbytes repacks its 4-bit weights. `capability` is that of the
-    GPU, if it is known.
+    `cuda` says that the model runs on a GPU, else on the CPU. `avx512_bf16` says that this
+    processor has these instructions, for which bitsandbytes repacks its 4-bit weights. `capability`
+    is that of the GPU, if it is known.
     """
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
-    size = DTYPE_BYTES[dtype]
+    element_bytes = DTYPE_BYTES[dtype]
     if engine.dequantizes(spec, files, cuda=cuda, capability=capability):
-        weights = dequantized(files.tensors, size)
+        weights = dequantized(files.tensors, element_bytes)
     else:
-        weights = engine.weights(spec, files, size, cuda=cuda, repacked=repacked)
+        weights = engine.weights(spec, files, element_bytes, cuda=cuda, avx512_bf16=avx512_bf16)
     shape = read_architecture(files.config)
     tokens = _within_context(shape, tokens)
     return Estimate(
@@ -55,10 +55,10 @@ def estimate(
         overhead=weights.overhead,
         unquantized=weights.plain,
         context_tokens=tokens,
-        kv_cache=_kv_cache(spec, shape, tokens, size) if shape else -1,
-        activations=_activations(spec, shape, weights, tokens, size),
+        kv_cache=_kv_cache(spec, shape, tokens, element_bytes) if shape else -1,
+        activations=_activations(spec, shape, weights, tokens, element_bytes),
         runtime=CUDA_CONTEXT if cuda else engine.resident_bytes,
-        loading=engine.loading(spec, files, weights, size, cuda=cuda),
+        loading=engine.loading(spec, files, weights, element_bytes, cuda=cuda),
         draft=_draft(spec, files.draft, cuda, tokens, capability) if files.draft else 0,
     )
 
@@ -107,12 +107,12 @@ def _within_context(shape: Architecture | None, tokens: int) -> int:
     return min(tokens, shape.context_length) if shape and shape.context_length else tokens
 
 
-def _kv_cache(spec: VariantBase, shape: Architecture, tokens: int, size: int) -> int:
+def _kv_cache(spec: VariantBase, shape: Architecture, tokens: int, element_bytes: int) -> int:
     engine = engine_of(spec)
     elements = shape.kv_cache(tokens, engine.cached_tokens(spec, tokens))
-    stored = elements * engine.cached_element(spec, size)
+    stored = elements * engine.cached_element(spec, element_bytes)
     if spec.kv_cache and (recent := min(tokens, KV_CACHES[spec.kv_cache].recent)):
-        stored += shape.kv_cache(recent, recent) * size
+        stored += shape.kv_cache(recent, recent) * element_bytes
     return round(stored)
 
 
@@ -121,14 +121,14 @@ def _activations(
     shape: Architecture | None,
     weights: Weights,
     tokens: int,
-    size: int,
+    element_bytes: int,
 ) -> int:
     # For a prompt, 4-bit weights are multiplied in full precision, so one matrix at a time is
     # dequantized.
-    dense = weights.largest * size if weights.packed else 0
+    dense = weights.largest * element_bytes if weights.packed else 0
     if shape is None:
         return dense
     chunk = tokens if spec.decode_mode == "generate" else min(tokens, PREFILL_TOKENS)
     # Eager attention stores its scores and their softmax in memory; other implementations do not.
     scores = 2 * shape.heads * chunk * tokens if spec.attention == "eager" else 0
-    return dense + (shape.activations(chunk) + scores) * size
+    return dense + (shape.activations(chunk) + scores) * element_bytes

@@ -34,12 +34,18 @@ class QuantizedOnLoad(Engine[Table]):
 
     @abstractmethod
     def packed(
-        self, spec: Table, files: ModelFiles, tensor: TensorInfo, size: int, *, on_cpu_kernel: bool
+        self,
+        spec: Table,
+        files: ModelFiles,
+        tensor: TensorInfo,
+        element_bytes: int,
+        *,
+        on_cpu_kernel: bool,
     ) -> tuple[int, Mapping[str, int]]:
         """Return the bytes of one quantized layer, and those of its overhead by kind.
 
-        `size` is bytes per unquantized element. `on_cpu_kernel` says that the layer gets the layout
-        for a processor with AVX512-BF16.
+        `element_bytes` is the bytes of an unquantized element. `on_cpu_kernel` says that the layer
+        gets the layout for a processor with AVX512-BF16.
         """
 
     def left_unquantized(self, spec: Table, files: ModelFiles, tensor: TensorInfo) -> str:
@@ -54,20 +60,20 @@ class QuantizedOnLoad(Engine[Table]):
         return "float16" if files.dtype == "float16" else "bfloat16"
 
     def weights(
-        self, spec: Table, files: ModelFiles, size: int, *, cuda: bool, repacked: bool
+        self, spec: Table, files: ModelFiles, element_bytes: int, *, cuda: bool, avx512_bf16: bool
     ) -> Weights:
         """Return the size of the weights: quantized layers, and the rest in full precision."""
         if files.quantization is not None:
             return as_stored(files.tensors)
-        on_cpu = repacked and not cuda
+        on_cpu = avx512_bf16 and not cuda
 
         def is_skipped(name: str, tensor: TensorInfo) -> bool:
             return bool(self._part(spec, files, name, tensor))
 
         def packed(tensor: TensorInfo) -> tuple[int, Mapping[str, int]]:
-            return self.packed(spec, files, tensor, size, on_cpu_kernel=on_cpu)
+            return self.packed(spec, files, tensor, element_bytes, on_cpu_kernel=on_cpu)
 
-        return quantized_linears(files, size, packed, is_skipped=is_skipped)
+        return quantized_linears(files, element_bytes, packed, is_skipped=is_skipped)
 
     def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         """Return a note on the parts that are not quantized, if they are a large share."""

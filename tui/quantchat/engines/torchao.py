@@ -26,7 +26,7 @@ class TorchAO(OpensPickles):
     """torchao: quantizes while loading, without calibration."""
 
     engine: Literal["torchao"]
-    """What loads the model."""
+    """Quantizes with torchao."""
     quant_type: Literal["int4", "int8", "int8-dynamic", "float8", "nvfp4"] = "int4"
     """The format. `int4` has one scale per group of weights, `nvfp4` one per 16 weights, the others
     one per row. `int8-dynamic` also quantizes the activations to int8 in every product. `float8`
@@ -53,7 +53,7 @@ class _Engine(QuantizedOnLoad[TorchAO]):
         spec: TorchAO,
         files: ModelFiles,
         tensor: TensorInfo,
-        size: int,
+        element_bytes: int,
         *,
         on_cpu_kernel: bool,
     ) -> tuple[int, Mapping[str, int]]:

@@ -23,7 +23,7 @@ class Transformers(OpensPickles):
     """Plain transformers: the fp16/bf16 baseline, and any checkpoint that it loads by itself."""
 
     engine: Literal["transformers"]
-    """What loads the model."""
+    """Loads the model with transformers alone."""
     gguf_file: GgufFile | None = Field(None, examples=["model-q4_1.gguf"])
     """Name of the GGUF file inside the model's folder or repository."""
 
@@ -74,10 +74,16 @@ class _Engine(Engine[Transformers]):
         return ""
 
     def loading(
-        self, spec: Transformers, files: ModelFiles, weights: Weights, size: int, *, cuda: bool
+        self,
+        spec: Transformers,
+        files: ModelFiles,
+        weights: Weights,
+        element_bytes: int,
+        *,
+        cuda: bool,
     ) -> int:
         if cuda:
-            return weights.largest * size
+            return weights.largest * element_bytes
         # The mapped pages of safetensors files are the weights. With a GGUF file, one tensor at a
         # time is dequantized to float32 and copied.
         return 2 * 4 * weights.largest if spec.gguf_file else 0

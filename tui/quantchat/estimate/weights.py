@@ -51,15 +51,15 @@ class Weights:
         return self.packed + self.plain + sum(self.overhead.values())
 
 
-def unquantized(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
-    """Return the sizes of an unquantized model; `size` is bytes per element."""
-    plain = sum(dense_bytes(tensor, size) for tensor in tensors.values())
+def unquantized(tensors: Mapping[str, TensorInfo], element_bytes: int) -> Weights:
+    """Return the sizes of an unquantized model; `element_bytes` is bytes per element."""
+    plain = sum(dense_bytes(tensor, element_bytes) for tensor in tensors.values())
     return Weights(0, plain, {}, max((t.elements for t in tensors.values()), default=0))
 
 
 def quantized_linears(
     files: ModelFiles,
-    size: int,
+    element_bytes: int,
     quantize: Callable[[TensorInfo], tuple[int, Mapping[str, int]]],
     *,
     is_skipped: Callable[[str, TensorInfo], bool] | None = None,
@@ -67,7 +67,7 @@ def quantized_linears(
     """Return the sizes of a model whose linear layers are quantized during loading.
 
     `quantize` returns a matrix's packed bytes and its overhead by kind (scales, zeros, codebook,
-    indices). `is_skipped` returns whether a tensor stays unquantized, with `size` bytes per
+    indices). `is_skipped` returns whether a tensor stays unquantized, with `element_bytes` per
     element; by default all tensors except linear layers do (`is_linear`).
     """
     packed, plain, largest = 0, 0, 0
@@ -78,7 +78,7 @@ def quantized_linears(
             if is_skipped
             else not is_linear(name, tensor, files.vocabulary)
         ):
-            plain += dense_bytes(tensor, size)
+            plain += dense_bytes(tensor, element_bytes)
             continue
         taken, added = quantize(tensor)
         packed, largest = packed + taken, max(largest, tensor.elements)
@@ -106,10 +106,10 @@ def as_stored(tensors: Mapping[str, TensorInfo]) -> Weights:
     return Weights(packed, plain, dict(overhead), largest)
 
 
-def dequantized(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
+def dequantized(tensors: Mapping[str, TensorInfo], element_bytes: int) -> Weights:
     """Return the sizes of an FP8 or MXFP4 checkpoint that is dequantized during loading.
 
-    `size` is bytes per element. An MXFP4 byte has two weights.
+    `element_bytes` is bytes per element. An MXFP4 byte has two weights.
     """
     plain, largest = 0, 0
     for name, tensor in tensors.items():
@@ -117,13 +117,13 @@ def dequantized(tensors: Mapping[str, TensorInfo], size: int) -> Weights:
         if last.endswith("_scales") or last in OVERHEAD["scales"]:
             continue
         elements = tensor.elements * (2 if last.endswith("_blocks") else 1)
-        plain, largest = plain + elements * size, max(largest, elements)
+        plain, largest = plain + elements * element_bytes, max(largest, elements)
     return Weights(0, plain, {}, largest)
 
 
-def dense_bytes(tensor: TensorInfo, size: int) -> int:
-    """Return the bytes of an unquantized tensor; floats are cast to `size` bytes per element."""
-    return tensor.elements * size if tensor.dtype in FLOATS else tensor.bytes
+def dense_bytes(tensor: TensorInfo, element_bytes: int) -> int:
+    """Return the bytes of an unquantized tensor; floats are cast to `element_bytes` each."""
+    return tensor.elements * element_bytes if tensor.dtype in FLOATS else tensor.bytes
 
 
 def is_linear(name: str, tensor: TensorInfo, vocabulary: int | None) -> bool:

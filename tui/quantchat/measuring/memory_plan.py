@@ -141,19 +141,21 @@ def make_plan(
     pair: tuple[int, ...] = (0, 1),
     fetch: bool = False,
     by_name: bool = False,
-    limits: bool = False,
+    search_limits: bool = False,
 ) -> MemoryPlan:
     """Plan the memory of each variant of `profile`, and of two of them (`pair`) together.
 
     `sample` describes the machine, `pair` has the indices of the two variants. `tokens` counts
     prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With `fetch`, headers of
     models that are not on this machine are read from the hub. With `by_name`, the size of such a
-    model is guessed from its name. With `limits`, the longest context and the largest batch are
+    model is guessed from its name. With `search_limits`, the longest context and the largest batch are
     searched for.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
     variants = [
-        plan_variant(spec, sample, tokens=tokens, fetch=fetch, by_name=by_name, limits=limits)
+        plan_variant(
+            spec, sample, tokens=tokens, fetch=fetch, by_name=by_name, search_limits=search_limits
+        )
         for spec in profile.variants
     ]
     chosen = [variants[index] for index in pair]
@@ -196,7 +198,7 @@ def plan_variant(
     tokens: int,
     fetch: bool = False,
     by_name: bool = False,
-    limits: bool = False,
+    search_limits: bool = False,
 ) -> VariantPlan:
     """Plan the memory of one variant. The arguments are those of `make_plan`."""
     room = _room(spec, sample)
@@ -229,7 +231,7 @@ def plan_variant(
     room = _usable(room, spec, sample)
     remarks += notes(spec, files, tokens, cuda=room.cuda, capability=room.capability)
     planned = VariantPlan(spec.label, room, estimated, notes=[*risks, *remarks])
-    if not limits or room.free is None or room.unusable or estimated.kv_cache < 0:
+    if not search_limits or room.free is None or room.unusable or estimated.kv_cache < 0:
         return planned
     free = room.free
     return replace(

@@ -204,7 +204,7 @@ class LoadTest:
     def _planned(self, spec: AnyVariant) -> VariantPlan:
         """Return the memory plan of `spec` for the memory that is free now."""
         tokens = self._plan.prompt_tokens + self._plan.output_tokens
-        return plan_variant(spec, self._sampler.sample(), tokens=tokens, limits=True)
+        return plan_variant(spec, self._sampler.sample(), tokens=tokens, search_limits=True)
 
     def _workspace(self) -> Workspace:
         folder = self._scratch / str(len(self._models))

@@ -36,7 +36,9 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     asked = opening.profile_of((profile,), yes=True)
     sampler = DeviceSampler()
     try:
-        made = make_plan(asked, sampler.sample(), tokens=context, fetch=not offline, limits=True)
+        made = make_plan(
+            asked, sampler.sample(), tokens=context, fetch=not offline, search_limits=True
+        )
     finally:
         sampler.close()
     if as_json:
