@@ -88,28 +88,29 @@ def on(profile: Profile, device: str) -> Profile:
 )
 def test_the_pair_beside_what_is_there(profile: Profile, used: int, fit: str) -> None:
     plan = make_plan(profile, machine(gpu(used=used)))
-    (room,) = plan.rooms
+    (device_plan,) = plan.devices
     estimates = [variant.estimate for variant in plan.variants[:2]]
-    assert room.labels == ["GPTQ", "NF4"]
-    assert room.total == sum(one.total for one in estimates if one)
-    assert room.peak == sum(one.peak for one in estimates if one)
-    assert room.room.free == (24 - used) * GIB
-    assert (room.fit, plan.fit) == (fit, fit)
+    assert device_plan.labels == ["GPTQ", "NF4"]
+    assert device_plan.total == sum(one.total for one in estimates if one)
+    assert device_plan.peak == sum(one.peak for one in estimates if one)
+    assert device_plan.device.free == (24 - used) * GIB
+    assert (device_plan.fit, plan.fit) == (fit, fit)
     assert all(one and one.context_tokens == 1512 for one in estimates)
 
 
 def test_what_fits_once_loaded_may_not_while_loading(profile: Profile) -> None:
     plain = [one.model_copy(update={"decode": "generate"}) for one in profile.variants]
     profile = profile.model_copy(update={"variants": plain})  # no room beyond that one token
-    (room,) = make_plan(profile, machine(gpu()), tokens=1).rooms
-    assert room.total is not None
-    assert room.peak is not None
-    assert room.total < room.peak  # with no context to speak of, loading is what takes most
+    (device_plan,) = make_plan(profile, machine(gpu()), tokens=1).devices
+    assert device_plan.total is not None
+    assert device_plan.peak is not None
+    # With no context to speak of, loading is what takes most.
+    assert device_plan.total < device_plan.peak
     for free, fit in [
-        (room.peak, "fits"),
-        (room.peak - 1, "tight"),
-        (room.total, "tight"),
-        (room.total - 1, "does not fit"),
+        (device_plan.peak, "fits"),
+        (device_plan.peak - 1, "tight"),
+        (device_plan.total, "tight"),
+        (device_plan.total - 1, "does not fit"),
     ]:
         just = replace(gpu(), memory_used=24 * GIB - free)
         assert make_plan(profile, machine(just), tokens=1).fit == fit
@@ -127,22 +128,22 @@ def test_a_variant_each_on_its_own_gpu(profile: Profile) -> None:
         }
     )
     plan = make_plan(apart, machine(gpu(0), gpu(1, used=23)))
-    assert [(room.labels, room.fit) for room in plan.rooms] == [
+    assert [(device_plan.labels, device_plan.fit) for device_plan in plan.devices] == [
         (["GPTQ"], "does not fit"),
         (["NF4"], "fits"),
     ]
     assert plan.fit == "does not fit"
-    assert plan.variants[2].room.name == "RAM"
+    assert plan.variants[2].device.name == "RAM"
 
 
 def test_the_pair_on_show_is_judged(profile: Profile) -> None:
     plan = make_plan(profile, machine(gpu()), pair=(1, 2))
-    assert plan.rooms[0].labels == ["NF4", "bf16"]
+    assert plan.devices[0].labels == ["NF4", "bf16"]
 
 
 def test_a_gpu_that_is_not_there_or_does_not_tell(profile: Profile) -> None:
     plan = make_plan(on(profile, "cuda:1"), machine(gpu()))
-    assert plan.rooms[0].room.name == "cuda:1, which is not there"
+    assert plan.devices[0].device.name == "cuda:1, which is not there"
     assert plan.fit == "not known"
     silent = replace(gpu(), memory_used=None)
     assert make_plan(profile, machine(silent)).fit == "not known"
@@ -152,11 +153,14 @@ def test_without_a_gpu_or_a_torch_that_knows_it_the_ram_counts(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = SAMPLE.host
-    (room,) = make_plan(profile, machine()).rooms
-    assert (room.room.name, room.room.free) == ("RAM", host.ram_total - host.ram_used)
+    (device_plan,) = make_plan(profile, machine()).devices
+    assert (device_plan.device.name, device_plan.device.free) == (
+        "RAM",
+        host.ram_total - host.ram_used,
+    )
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cpu")
-    assert make_plan(profile, machine(gpu())).rooms[0].room.name == "RAM"
-    assert make_plan(on(profile, "cuda"), machine(gpu())).rooms[0].room.cuda
+    assert make_plan(profile, machine(gpu())).devices[0].device.name == "RAM"
+    assert make_plan(on(profile, "cuda"), machine(gpu())).devices[0].device.cuda
 
 
 def test_fp8_on_a_gpu_without_kernels_for_it_is_planned_dequantized(
@@ -176,13 +180,13 @@ def test_fp8_on_a_gpu_without_kernels_for_it_is_planned_dequantized(
     two = machine(
         replace(gpu(0, total=1), capability=(9, 0)), replace(gpu(1, total=1), capability=(8, 0))
     )
-    assert make_plan(profile, two, pair=(2,)).rooms[0].room.capability == (8, 0)
+    assert make_plan(profile, two, pair=(2,)).devices[0].device.capability == (8, 0)
 
 
 def test_the_shown_gpus_are_planned_for(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    (room,) = make_plan(profile, machine(gpu(0), gpu(1, used=5))).rooms
-    assert room.room.name.startswith("GPU 1 ")
+    (device_plan,) = make_plan(profile, machine(gpu(0), gpu(1, used=5))).devices
+    assert device_plan.device.name.startswith("GPU 1 ")
 
 
 def test_what_is_too_large_for_the_first_gpu_is_planned_for_all(profile: Profile) -> None:
@@ -190,10 +194,10 @@ def test_what_is_too_large_for_the_first_gpu_is_planned_for_all(profile: Profile
     apart = [profile.variants[0].model_copy(update={"device": "cpu"}), *profile.variants[1:]]
     two = machine(gpu(0, total=12), gpu(1, total=12, used=2))
     plan = make_plan(profile.model_copy(update={"variants": apart}), two, pair=pair)
-    small, large = plan.rooms
-    assert small.room.name == "RAM"
-    assert (large.labels, large.room.name) == (["bf16"], "GPUs 0, 1 together")
-    assert (large.room.free, large.room.total) == (22 * GIB, 24 * GIB)
+    small, large = plan.devices
+    assert small.device.name == "RAM"
+    assert (large.labels, large.device.name) == (["bf16"], "GPUs 0, 1 together")
+    assert (large.device.free, large.device.total) == (22 * GIB, 24 * GIB)
     assert large.fit == "fits"
     # One that is named is the only one, and of a single one there is no next.
     assert make_plan(on(profile, "cuda:0"), machine(gpu(0, total=12), gpu(1)), pair=pair).fit == (
@@ -210,12 +214,12 @@ def test_what_is_too_large_for_the_first_gpu_lies_on_the_next_that_takes_it_all(
     three = machine(gpu(0, used=22), gpu(1, used=14), gpu(2))
     plan = make_plan(profile, three, pair=(0, 2))
     # GPTQ's checkpoint has 3.9 GB; NF4 is made of bf16's, of 13.5 GB.
-    assert [one.room.gpus for one in plan.variants] == [(1,), (2,), (2,)]
+    assert [one.device.gpus for one in plan.variants] == [(1,), (2,), (2,)]
     assert plan.fit == "fits"
     # What is quantized on load fits where its checkpoint does not.
     assert make_plan(profile, machine(gpu(0, total=12), gpu(1, total=12))).variants[
         1
-    ].room.gpus == (0,)
+    ].device.gpus == (0,)
 
 
 @pytest.mark.parametrize("pair", [(0, 2), (2, 0)])
@@ -231,14 +235,14 @@ def test_who_is_spread_shares_the_gpu_of_the_other(
     shared = profile.model_copy(update={"variants": changed})
     two = machine(gpu(0, total=total), gpu(1, total=total))
     plan = make_plan(shared, two, pair=pair)
-    (room,) = plan.rooms
-    assert room.labels == [shared.variants[index].label for index in pair]
+    (device_plan,) = plan.devices
+    assert device_plan.labels == [shared.variants[index].label for index in pair]
     estimates = [plan.variants[index].estimate for index in pair]
-    assert room.total == sum(one.total for one in estimates if one)
-    assert (room.room.name, room.room.free) == ("GPUs 0, 1 together", free * GIB)
-    assert (room.fit, plan.fit) == (fit, fit)
+    assert device_plan.total == sum(one.total for one in estimates if one)
+    assert (device_plan.device.name, device_plan.device.free) == ("GPUs 0, 1 together", free * GIB)
+    assert (device_plan.fit, plan.fit) == (fit, fit)
     # Its own GPU is where the small one lies all the same.
-    assert plan.variants[0].room.name.startswith("GPU 1" if device == "cuda:1" else "GPU 0")
+    assert plan.variants[0].device.name.startswith("GPU 1" if device == "cuda:1" else "GPU 0")
     said = warning(shared, two, pair)
     assert said is not None
     assert said.endswith(
@@ -249,17 +253,17 @@ def test_who_is_spread_shares_the_gpu_of_the_other(
 
 def test_two_that_are_spread_are_no_sure_fit_either(profile: Profile) -> None:
     both = profile.model_copy(update={"variants": [profile.variants[2], profile.variants[2]]})
-    (room,) = make_plan(both, machine(*(gpu(n, total=12) for n in range(4)))).rooms
-    assert room.peak is not None
-    assert room.room.free is not None
-    assert room.peak < room.room.free
-    assert room.fit == "tight"
+    (device_plan,) = make_plan(both, machine(*(gpu(n, total=12) for n in range(4)))).devices
+    assert device_plan.peak is not None
+    assert device_plan.device.free is not None
+    assert device_plan.peak < device_plan.device.free
+    assert device_plan.fit == "tight"
 
 
 def test_nothing_is_spread_over_mig_instances(profile: Profile) -> None:
     two = machine(gpu(0, total=12, mig=True), gpu(0, total=12, mig=True, used=1))
-    (room,) = make_plan(profile, two, pair=(2, 2)).rooms
-    assert (room.room.free, room.fit) == (12 * GIB, "does not fit")
+    (device_plan,) = make_plan(profile, two, pair=(2, 2)).devices
+    assert (device_plan.device.free, device_plan.fit) == (12 * GIB, "does not fit")
 
 
 # ------------------------------------------------------------ what is known, and what is not
@@ -285,7 +289,7 @@ def test_what_is_not_here_is_not_known(profile: Profile) -> None:
     plan = make_plan(changed, machine(gpu()))
     shown = [variant.label for variant in changed.variants]
     assert plan.fit == "not known"
-    assert plan.rooms[0].total is None
+    assert plan.devices[0].total is None
     assert f"not known: {shown[0]} and {shown[1]}: 24.0 GiB of 24.0" in printed(report.blocks(plan))
     problems = [variant.problem for variant in plan.variants]
     assert problems[0] == ""

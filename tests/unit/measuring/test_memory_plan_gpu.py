@@ -67,8 +67,10 @@ def test_a_driver_too_old_for_torch_is_refused_with_the_ways_out(tmp_path: Path)
     profile = pair(tmp_path, "auto", "auto")
     plan = make_plan(profile, OLD)
     assert plan.fit == "cannot run"
-    (room,) = plan.rooms
-    assert room.room.unusable.startswith("the NVIDIA driver supports CUDA 12.4, and torch is built")
+    (device_plan,) = plan.devices
+    assert device_plan.device.unusable.startswith(
+        "the NVIDIA driver supports CUDA 12.4, and torch is built"
+    )
     text = printed(report.blocks(plan), 400)
     for words in ("cannot run: GPTQ and NF4 on GPU 0", "driver to 580 or newer", "cu126 or cu128"):
         assert words in text
@@ -76,7 +78,7 @@ def test_a_driver_too_old_for_torch_is_refused_with_the_ways_out(tmp_path: Path)
     assert told is not None
     assert told.startswith("GPTQ and NF4 cannot run: the NVIDIA driver supports CUDA 12.4")
     assert make_plan(profile, NEW).fit == "fits"
-    assert make_plan(pair(tmp_path, "auto", "cpu"), OLD).rooms[0].room.unusable == ""
+    assert make_plan(pair(tmp_path, "auto", "cpu"), OLD).devices[0].device.unusable == ""
     elsewhere = [one.model_copy(update={"python": "/venv/python"}) for one in profile.variants]
     other = make_plan(profile.model_copy(update={"variants": elsewhere}), OLD)
     assert other.fit == "fits"  # its torch is another one

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.variant_files import to_download
 from quantchat.errors import UserError
-from quantchat.measuring.memory_plan import Fit, RoomPlan, make_plan
+from quantchat.measuring.memory_plan import DevicePlan, Fit, make_plan
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.sampler import DeviceSample
 
@@ -20,7 +20,7 @@ class OpeningNeeds:
     fit: Fit
     guessed: bool
     """Whether a size was guessed from a model's name."""
-    rooms: tuple[RoomPlan, ...]
+    devices: tuple[DevicePlan, ...]
     unknown: tuple[str, ...]
     """For each variant whose memory is not known, the reason."""
     downloads: tuple[tuple[str, int | None], ...]
@@ -41,7 +41,7 @@ def opening_needs(profile: Profile, sample: DeviceSample) -> OpeningNeeds:
     return OpeningNeeds(
         plan.fit,
         any(variant.estimate and variant.problem for variant in pair),
-        tuple(plan.rooms),
+        tuple(plan.devices),
         tuple(variant.problem for variant in pair if variant.estimate is None),
         tuple(dict.fromkeys(filter(None, map(to_download, specs)))),
         tuple(_to_quantize(specs)),

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.engines.registry import engine_of
-from quantchat.measuring.memory_plan import Room, VariantPlan, make_plan
+from quantchat.measuring.memory_plan import DeviceMemory, VariantPlan, make_plan
 from quantchat.profile.model import Profile
 from quantchat.system.process_memory import reserved_bytes
 from quantchat.system.sampler import DeviceSample
 from quantchat.wire.variant import Ledger
 
-SHOWN = 2
+SHOWN_VARIANTS = 2
 """Number of variants that the screen shows. They are loaded even if they do not fit."""
 
 
@@ -26,43 +26,43 @@ def loadable_count(
     it uses, any other with its estimate. The count ends at a further variant that is not loaded, is
     spread over several GPUs, or whose device's free memory is unknown. Reads files.
     """
-    plans = make_plan(profile, sample, pair=tuple(order[:SHOWN])).variants
+    plans = make_plan(profile, sample, pair=tuple(order[:SHOWN_VARIANTS])).variants
     # Bytes that each device would have free if only the variants counted so far were loaded.
     free: dict[str, float] = {}
     for index, loaded in ledgers.items():
-        room = plans[index].room
-        if room.free is not None:
-            free.setdefault(room.name, room.free)
-            free[room.name] += _used(loaded, plans[index])
+        device = plans[index].device
+        if device.free is not None:
+            free.setdefault(device.name, device.free)
+            free[device.name] += _used(loaded, plans[index])
     for name in free:
         free[name] *= WEIGHTS_SHARE
     for count, index in enumerate(order):
         plan, ledger = plans[index], ledgers.get(index)
-        if ledger is None and count >= SHOWN:
+        if ledger is None and count >= SHOWN_VARIANTS:
             return count
-        if _on_foreign_server(profile, index, plan.room):
+        if _on_foreign_server(profile, index, plan.device):
             continue
-        name = plan.room.name
-        if plan.room.free is None or len(plan.room.gpus) > 1:
-            return max(count, SHOWN)
+        name = plan.device.name
+        if plan.device.free is None or len(plan.device.gpus) > 1:
+            return max(count, SHOWN_VARIANTS)
         needed = _used(ledger, plan) if ledger else plan.estimate.peak if plan.estimate else None
         if needed is None:
-            return max(count, SHOWN)
-        free[name] = free.get(name, WEIGHTS_SHARE * plan.room.free) - needed
+            return max(count, SHOWN_VARIANTS)
+        free[name] = free.get(name, WEIGHTS_SHARE * plan.device.free) - needed
         if free[name] < 0:
-            return max(count, SHOWN)
+            return max(count, SHOWN_VARIANTS)
     return len(order)
 
 
 def _used(ledger: Ledger, plan: VariantPlan) -> int:
     """Return the bytes that a loaded variant uses, or its estimate if the ledger has no figure."""
-    known = reserved_bytes(ledger) if plan.room.cuda else ledger.process
+    known = reserved_bytes(ledger) if plan.device.cuda else ledger.process
     if known is None or known < 0:
         return plan.estimate.total if plan.estimate else 0
     return known
 
 
-def _on_foreign_server(profile: Profile, index: int, room: Room) -> bool:
+def _on_foreign_server(profile: Profile, index: int, device: DeviceMemory) -> bool:
     """Return whether the variant runs on a server that quantchat did not start."""
     spec = profile.variants[index]
-    return engine_of(spec).is_server and getattr(spec, "server", None) is None and not room.cuda
+    return engine_of(spec).is_server and getattr(spec, "server", None) is None and not device.cuda

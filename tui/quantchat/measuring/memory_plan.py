@@ -43,7 +43,7 @@ Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
 
 @dataclass(frozen=True)
-class Room:
+class DeviceMemory:
     """A device, or a server, and its memory in bytes; None if it is not known."""
 
     name: str
@@ -66,7 +66,7 @@ class VariantPlan:
     """
 
     label: str
-    room: Room
+    device: DeviceMemory
     estimate: Estimate | None
     problem: str = ""
     notes: list[str] = field(default_factory=list)
@@ -79,13 +79,13 @@ class VariantPlan:
 
 
 @dataclass(frozen=True)
-class RoomPlan:
+class DevicePlan:
     """The memory, in bytes, that the pair's variants on one device need together.
 
     A multi-GPU variant shares a device with another variant if any GPU is common.
     """
 
-    room: Room
+    device: DeviceMemory
     labels: list[str]
     total: int | None
     """Bytes when loaded, with full contexts; None if a variant cannot be estimated."""
@@ -95,7 +95,7 @@ class RoomPlan:
     @property
     def contested(self) -> bool:
         """Whether one variant may fill a GPU that the other needs, however large the GPUs are."""
-        return len(self.room.gpus) > 1 and len(self.labels) > 1
+        return len(self.device.gpus) > 1 and len(self.labels) > 1
 
     @property
     def fit(self) -> Fit:
@@ -104,13 +104,13 @@ class RoomPlan:
         For contested GPUs `tight` is the best result: GPUs are filled one after the other, so the
         sum of their free memory says nothing about a single GPU.
         """
-        if self.room.unusable:
+        if self.device.unusable:
             return "cannot run"
-        if self.total is None or self.peak is None or self.room.free is None:
+        if self.total is None or self.peak is None or self.device.free is None:
             return "not known"
-        if self.total > self.room.free:
+        if self.total > self.device.free:
             return "does not fit"
-        return "fits" if self.peak <= self.room.free and not self.contested else "tight"
+        return "fits" if self.peak <= self.device.free and not self.contested else "tight"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class MemoryPlan:
 
     name: str
     variants: list[VariantPlan]
-    rooms: list[RoomPlan]
+    devices: list[DevicePlan]
 
     @property
     def nothing_known(self) -> bool:
@@ -130,7 +130,7 @@ class MemoryPlan:
     def fit(self) -> Fit:
         """The worst `fit` of all devices."""
         order: tuple[Fit, ...] = ("cannot run", "does not fit", "not known", "tight", "fits")
-        return min((one.fit for one in self.rooms), key=order.index)
+        return min((one.fit for one in self.devices), key=order.index)
 
 
 def make_plan(
@@ -148,8 +148,8 @@ def make_plan(
     `sample` describes the machine, `pair` has the indices of the two variants. `tokens` counts
     prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With `fetch`, headers of
     models that are not on this machine are read from the hub. With `by_name`, the size of such a
-    model is guessed from its name. With `search_limits`, the longest context and the largest batch are
-    searched for.
+    model is guessed from its name. With `search_limits`, the longest context and the largest batch
+    are searched for.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
     variants = [
@@ -159,13 +159,15 @@ def make_plan(
         for spec in profile.variants
     ]
     chosen = [variants[index] for index in pair]
-    rooms = [_widest(variant.room, chosen) for variant in chosen]
+    devices = [_widest(variant.device, chosen) for variant in chosen]
     return MemoryPlan(
         profile.name,
         variants,
         [
-            _room_plan(room, [v for v, its in zip(chosen, rooms, strict=True) if its == room])
-            for room in dict.fromkeys(rooms)
+            _device_plan(
+                device, [v for v, its in zip(chosen, devices, strict=True) if its == device]
+            )
+            for device in dict.fromkeys(devices)
         ],
     )
 
@@ -177,15 +179,15 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, ...] = (0, 
     a hub id, because the hub's library is then imported.
     """
     found = []
-    for one in make_plan(profile, sample, pair=pair).rooms:
-        if one.room.unusable:
-            found.append(f"{' and '.join(one.labels)} cannot run: {one.room.unusable}")
+    for one in make_plan(profile, sample, pair=pair).devices:
+        if one.device.unusable:
+            found.append(f"{' and '.join(one.labels)} cannot run: {one.device.unusable}")
         if one.fit in ("does not fit", "tight") and one.total is not None:
             needed = one.total if one.fit == "does not fit" else one.peak
             when = "" if one.fit == "does not fit" else " while loading"
             found.append(
                 f"{' and '.join(one.labels)} need about {_gib(needed)}{when}, "
-                f"{_gib(one.room.free)} are free on {one.room.name}"
+                f"{_gib(one.device.free)} are free on {one.device.name}"
                 f"{f', {CONTESTED}' if one.contested else ''}"
             )
     return "; ".join(found) or None
@@ -201,11 +203,11 @@ def plan_variant(
     search_limits: bool = False,
 ) -> VariantPlan:
     """Plan the memory of one variant. The arguments are those of `make_plan`."""
-    room = _room(spec, sample)
+    device = _first_device(spec, sample)
     engine = engine_of(spec)
     if engine.is_server:
         seen = "is measured when it runs" if _started_here(spec) else "is not known from here"
-        return VariantPlan(spec.label, room, None, f"the memory of a server {seen}")
+        return VariantPlan(spec.label, device, None, f"the memory of a server {seen}")
     risks = [
         f"CAUTION: {unsafe_option}, which could do anything you can"
         for unsafe_option in spec.unsafe_options
@@ -215,25 +217,25 @@ def plan_variant(
     try:
         files, remarks = files_to_load(spec, fetch=fetch)
     except UserError as error:
-        guessed = guess(spec, room.cuda, tokens) if by_name and is_of_hub(spec) else None
-        return VariantPlan(spec.label, _usable(room, spec, sample), guessed, str(error), risks)
+        guessed = guess(spec, device.cuda, tokens) if by_name and is_of_hub(spec) else None
+        return VariantPlan(spec.label, _usable(device, spec, sample), guessed, str(error), risks)
     if not (spec.python or spec.env):
         lacking = files.folder.missing_packages(engine.reader, gguf=bool(engine.gguf_file(spec)))
         remarks += [f"{problem.what}: {problem.hint}" for problem in lacking]
-    device = room
+    first = device
 
     def estimate_at(count: int) -> Estimate:
-        return estimate_of(spec, files, device.cuda, count, device.capability)
+        return estimate_of(spec, files, first.cuda, count, first.capability)
 
     estimated = estimate_at(tokens)
-    room = _larger_room(spec, sample, files, estimated) or room
-    risks += engine.cautions(spec, cuda=room.cuda)
-    room = _usable(room, spec, sample)
-    remarks += notes(spec, files, tokens, cuda=room.cuda, capability=room.capability)
-    planned = VariantPlan(spec.label, room, estimated, notes=[*risks, *remarks])
-    if not search_limits or room.free is None or room.unusable or estimated.kv_cache < 0:
+    device = _larger_device(spec, sample, files, estimated) or device
+    risks += engine.cautions(spec, cuda=device.cuda)
+    device = _usable(device, spec, sample)
+    remarks += notes(spec, files, tokens, cuda=device.cuda, capability=device.capability)
+    planned = VariantPlan(spec.label, device, estimated, notes=[*risks, *remarks])
+    if not search_limits or device.free is None or device.unusable or estimated.kv_cache < 0:
         return planned
-    free = room.free
+    free = device.free
     return replace(
         planned,
         longest_context=_most(
@@ -249,19 +251,19 @@ def _most(highest: int, fits: Callable[[int], bool]) -> int:
     return bisect.bisect_left(range(1, highest + 1), True, key=lambda count: not fits(count))
 
 
-def _usable(room: Room, spec: AnyVariant, sample: DeviceSample) -> Room:
-    """Return `room` with the reason why torch cannot use its GPU, if there is one."""
-    if not room.cuda or spec.python or spec.env:  # another interpreter has its own torch
-        return room
-    return replace(room, unusable=_unusable(sample.cuda))
+def _usable(device: DeviceMemory, spec: AnyVariant, sample: DeviceSample) -> DeviceMemory:
+    """Return `device` with the reason why torch cannot use its GPU, if there is one."""
+    if not device.cuda or spec.python or spec.env:  # another interpreter has its own torch
+        return device
+    return replace(device, unusable=_why_unusable(sample.cuda))
 
 
-def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
+def _first_device(spec: AnyVariant, sample: DeviceSample) -> DeviceMemory:
     """Return the device on which the worker of `spec` would load a small model, or the server."""
     if engine_of(spec).is_server:
         address = str(getattr(spec, "base_url", ""))
         where = "a server started here" if _started_here(spec) else urlsplit(address).netloc
-        return Room(one_line(where), False, None, None)
+        return DeviceMemory(one_line(where), False, None, None)
     gpus = shown_gpus(sample.gpus)
     index = int(spec.device.partition(":")[2] or 0)
     auto_cpu = spec.device == "auto" and (
@@ -269,10 +271,10 @@ def _room(spec: AnyVariant, sample: DeviceSample) -> Room:
     )
     if spec.device == "cpu" or auto_cpu:
         host = sample.host
-        return Room("RAM", False, host.ram_total - host.ram_used, host.ram_total)
+        return DeviceMemory("RAM", False, host.ram_total - host.ram_used, host.ram_total)
     if index >= len(gpus):
-        return Room(f"cuda:{index}, which is not there", True, None, None)
-    return _room_of(gpus[index])
+        return DeviceMemory(f"cuda:{index}, which is not there", True, None, None)
+    return _gpu_device(gpus[index])
 
 
 def _started_here(spec: AnyVariant) -> bool:
@@ -280,18 +282,18 @@ def _started_here(spec: AnyVariant) -> bool:
     return getattr(spec, "server", None) is not None
 
 
-def _room_of(gpu: GpuSample) -> Room:
+def _gpu_device(gpu: GpuSample) -> DeviceMemory:
     name = f"GPU {gpu.index} ({gpu.name})"
-    return Room(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,), gpu.capability)
+    return DeviceMemory(name, True, gpu.memory_free, gpu.memory_total, (gpu.index,), gpu.capability)
 
 
-def _larger_room(
+def _larger_device(
     spec: AnyVariant, sample: DeviceSample, files: ModelFiles, needed: Estimate
-) -> Room | None:
+) -> DeviceMemory | None:
     """Return the GPUs that the worker chooses if the weights are too large for the first GPU.
 
     These are the first GPU with enough free memory for the whole checkpoint or, if there is none,
-    all GPUs together. None means that the device of `_room` is used.
+    all GPUs together. None means that the device of `_first_device` is used.
     """
     gpus = shown_gpus(sample.gpus)
     if not needed.cuda or spec.device != "auto":
@@ -301,12 +303,12 @@ def _larger_room(
     # An engine that loads only quantized checkpoints loads the model at its quantized size.
     checkpoint = needed.weights if engine_of(spec).only_quantized else files.bytes
     free = [(gpu, WEIGHTS_SHARE * gpu.memory_free) for gpu in gpus if gpu.memory_free is not None]
-    fitting = next((gpu for gpu, room in free if checkpoint <= room), None)
+    fitting = next((gpu for gpu, most in free if checkpoint <= most), None)
     if fitting is not None:
-        return _room_of(fitting)
+        return _gpu_device(fitting)
     if not engine_of(spec).spreads or needed.weights <= WEIGHTS_SHARE * gpus[0].memory_free:
         return None
-    return Room(
+    return DeviceMemory(
         f"GPUs {', '.join(str(gpu.index) for gpu in gpus)} together",
         True,
         _sum(gpu.memory_free for gpu in gpus),
@@ -316,10 +318,10 @@ def _larger_room(
     )
 
 
-def _widest(room: Room, pair: list[VariantPlan]) -> Room:
-    """Return `room`, or all GPUs of a multi-GPU variant in `pair` if `room` is one of them."""
-    wider = (v.room for v in pair if room.gpus and set(room.gpus) < set(v.room.gpus))
-    return next(wider, room)
+def _widest(device: DeviceMemory, pair: list[VariantPlan]) -> DeviceMemory:
+    """Return `device`, or all GPUs of a multi-GPU variant in `pair` if `device` is one of them."""
+    wider = (v.device for v in pair if device.gpus and set(device.gpus) < set(v.device.gpus))
+    return next(wider, device)
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:
@@ -328,7 +330,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return None if None in known else sum(filter(None, known))
 
 
-def _unusable(driver_cuda: str | None) -> str:
+def _why_unusable(driver_cuda: str | None) -> str:
     """Return why torch cannot use any GPU here, and what to do; empty if it can."""
     built_for = cuda_driver.cuda_of_torch()
     if driver_cuda is None or not cuda_driver.too_old(driver_cuda, built_for):
@@ -343,11 +345,11 @@ def _torch_without_cuda() -> bool:
         return False
 
 
-def _room_plan(room: Room, variants: list[VariantPlan]) -> RoomPlan:
+def _device_plan(device: DeviceMemory, variants: list[VariantPlan]) -> DevicePlan:
     known = [variant.estimate for variant in variants if variant.estimate is not None]
     whole = len(known) == len(variants)
-    return RoomPlan(
-        room,
+    return DevicePlan(
+        device,
         [variant.label for variant in variants],
         sum(one.total for one in known) if whole else None,
         sum(one.peak for one in known) if whole else None,

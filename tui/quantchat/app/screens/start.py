@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # imported, and profiles and snapshots read, after the first 
     from quantchat.checkpoints.provider import CheckpointProvider
     from quantchat.host.worker_process import StartWorker
     from quantchat.measuring.fit_here import OpeningNeeds
-    from quantchat.measuring.memory_plan import Fit, RoomPlan
+    from quantchat.measuring.memory_plan import DevicePlan, Fit
     from quantchat.profile import library
     from quantchat.profile.model import Profile
     from quantchat.system.sampler import DeviceSample
@@ -304,7 +304,7 @@ def _about(entry: library.Entry, here: OpeningNeeds | None) -> Content:
 def _fit_and_downloads(here: OpeningNeeds) -> list[Content]:
     """Return whether the profile fits, what it downloads and what it quantizes, one line each."""
     about = "about " if here.guessed else ""
-    lines = [_fit(room, about) for room in here.rooms]
+    lines = [_fit(plan, about) for plan in here.devices]
     lines += [untrusted(reason, "$quiet") for reason in here.unknown]
     for model, count in here.downloads:
         amount = "of unknown size" if count is None else f"{about}{count / 1e9:.1f} GB"
@@ -320,14 +320,14 @@ def _fit_and_downloads(here: OpeningNeeds) -> list[Content]:
     return lines
 
 
-def _fit(room: RoomPlan, about: str) -> Content:
-    mark, style = _MARKS[room.fit]
-    text = f"{mark} {room.fit}"
-    if room.room.unusable:
-        text += f": {room.room.unusable}"
-    elif room.total is not None and room.room.free is not None:
-        loading = room.fit == "tight" and not room.contested
-        needed = f"{about}{size(room.peak if loading else room.total)}"
+def _fit(plan: DevicePlan, about: str) -> Content:
+    mark, style = _MARKS[plan.fit]
+    text = f"{mark} {plan.fit}"
+    if plan.device.unusable:
+        text += f": {plan.device.unusable}"
+    elif plan.total is not None and plan.device.free is not None:
+        loading = plan.fit == "tight" and not plan.contested
+        needed = f"{about}{size(plan.peak if loading else plan.total)}"
         when = " while loading" if loading else ""
-        text += f": needs {needed}{when}; {room.room.name} has {size(room.room.free)} free"
+        text += f": needs {needed}{when}; {plan.device.name} has {size(plan.device.free)} free"
     return untrusted(text, style)

@@ -175,7 +175,7 @@ class LoadTest:
         if beyond:
             left_out = (
                 f"batches of {', '.join(map(str, beyond))} were not tried: by the estimate at most"
-                f" {most} fit in the free memory of {planned.room.name}"
+                f" {most} fit in the free memory of {planned.device.name}"
             )
         if not fitting:
             hint = "free some memory, or ask for a smaller batch or fewer tokens"

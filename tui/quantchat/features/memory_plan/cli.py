@@ -58,6 +58,6 @@ def _body(made: Any) -> dict[str, object]:
         if variant.estimate is not None:
             sums = {"total": variant.estimate.total, "peak": variant.estimate.peak}
             values["estimate"] = {**values["estimate"], **sums}
-    for room, values in zip(made.rooms, body["rooms"], strict=True):
-        values["fit"] = room.fit
+    for device, values in zip(made.rooms, body["rooms"], strict=True):
+        values["fit"] = device.fit
     return {**body, "fit": made.fit}

@@ -17,7 +17,7 @@ from quantchat.document.document import (
 )
 from quantchat.document.figures import UNKNOWN, size
 from quantchat.estimate.memory import Estimate
-from quantchat.measuring.memory_plan import CONTESTED, Fit, MemoryPlan, RoomPlan
+from quantchat.measuring.memory_plan import CONTESTED, DevicePlan, Fit, MemoryPlan
 
 _ROLES: dict[Fit, Role] = {
     "fits": "good",
@@ -37,7 +37,7 @@ _KINDS = ("scales", "zeros", "codebook", "indices")
 def blocks(plan: MemoryPlan) -> list[Block]:
     """Return what each variant needs, what the pair needs together, and the notes."""
     parts: list[Block] = [paragraph((plan.name, "heading")), _table(plan)]
-    parts += [_room(room) for room in plan.rooms]
+    parts += [_fit_paragraph(device) for device in plan.devices]
     for variant in plan.variants:
         lines = [*([variant.problem] if variant.problem else []), *variant.notes]
         parts += [paragraph(f"{variant.label}: {line}") for line in lines]
@@ -50,7 +50,7 @@ def blocks(plan: MemoryPlan) -> list[Block]:
 
 def _table(plan: MemoryPlan) -> Table:
     variants = plan.variants
-    rows = [(Cell("device"), *cells(variant.room.name for variant in variants))]
+    rows = [(Cell("device"), *cells(variant.device.name for variant in variants))]
     known = [variant.estimate for variant in variants if variant.estimate]
     for name, read in _figures(known) if known else ():
         estimates = (variant.estimate for variant in variants)
@@ -88,14 +88,14 @@ def _overhead(kind: str) -> _Read:
     return lambda estimate: estimate.overhead.get(kind, 0)
 
 
-def _room(one: RoomPlan) -> Paragraph:
+def _fit_paragraph(one: DevicePlan) -> Paragraph:
     fit: Words = (one.fit, _ROLES[one.fit])
-    room, who = one.room, " and ".join(one.labels)
-    if room.unusable:
-        return paragraph(fit, f": {who} on {room.name}: {room.unusable}")
+    device, who = one.device, " and ".join(one.labels)
+    if device.unusable:
+        return paragraph(fit, f": {who} on {device.name}: {device.unusable}")
     need = f" need {size(one.total)}, {size(one.peak)} while loading;"
     who += ":" if one.total is None else need
-    if room.free is None:
-        return paragraph(fit, f": {who} the free memory of {room.name} is not known")
-    free = f"{size(room.free)} of {size(room.total)} are free on {room.name}"
+    if device.free is None:
+        return paragraph(fit, f": {who} the free memory of {device.name} is not known")
+    free = f"{size(device.free)} of {size(device.total)} are free on {device.name}"
     return paragraph(fit, f": {who} {free}" + (f", {CONTESTED}" if one.contested else ""))

@@ -180,15 +180,15 @@ def _weights(one: Planned) -> int:
 
 def drop_reason(its: VariantPlan, limits: LimitsRecord) -> str:
     """Return why the variant cannot meet the limit on memory, or cannot run here; else empty."""
-    if its.room.unusable:
-        return f"cannot run: {its.room.unusable}"
+    if its.device.unusable:
+        return f"cannot run: {its.device.unusable}"
     if its.estimate is None:
         return ""
     needs = f"needs about {size(its.estimate.total)} at {limits.context:,} tokens of context"
     if limits.max_memory is not None and its.estimate.total > limits.max_memory:
         return f"{needs}, more than {size(limits.max_memory)}"
-    if its.room.free is not None and its.estimate.total > its.room.free:
-        return f"{needs}, and {size(its.room.free)} are free on {its.room.name}"
+    if its.device.free is not None and its.estimate.total > its.device.free:
+        return f"{needs}, and {size(its.device.free)} are free on {its.device.name}"
     return ""
 
 
