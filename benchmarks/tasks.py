@@ -31,12 +31,12 @@ def table(result: dict[str, Any]) -> str:
         figure = next(one for one in task.figures if one.metric == METRIC)
         shown = figure_texts(figure, flips(task, figure, found.reference))
         lines.append(f"| {name} | {' | '.join(shown)} |")
-    documents = found.models[0].tasks[0].documents
+    questions = found.models[0].tasks[0].questions
     return "\n".join(
         [
             *lines,
             "",
-            f"{documents} questions of four choices; ± is one standard error, Δ is paired.",
+            f"{questions} questions of four choices; ± is one standard error, Δ is paired.",
         ]
     )
 

@@ -130,7 +130,7 @@ async def test_transformers_serve_says_the_same_and_is_killed(demo_base: Path) -
         here, served = await run.ask(QUESTION)
         assert here.text == served.text == ANSWER
         assert (served.reason, served.prompt_tokens) == ("eos", here.prompt_tokens)
-        assert served.counted == len(here.ids) == len(served.pieces)
+        assert served.reported_tokens == len(here.ids) == len(served.pieces)
         assert run.served.ready is not None
         assert (
             "its own top-k and repetition penalty" in run.served.ready.note
@@ -169,7 +169,7 @@ async def test_llama_cpp_begins_alike_on_the_weights_that_the_base_was_unpacked_
         assert (text_divergence(here, served) or len(here.text)) > 10
         assert (served.reason, len(served.pieces)) == ("length", 16)
         assert run.served.ready is not None
-        assert "does not count tokens" in run.served.ready.note and served.counted == -1
+        assert "does not count tokens" in run.served.ready.note and served.reported_tokens == -1
         assert "penalty" not in run.served.ready.note
         assert memory_of(run.served) > 2**20 * 150
 
@@ -206,7 +206,7 @@ async def test_vllm_says_the_same_and_stops_when_it_is_told(
         here, served = await run.ask(QUESTION)
         assert here.text == served.text == ANSWER
         assert (served.reason, served.prompt_tokens) == ("eos", here.prompt_tokens)
-        assert served.counted == len(here.ids) == len(served.pieces)
+        assert served.reported_tokens == len(here.ids) == len(served.pieces)
         ready = run.served.ready
         assert ready is not None and "penalty" not in ready.note
         assert ready.resolved.context_length == 256
@@ -274,7 +274,7 @@ async def test_ollama_begins_alike_and_what_it_drops_is_told(
         # It rounds activations to 8 bits, as llama.cpp above.
         assert (text_divergence(here, served) or len(here.text)) > 10
         assert (served.reason, served.prompt_tokens) == ("length", here.prompt_tokens)
-        assert served.counted == len(served.pieces) == 16
+        assert served.reported_tokens == len(served.pieces) == 16
         ready = run.served.ready
         assert ready is not None and "adds a system prompt" in ready.note
         assert (ready.resolved.dtype, ready.resolved.context_length) == ("Q4_1", 256)

@@ -28,8 +28,8 @@ def done(label: str, role: Any, *figures: FigureRecord, **more: Any) -> Evaluate
         task=more.pop("task", "letters"),
         version="1",
         few_shot=0,
-        documents=8,
-        documents_sha256="d" * 64,
+        questions=8,
+        questions_sha256="d" * 64,
         figures=list(figures),
     )
     fields: dict[str, Any] = {

@@ -98,8 +98,8 @@ async def test_from_profile_to_snapshot(models: Path, task: Path, tmp_path: Path
     assert [(m.label, m.role) for m in found.models] == [("base", "reference"), ("far", "variant")]
     assert not found.undone
     (theirs,), (ours,) = found.models[0].tasks, found.models[1].tasks
-    assert (ours.task, ours.version, ours.few_shot, ours.documents) == ("letters", "3", 0, 12)
-    assert ours.documents_sha256 == theirs.documents_sha256
+    assert (ours.task, ours.version, ours.few_shot, ours.questions) == ("letters", "3", 0, 12)
+    assert ours.questions_sha256 == theirs.questions_sha256
     (figure,) = ours.figures
     assert (figure.metric, figure.filter, len(figure.right)) == ("acc", "none", 12)
     assert figure.value == figure.right.count("1") / 12
@@ -125,23 +125,23 @@ async def test_questions_about_one_passage_are_found_through_the_harness(
     assert result.passages == [0] * 4 + [1] * 4
     seen = flips(result, result.figures[0], found.reference)
     assert seen is not None
-    assert (seen.documents, seen.clusters) == (8, 2)
-    assert "8 documents about 2 passages" in " ".join(report.facts(found))
+    assert (seen.questions, seen.clusters) == (8, 2)
+    assert "8 questions about 2 passages" in " ".join(report.facts(found))
 
 
 async def test_examples_and_a_limit_are_other_questions(models: Path, task: Path) -> None:
     _, plain = await done(models, str(task))
     _, shown = await done(models, str(task), few_shot=2, limit=5)
     (result,) = shown.models[0].tasks
-    assert (result.few_shot, result.documents) == (2, 5)
+    assert (result.few_shot, result.questions) == (2, 5)
     assert obstacles([plain, plain]) == []
-    assert obstacles([plain, shown]) == ["letters differs: its version, examples or documents"]
+    assert obstacles([plain, shown]) == ["letters differs: its version, examples or questions"]
 
 
 async def test_the_shipped_task_needs_no_hub(models: Path) -> None:
     _, found = await done(models, task_named(OWN), limit=3)
     (result,) = found.models[0].tasks
-    assert (result.task, result.documents, result.few_shot) == ("quantchat_own", 3, 0)
+    assert (result.task, result.questions, result.few_shot) == ("quantchat_own", 3, 0)
     assert [figure.metric for figure in result.figures] == ["acc", "acc_norm"]
 
 
@@ -176,7 +176,7 @@ def rewritten(task: Path, text: str) -> str:
         ("- a list", "cannot read letters.yaml"),
         ("group: many", "is not a task of the harness"),
         (TASK + "process_docs: !function gone.docs", "cannot read letters.yaml"),
-        (TASK.replace("letters.jsonl", "gone.jsonl"), "cannot get the documents of a task"),
+        (TASK.replace("letters.jsonl", "gone.jsonl"), "cannot get the questions of a task"),
         (TASK.replace("multiple_choice", "dance"), "cannot create the task"),
     ],
 )
@@ -210,7 +210,7 @@ async def test_the_template_is_told_what_the_variants_tell_it(
     _, found = await evaluate(
         asked, plan, provider=CheckpointBuilder(start=jobs.start), start=jobs.start
     )
-    hashes = [one.tasks[0].documents_sha256 for one in found.models]
+    hashes = [one.tasks[0].questions_sha256 for one in found.models]
     assert hashes[0] == hashes[1] != hashes[2]
 
 

@@ -422,7 +422,7 @@ def test_as_json(
     assert command(profile, tmp_path, monkeypatch, "--json", "--context", "4096") == 0
     body: dict[str, Any] = json.loads(capsys.readouterr().out)
     plan: MemoryPlan = make_plan(profile, machine(gpu()), tokens=4096)
-    assert body["fit"] == body["rooms"][0]["fit"] == "fits"
+    assert body["fit"] == body["devices"][0]["fit"] == "fits"
     for told, variant in zip(body["variants"], plan.variants, strict=True):
         assert variant.estimate is not None
         assert told["estimate"]["kv_cache"] == 2 * 2**30 == variant.estimate.kv_cache

@@ -63,7 +63,11 @@ async def test_chunks_are_told_from_tokens(opened: Opened, server: FakeServer) -
     for answer in turn.answers.values():
         assert answer.text == "".join(CHUNKS)
         assert (answer.reason, answer.ids) == ("eos", [NO_ID] * len(CHUNKS))
-        assert (answer.counted, answer.prompt_tokens, answer.cached_tokens) == (TOKENS, 11, 4)
+        assert (answer.reported_tokens, answer.prompt_tokens, answer.cached_tokens) == (
+            TOKENS,
+            11,
+            4,
+        )
         told = answer.timing()
         assert told.output_tokens == answer.output_tokens == TOKENS
         assert told.prefill_tok_s is None  # nobody tells when a server had read the prompt
@@ -87,7 +91,7 @@ async def test_without_a_count_no_speed_is_claimed(
     assert "does not count tokens" in one.ready.note
     answer = (await opened.ask()).answers["one"]
     told = answer.timing()
-    assert answer.counted == told.output_tokens == -1
+    assert answer.reported_tokens == told.output_tokens == -1
     assert told.tpot_ms is told.decode_tok_s is told.end_to_end_tok_s is None
     assert told.ttft_ms is not None
 
@@ -141,7 +145,7 @@ async def test_what_a_strict_server_does_not_take_is_left_out_and_told(
     assert one.ready is not None, one.failure
     assert "with its own top-k and repetition penalty" in one.ready.note
     answer = (await opened.ask()).answers["one"]
-    assert (answer.reason, answer.counted) == ("eos", TOKENS)
+    assert (answer.reason, answer.reported_tokens) == ("eos", TOKENS)
     assert "repeat_penalty" not in server.requests[-1]
     # What the user sets is left out as well, but then the note says so.
     assert "repeat_penalty" not in one.ready.note
@@ -251,7 +255,7 @@ async def test_why_a_server_breaks_off_is_told(opened: Opened, server: FakeServe
     assert answer.failure is not None
     assert answer.failure.kind == "stream_cut"
     assert "broke the answer off: out of memory" in answer.failure.reason
-    assert answer.text == "".join(CHUNKS) and answer.counted == -1
+    assert answer.text == "".join(CHUNKS) and answer.reported_tokens == -1
 
 
 @pytest.mark.parametrize(("along", "wordless"), [(True, 0), (True, 5), (False, 5)])

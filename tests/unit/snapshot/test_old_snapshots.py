@@ -15,6 +15,10 @@ import pytest
 from fakes.saved_snapshots import scored
 from quantchat.cli import main
 from quantchat.snapshot import store
+from quantchat.snapshot.evaluation import TaskResultRecord
+from quantchat.snapshot.fields import Record
+from quantchat.snapshot.load_test import LoadTestedRecord
+from quantchat.snapshot.pick import ComparedRecord
 from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
 
 FOLDER = Path(__file__).parents[2] / "data" / "snapshots"
@@ -115,3 +119,34 @@ def test_top_1_agreement_is_read_under_its_former_name() -> None:
     for piece in filter(None, pieces):
         piece["same_top"] = piece.pop("top1_agreement")
     assert read(then) == snapshot
+
+
+def record_with(kind: type[Record], **changes: Any) -> Record:
+    """A record of `kind` in which each other required field has an empty value of its type."""
+    empty = {"string": "", "integer": 0, "array": [], "boolean": False}
+    schema = kind.model_json_schema()
+    fields = {
+        name: empty.get(schema["properties"][name].get("type", ""))
+        for name in schema["required"]
+        if name not in changes and name not in kind.formerly
+    }
+    return kind.model_validate({**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("kind", "former", "now", "value"),
+    [
+        (ComparedRecord, "told_apart", "difference_shown", True),
+        (LoadTestedRecord, "counted", "tokens_counted", True),
+        (TaskResultRecord, "documents", "questions", 12),
+        (TaskResultRecord, "documents_sha256", "questions_sha256", "d" * 64),
+    ],
+)
+def test_a_renamed_field_of_a_record_is_read(
+    kind: type[Record], former: str, now: str, value: object
+) -> None:
+    current = record_with(kind, **{now: value})
+    body = json.loads(current.model_dump_json())
+    body[former] = body.pop(now)
+    assert kind.model_validate_json(json.dumps(body)) == current
+    assert getattr(current, now) == value

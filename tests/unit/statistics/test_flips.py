@@ -58,10 +58,10 @@ def test_the_interval_has_a_width_without_any_change() -> None:
 
 @given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 500))
 def test_the_interval_contains_the_difference_and_what_is_detectable_is_wider(
-    documents: int, lost: int, gained: int
+    questions: int, lost: int, gained: int
 ) -> None:
-    lost, gained = min(lost, documents), min(gained, documents - min(lost, documents))
-    seen = Flips(documents, lost, gained)
+    lost, gained = min(lost, questions), min(gained, questions - min(lost, questions))
+    seen = Flips(questions, lost, gained)
     low, high = seen.interval
     assert low - 0.02 <= seen.difference <= high + 0.02
     assert seen.detectable == pytest.approx(seen.margin * 2.8016 / 1.96, rel=1e-3)
@@ -70,12 +70,12 @@ def test_the_interval_contains_the_difference_and_what_is_detectable_is_wider(
 def test_the_detectable_difference_is_found_in_four_of_five_simulations() -> None:
     import numpy
 
-    generator, documents, changed = numpy.random.default_rng(3), 1000, 0.10
-    planned = Flips(documents, int(changed * documents / 2), int(changed * documents / 2))
+    generator, questions, changed = numpy.random.default_rng(3), 1000, 0.10
+    planned = Flips(questions, int(changed * questions / 2), int(changed * questions / 2))
     effect = planned.detectable
     shares = [(changed + effect) / 2, (changed - effect) / 2, 1 - changed]
-    drawn = generator.multinomial(documents, shares, size=2000)
-    found = sum(Flips(documents, int(a), int(b)).interval[1] < 0 for a, b, _ in drawn)
+    drawn = generator.multinomial(questions, shares, size=2000)
+    found = sum(Flips(questions, int(a), int(b)).interval[1] < 0 for a, b, _ in drawn)
     assert 0.77 < found / 2000 < 0.84
 
 
@@ -103,7 +103,7 @@ def test_questions_about_one_passage_count_as_one() -> None:
         [letter for letter in now for _ in range(10)],
         names,
     )
-    assert (tenfold.documents, tenfold.clusters) == (300, 30)
+    assert (tenfold.questions, tenfold.clusters) == (300, 30)
     assert tenfold.difference == pytest.approx(once.difference)
     assert tenfold.error == pytest.approx(once.error * math.sqrt(30 / 29))  # G ÷ (G - 1)
     assert tenfold.p == pytest.approx(once.p)
@@ -117,12 +117,12 @@ def test_without_shared_passages_nothing_changes() -> None:
     assert Flips.between(before, now, range(12)).p == Flips.between(before, now).p
     assert Flips.between(before, now, range(12)).margin == Flips(12, 2, 2).margin
     together = Flips.together([Flips.between("10", "01", [7, 7]), Flips.between("11", "10")])
-    assert (together.documents, together.clusters, together.lost, together.gained) == (4, 3, 2, 1)
+    assert (together.questions, together.clusters, together.lost, together.gained) == (4, 3, 2, 1)
 
 
 @pytest.mark.simulation
 def test_models_that_misread_whole_passages_are_seldom_told_apart() -> None:
-    """Two equal models: with documents as units 20 % of comparisons would show a difference."""
+    """Two equal models: with questions as units 20 % of comparisons would show a difference."""
     import numpy
 
     generator = numpy.random.default_rng(4)
@@ -131,7 +131,7 @@ def test_models_that_misread_whole_passages_are_seldom_told_apart() -> None:
         before, now, names = in_passages(generator, 40, 5)
         seen = Flips.between(before, now, names)
         by_passage += seen.p < 0.05
-        by_document += Flips(seen.documents, seen.lost, seen.gained).p < 0.05
+        by_document += Flips(seen.questions, seen.lost, seen.gained).p < 0.05
         outside += not seen.interval[0] <= 0 <= seen.interval[1]
     assert by_passage <= 24
     assert outside <= 24

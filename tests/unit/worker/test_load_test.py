@@ -42,7 +42,7 @@ def test_each_level_in_each_round(tmp_path: Path) -> None:
     with serving() as server:
         result, rounds = run(server, tmp_path, LoadTestLevel(1), LoadTestLevel(3), rounds=2)
     assert [one.level for one in rounds] == [0, 1, 0, 1], "the levels take turns"
-    assert result.counted
+    assert result.tokens_counted
     for one in (request for found in rounds for request in found.requests):
         assert (one.error, one.output_tokens, one.prompt_tokens) == ("", 7, 11)
         assert one.sent_ns <= one.chunks_ns[0] <= one.chunks_ns[-1] <= one.ended_ns

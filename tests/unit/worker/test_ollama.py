@@ -80,7 +80,7 @@ async def test_what_it_tells_of_a_model(opened: Opened) -> None:
     assert "it reports 0.20 GiB for the model, none of it on a GPU" in one.ready.note
     assert (told.checkpoint_hash, told.libraries["server"]) == (DIGEST, "ollama 0.32.15")
     answer = await asked(opened)
-    assert (answer.text, answer.reason, answer.counted) == ("Paris", "eos", 2)
+    assert (answer.text, answer.reason, answer.reported_tokens) == ("Paris", "eos", 2)
 
 
 def tiny(

@@ -1,4 +1,4 @@
-"""Which documents of a task are about the same passage, and what that does to an error."""
+"""Which questions of a task are about the same passage, and what that does to an error."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from quantchat.worker.jobs.evaluate import _error, passages_of
 
 
-def test_documents_with_an_equal_passage_are_about_one() -> None:
-    documents = [{"question": n, "passage": text} for n, text in enumerate("aabca")]
-    assert passages_of(documents) == [0, 0, 1, 2, 0]
+def test_questions_with_an_equal_passage_are_about_one() -> None:
+    questions = [{"question": n, "passage": text} for n, text in enumerate("aabca")]
+    assert passages_of(questions) == [0, 0, 1, 2, 0]
 
 
 def test_a_passage_may_be_a_list_and_may_be_missing() -> None:
-    documents = [{"context": ["x", "y"]}, {"context": ["x", "y"]}, {"context": ""}, {}]
-    assert passages_of(documents) == [0, 0, 1, 2]
+    questions = [{"context": ["x", "y"]}, {"context": ["x", "y"]}, {"context": ""}, {}]
+    assert passages_of(questions) == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    "documents",
+    "questions",
     [
         [{"question": "a"}, {"question": "a"}],  # equal questions are no passage
         [{"passage": "a"}, {"passage": "b"}],  # none is shared
@@ -29,13 +29,13 @@ def test_a_passage_may_be_a_list_and_may_be_missing() -> None:
         [],
     ],
 )
-def test_without_shared_passages_documents_stand_alone(documents: list[object]) -> None:
-    assert passages_of(documents) == []
+def test_without_shared_passages_questions_stand_alone(questions: list[object]) -> None:
+    assert passages_of(questions) == []
 
 
 def test_a_field_that_is_the_same_everywhere_does_not_hide_the_passages() -> None:
-    documents = [{"context": "Read.", "article": text} for text in "aab"]
-    assert passages_of(documents) == [0, 0, 1]
+    questions = [{"context": "Read.", "article": text} for text in "aab"]
+    assert passages_of(questions) == [0, 0, 1]
 
 
 def test_the_error_is_that_of_passages_if_it_is_larger() -> None:

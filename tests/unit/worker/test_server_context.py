@@ -83,6 +83,6 @@ async def test_a_stopped_answer_is_counted_where_the_server_counts_along(
     await until(lambda: all(len(one.pieces) > len(CHUNKS) for one in answers))
     opened.comparison.stop()
     await opened.comparison.wait()
-    assert [(one.reason, one.counted) for one in answers] == [
+    assert [(one.reason, one.reported_tokens) for one in answers] == [
         ("stop", 2 * len(one.pieces)) for one in answers
     ]

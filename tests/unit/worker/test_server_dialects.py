@@ -58,14 +58,14 @@ async def test_ollama_s_zeros_before_the_end_are_no_count(
     server.recorded = lambda _: OLLAMA + OLLAMA_END + DONE
     await opened.load()
     answer = (await opened.ask()).answers["one"]
-    assert (answer.text, answer.counted, answer.prompt_tokens) == (" Paris", 2, 5)
+    assert (answer.text, answer.reported_tokens, answer.prompt_tokens) == (" Paris", 2, 5)
     server.recorded, server.held = lambda _: OLLAMA, True
     turn = opened.comparison.ask("Where?")
     answer = turn.answers["one"]
     await until(lambda: len(answer.pieces) == 2)
     opened.comparison.stop()
     await opened.comparison.wait()
-    assert (answer.text, answer.reason, answer.counted) == (" Paris", "stop", -1)
+    assert (answer.text, answer.reason, answer.reported_tokens) == (" Paris", "stop", -1)
 
 
 TGI = events(
@@ -84,7 +84,7 @@ async def test_the_end_token_that_tgi_spells_out_is_no_text(
     server.recorded = lambda _: TGI + DONE
     await opened.load()
     answer = (await opened.ask()).answers["one"]
-    assert (answer.text, answer.reason, answer.counted) == (" Paris", "eos", 1)
+    assert (answer.text, answer.reason, answer.reported_tokens) == (" Paris", "eos", 1)
 
 
 def mlx(body: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ async def test_mlx_that_breaks_off_over_a_parameter_is_asked_without_it(
     assert "use the server's count" in one.ready.note
     opened.comparison.set_generation(Generation(temperature=0.7, top_k=0, max_new_tokens=1))
     for answer in (await opened.ask()).answers.values():
-        assert (answer.text, answer.reason, answer.counted) == ("Paris", "length", 1)
+        assert (answer.text, answer.reason, answer.reported_tokens) == ("Paris", "length", 1)
 
 
 async def test_a_page_in_place_of_a_list_of_models_tells_nothing(
@@ -180,7 +180,7 @@ async def test_litellm_answers_with_chunks_that_lack_what_they_need_not_say(
     for answer in (await opened.ask()).answers.values():
         # It counts the end token, too.
         assert answer.failure is None, answer.failure
-        assert (answer.text, answer.reason, answer.counted) == (" Paris", "eos", 1)
+        assert (answer.text, answer.reason, answer.reported_tokens) == (" Paris", "eos", 1)
 
 
 async def test_litellm_that_does_not_know_a_name_or_a_key(

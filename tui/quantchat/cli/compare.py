@@ -77,7 +77,7 @@ def compare(
     The condition is true if it holds in the whole 95 % interval, false if it holds nowhere in the
     interval, and otherwise undecided. --fail-if fails (exit status 1) if the condition is true,
     --fail-unless if it is false. If a gate is undecided, the exit status is 2, and the output says
-    how many prompts, rounds, tokens or documents would decide it. If the gate compares the same
+    how many prompts, rounds, tokens or questions would decide it. If the gate compares the same
     figure of two columns, the interval is that of their ratio, over prompts and rounds. Weights and
     GPU memory are compared as exact values. A gate on a figure that was measured only once is
     undecided. So is a gate on process_bytes on a CPU, because resident memory differs between
@@ -87,7 +87,7 @@ def compare(
 
     Snapshots of `quantchat score` are shown side by side, unless text, windows, BOS, tokenizer,
     token count or reference differ. Snapshots of `quantchat eval` are also shown side by side,
-    unless tasks, their documents or examples, or the harness differ. In gates on `score` and
+    unless tasks, their questions or examples, or the harness differ. In gates on `score` and
     `eval`, the columns a, b, … are the variants of all snapshots in order, and `ref` is the
     reference.
     """  # noqa: D301  # \\b keeps click from wrapping what follows

@@ -51,11 +51,11 @@ class EvaluationPlan:
     """Task names of the harness, or paths of its YAML files."""
     reference: AnyVariant
     limit: int = 0
-    """Maximum documents per task; 0: all."""
+    """Maximum questions per task; 0: all."""
     few_shot: int = -1
     """Examples before each question; -1: the task's own number."""
     batch: int = 1
-    """Documents per batch."""
+    """Questions per batch."""
     chat_template: bool = False
     """Whether to put each question into the model's chat template."""
     floor: Floor = "none"

@@ -235,7 +235,7 @@ def throughput_pairs(measured: Iterable[Measured]) -> list[Pair]:
     pairs = []
     for one in measured:
         speeds = [
-            decode_throughput(answer.times_ns, answer.counted)
+            decode_throughput(answer.times_ns, answer.reported_tokens)
             for answer in one.turn.answers.values()
         ]
         if len(speeds) == 2 and speeds[0] is not None and speeds[1] is not None:

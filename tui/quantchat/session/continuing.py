@@ -50,7 +50,7 @@ def _answer(record: AnswerRecord, variant: VariantRecord | None) -> Answer:
         ids=list(record.ids),
         pieces=list(record.pieces),
         times_ns=list(record.times_ns),
-        counted=record.timing.output_tokens if NO_ID in record.ids else None,
+        reported_tokens=record.timing.output_tokens if NO_ID in record.ids else None,
         text=record.text,
         thoughts=record.thoughts,
         thought_pieces=list(thought),

@@ -75,7 +75,7 @@ class Answer:
     """The answer's text that each token completed, parallel to `ids`; often empty."""
     times_ns: list[int] = field(default_factory=list)
     """When each token was known, parallel to `ids`."""
-    counted: int | None = None
+    reported_tokens: int | None = None
     """Number of output tokens as a server reports it at the end, -1 before (see `awaits_count`);
     from a server, each entry of `ids` stands for a chunk of text. None for a local model, whose
     worker reports each token (see `from_server`)."""
@@ -113,7 +113,7 @@ class Answer:
     @property
     def output_tokens(self) -> int:
         """Number of output tokens so far; -1 if a server has not reported it."""
-        return len(self.ids) if self.counted is None else self.counted
+        return len(self.ids) if self.reported_tokens is None else self.reported_tokens
 
     @property
     def output_pieces(self) -> list[str]:
@@ -138,12 +138,12 @@ class Answer:
     @property
     def from_server(self) -> bool:
         """Whether the answer comes from a server, in chunks of several tokens without ids."""
-        return self.counted is not None
+        return self.reported_tokens is not None
 
     @property
     def awaits_count(self) -> bool:
         """Whether a server has not reported the answer's number of tokens yet."""
-        return self.counted is not None and self.counted < 0
+        return self.reported_tokens is not None and self.reported_tokens < 0
 
     @property
     def over(self) -> bool:
@@ -168,7 +168,7 @@ class Answer:
                 self.state = AnswerState.PREFILL
                 # Set -1 at the start, because the server reports no number if the answer is cut
                 # off.
-                self.counted = -1 if from_server else None
+                self.reported_tokens = -1 if from_server else None
                 self.received_ns = event.received_ns
                 self.prompt_tokens = event.prompt_tokens
                 self.cached_tokens = event.cached_tokens
@@ -198,7 +198,7 @@ class Answer:
                 self.thought_tokens = event.thought_tokens
                 self.reason = event.reason
                 if event.chunks >= 0:
-                    self.counted = event.output_tokens
+                    self.reported_tokens = event.output_tokens
                     self.prompt_tokens = max(0, event.prompt_tokens)
                     self.cached_tokens = event.cached_tokens
                 self.state = AnswerState.DONE
@@ -223,7 +223,7 @@ class Answer:
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             prefilled_ns=self.prefilled_ns,
-            tokens=self.counted,
+            tokens=self.reported_tokens,
             itl=itl,
             first_answer=self.first_answer if self.thoughts else 0,
         )

@@ -1,14 +1,14 @@
-"""The results of tasks in a snapshot: which questions ("documents") each model answered correctly.
+"""The results of tasks in a snapshot: which questions each model answered correctly.
 
 Models are compared by the answers that changed. So each answer is stored as 0 or 1, in the order of
-the documents. Times are in seconds; most figures are from 0 to 1.
+the questions. Times are in seconds; most figures are from 0 to 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,15 +29,20 @@ class FigureRecord(Record):
     filter: Text
     """The harness's name of the filter; `none` if answers are used unfiltered."""
     value: float
-    """The metric over all documents of the task."""
+    """The metric over all questions of the task."""
     error: float | None
-    """Standard error of the mean over the documents; None if the metric is not such a mean."""
+    """Standard error of the mean over the questions; None if the metric is not such a mean."""
     right: Annotated[Text, Field(json_schema_extra={"pattern": "^[01]*$"})]
-    """1 (right) or 0 for each document, in order; empty for a graded metric."""
+    """1 (right) or 0 for each question, in order; empty for a graded metric."""
 
 
 class TaskResultRecord(Record):
     """The result of one model in one task."""
+
+    formerly: ClassVar[Mapping[str, str]] = {
+        "documents": "questions",
+        "documents_sha256": "questions_sha256",
+    }
 
     task: Text
     """The harness's name of the task."""
@@ -45,9 +50,9 @@ class TaskResultRecord(Record):
     """The harness's version of the task."""
     few_shot: int
     """Examples that were shown before each question."""
-    documents: int
+    questions: int
     """Number of questions that were asked."""
-    documents_sha256: Text
+    questions_sha256: Text
     """SHA-256 over the questions and the expected answers, in order."""
     figures: list[FigureRecord]
     """The metrics of the task, in the harness's order."""
@@ -57,13 +62,13 @@ class TaskResultRecord(Record):
     thought_tokens: list[int] = Field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
     passages: list[int] = Field(default_factory=list)
-    """Number of the passage that each document is about, in order; empty if no two documents share
+    """Number of the passage that each question is about, in order; empty if no two questions share
     a passage."""
 
     @property
     def clusters(self) -> int:
-        """Number of independent units: passages, or documents if none is shared."""
-        return len(set(self.passages)) or self.documents
+        """Number of independent units: passages, or questions if none is shared."""
+        return len(set(self.passages)) or self.questions
 
 
 class EvaluatedRecord(Record):
@@ -94,9 +99,9 @@ class EvaluationRecord(Record):
     chat_template: bool
     """Whether questions were put into the model's chat template."""
     limit: int
-    """Documents of each task that were used; 0: all."""
+    """Questions of each task that were used; 0: all."""
     batch: int
-    """Documents per batch."""
+    """Questions per batch."""
     models: list[EvaluatedRecord]
     """The reference first, then its noise floor, then the variants in the profile's order."""
     undone: list[Text]
@@ -116,7 +121,7 @@ def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRe
 def length_ratios(
     task: TaskResultRecord, reference: EvaluatedRecord | None
 ) -> tuple[Ratio | None, Ratio | None]:
-    """Return the lengths of answers and of thoughts ÷ the reference's, paired by document.
+    """Return the lengths of answers and of thoughts ÷ the reference's, paired by question.
 
     Both ratios are None if the reference was asked other questions. A ratio is None if one of the
     two models wrote no answers, or no thoughts.
@@ -141,7 +146,7 @@ def _length_ratio(
 
 def question_set(task: TaskResultRecord) -> tuple[str, int, str]:
     """Return what identifies a task's questions: tasks of one name may have different ones."""
-    return task.version, task.few_shot, task.documents_sha256
+    return task.version, task.few_shot, task.questions_sha256
 
 
 def flips(
@@ -168,13 +173,13 @@ def flips(
 
 @dataclass(frozen=True)
 class Pooled:
-    """All tasks of a model together: each document counts once, whichever task it belongs to."""
+    """All tasks of a model together: each question counts once, whichever task it belongs to."""
 
-    documents: int
+    questions: int
     right: int
     """Number of right answers."""
     design_effect: float
-    """Variance of the accuracy with passages as independent units ÷ that with documents."""
+    """Variance of the accuracy with passages as independent units ÷ that with questions."""
     flips: Flips | None
     """Answers that changed from the reference; None for the reference itself, or if questions
     differ."""
@@ -184,7 +189,7 @@ def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled 
     """Pool the answers of `model` over all tasks; None if no task has right and wrong answers.
 
     Of a task with several metrics, only the first one counts that is right or wrong for each
-    document: `acc` comes before `acc_norm`. `flips` is None unless the reference answered the same
+    question: `acc` comes before `acc_norm`. `flips` is None unless the reference answered the same
     questions in all these tasks.
     """
     chosen = [
@@ -204,11 +209,11 @@ def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled 
 
 
 def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[tuple[int, int]]:
-    """Return for each passage the number of its documents, and of those that are right."""
+    """Return for each passage the number of its questions, and of those that are right."""
     groups: dict[int, tuple[int, int]] = {}
     for name, answer in zip(task.passages or range(len(figure.right)), figure.right, strict=False):
-        documents, right = groups.get(name, (0, 0))
-        groups[name] = documents + 1, right + (answer == "1")
+        questions, right = groups.get(name, (0, 0))
+        groups[name] = questions + 1, right + (answer == "1")
     return groups.values()
 
 
@@ -238,7 +243,7 @@ def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
         if None in asked_of:
             reasons.append(f"{name} is missing from some")
         elif any(one != asked_of[0] for one in asked_of):
-            reasons.append(f"{name} differs: its version, examples or documents")
+            reasons.append(f"{name} differs: its version, examples or questions")
     return reasons
 
 

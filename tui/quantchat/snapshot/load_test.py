@@ -5,8 +5,10 @@ Times are in ns since the start of a round, sizes in bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -20,13 +22,15 @@ from quantchat.wire.variant import Resolved
 class LoadTestedRecord(Record):
     """One variant and its rounds."""
 
+    formerly: ClassVar[Mapping[str, str]] = {"counted": "tokens_counted"}
+
     label: Text
     """Name of the variant in the profile."""
     resolved: AsObject[Resolved] | None
     """What really ran; None if nothing was measured."""
     note: Text
     """Notes on the checkpoint and on the server's figures."""
-    counted: bool
+    tokens_counted: bool
     """Whether the server counted its tokens; if not, each chunk counts as a token."""
     rounds: list[AsObject[LoadTestRound]] = Field(default_factory=list)
     """Rounds of a server; empty for a local model."""

@@ -6,7 +6,8 @@ speeds in tok/s, KLD in nats, shares from 0 to 1.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -97,6 +98,8 @@ class CandidateRecord(Record):
 class ComparedRecord(Record):
     """The best candidate in the preferred figure against another one."""
 
+    formerly: ClassVar[Mapping[str, str]] = {"told_apart": "difference_shown"}
+
     other: Text
     """Label of the other candidate."""
     difference: Text
@@ -105,7 +108,7 @@ class ComparedRecord(Record):
     """Two-sided p-value of no difference; None if the figure is a single value, like memory."""
     p_holm: float | None
     """`p` after Holm's correction for all comparisons of this pick."""
-    told_apart: bool
+    difference_shown: bool
     """Whether a difference is shown; sizes that differ by at most 1 % count as equal."""
 
 

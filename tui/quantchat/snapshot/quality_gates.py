@@ -71,7 +71,7 @@ class QualityColumn:
     units: int
     """How many of `unit` the figures are computed from."""
     unit: str
-    """`token`, `document` or `round`."""
+    """`token`, `question` or `round`."""
 
 
 def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
@@ -227,8 +227,8 @@ def _evaluated(
             base = pooled(reference, None) if reference else None
             return _of_tasks(figure, run, model, its, base, itself=model is reference)
 
-        count = its.documents if its else 0
-        return lambda letter: QualityColumn(letter, model.label, read, count, "document")
+        count = its.questions if its else 0
+        return lambda letter: QualityColumn(letter, model.label, read, count, "question")
 
     named = {one.label: column(one) for one in found.models}
     return named, column(reference) if reference else None
@@ -245,7 +245,7 @@ def _of_tasks(
 ) -> Reading | None:
     if its is None or base is None:
         return None
-    own = ((run, "accuracy"), share(base.right, base.documents, base.design_effect))
+    own = ((run, "accuracy"), share(base.right, base.questions, base.design_effect))
     if figure == "accuracy" and itself:
         return Reading((own,), lambda accuracy: accuracy)
     if its.flips is None:
@@ -254,7 +254,7 @@ def _of_tasks(
         change = ((run, "change", model.label), paired_difference(its.flips))
         return Reading((own, change), lambda accuracy, difference: accuracy + difference)
     flips = its.flips
-    changed = share(flips.lost + flips.gained, flips.documents, flips.changes_design_effect)
+    changed = share(flips.lost + flips.gained, flips.questions, flips.changes_design_effect)
     return Reading((((run, figure, model.label), changed),), lambda value: value)
 
 

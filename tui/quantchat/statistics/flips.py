@@ -24,18 +24,17 @@ from typing import NamedTuple
 
 
 def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
-    """Return the variance of a mean with passages as units ÷ that with documents as units.
+    """Return the variance of a mean with passages as units ÷ that with questions as units.
 
-    A document is one question, as in lm-evaluation-harness. Each group is a passage: the number of
-    its documents, and the sum of their values; `squares` is
+    Each group is a passage: the number of its questions, and the sum of their values; `squares` is
     the sum of all squared values. Never below 1, because the estimate from a few passages is too
-    rough to narrow an interval. 1 also for a single passage, if each document is a passage of its
+    rough to narrow an interval. 1 also for a single passage, if each question is a passage of its
     own, or if nothing varies.
     """
-    documents = sum(size for size, _ in groups)
-    count, mean = len(groups), sum(total for _, total in groups) / documents
-    independent = squares - documents * mean**2
-    if not 1 < count < documents or independent <= 0:
+    questions = sum(size for size, _ in groups)
+    count, mean = len(groups), sum(total for _, total in groups) / questions
+    independent = squares - questions * mean**2
+    if not 1 < count < questions or independent <= 0:
         return 1.0
     clustered = (
         math.fsum((total - size * mean) ** 2 for size, total in groups) * count / (count - 1)
@@ -46,22 +45,22 @@ def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
 class Passage(NamedTuple):
     """The changed answers to the questions about one passage; the counts are those of `Flips`."""
 
-    documents: int
+    questions: int
     lost: int
     gained: int
 
 
 @dataclass(frozen=True)
 class Flips:
-    """The changed answers of a model against the reference, on the same documents."""
+    """The changed answers of a model against the reference, on the same questions."""
 
-    documents: int
+    questions: int
     lost: int
     """Answers that are right in the reference and wrong in this model."""
     gained: int
     """Answers that are wrong in the reference and right in this model."""
     passages: tuple[Passage, ...] = field(default=(), compare=False, repr=False)
-    """The same counts for each passage; may be empty if no two documents share a passage."""
+    """The same counts for each passage; may be empty if no two questions share a passage."""
 
     @classmethod
     def between(
@@ -70,9 +69,9 @@ class Flips:
         model: Sequence[object],
         passages: Sequence[Hashable] = (),
     ) -> Flips:
-        """Compare two lists that say for each document whether the model was right (True or "1").
+        """Compare two lists that say for each question whether the model was right (True or "1").
 
-        `passages` names the passage of each document; empty if no two documents share one. Raises
+        `passages` names the passage of each question; empty if no two questions share one. Raises
         ValueError if the lists differ in length or are empty.
         """
         if len(reference) != len(model) or not model:
@@ -86,14 +85,14 @@ class Flips:
                 group[2 if now in (True, "1") else 1] += 1
         parts = [Passage(*group) for group in groups.values()]
         return cls.together(
-            [cls(part.documents, part.lost, part.gained, (part,)) for part in parts]
+            [cls(part.questions, part.lost, part.gained, (part,)) for part in parts]
         )
 
     @classmethod
     def together(cls, parts: Sequence[Flips]) -> Flips:
         """Return the sums over `parts`, such as tasks, no two of which share a passage."""
         return cls(
-            sum(one.documents for one in parts),
+            sum(one.questions for one in parts),
             sum(one.lost for one in parts),
             sum(one.gained for one in parts),
             tuple(passage for one in parts for passage in one.passages),
@@ -101,39 +100,39 @@ class Flips:
 
     @property
     def clusters(self) -> int:
-        """Number of independent units: passages, or documents if no two share a passage."""
-        return len(self.passages) or self.documents
+        """Number of independent units: passages, or questions if no two share a passage."""
+        return len(self.passages) or self.questions
 
     @cached_property
     def design_effect(self) -> float:
         """`design_effect` (the function) for the difference of the accuracies."""
-        groups = [(one.documents, one.gained - one.lost) for one in self.passages]
+        groups = [(one.questions, one.gained - one.lost) for one in self.passages]
         return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
     @property
     def changes_design_effect(self) -> float:
         """`design_effect` (the function) for the share of changed answers."""
-        groups = [(one.documents, one.gained + one.lost) for one in self.passages]
+        groups = [(one.questions, one.gained + one.lost) for one in self.passages]
         return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
     @property
     def difference(self) -> float:
         """Accuracy of the model minus accuracy of the reference."""
-        return (self.gained - self.lost) / self.documents
+        return (self.gained - self.lost) / self.questions
 
     @property
     def error(self) -> float:
         """Standard error of the difference, paired (Agresti, "Categorical Data Analysis", 11.1)."""
         changed, net = self.lost + self.gained, self.gained - self.lost
-        variance = (changed - net * net / self.documents) * self.design_effect
-        return float(variance**0.5) / self.documents
+        variance = (changed - net * net / self.questions) * self.design_effect
+        return float(variance**0.5) / self.questions
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the difference (Agresti and Min 2005).
 
-        Half a document is added to each cell of the 2 × 2 table (right or wrong in each model). So
-        the interval has a width even if no answer changed: a few documents without a change do not
+        Half a question is added to each cell of the 2 × 2 table (right or wrong in each model). So
+        the interval has a width even if no answer changed: a few questions without a change do not
         prove that no answer would change.
         """
         centre, margin = self.centre, self.margin
@@ -142,7 +141,7 @@ class Flips:
     @property
     def centre(self) -> float:
         """The middle of `interval`, which is slightly nearer to 0 than `difference`."""
-        return (self.gained - self.lost) / (self.documents + 2)
+        return (self.gained - self.lost) / (self.questions + 2)
 
     @property
     def margin(self) -> float:
@@ -151,7 +150,7 @@ class Flips:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that a test with this many documents shows with power 0.8.
+        """The smallest true difference that a test with this many questions shows with power 0.8.
 
         The significance level is 0.05. Assumes that as many answers change as changed here.
         """
@@ -159,7 +158,7 @@ class Flips:
 
     def _quantile(self, share: float) -> float:
         """Return a quantile of the normal distribution; of Student's t if passages are units."""
-        if self.clusters == self.documents or self.clusters < 2:
+        if self.clusters == self.questions or self.clusters < 2:
             return NormalDist().inv_cdf(share)
         from scipy.stats import t
 
@@ -167,9 +166,9 @@ class Flips:
 
     @property
     def _smoothed_error(self) -> float:
-        net, documents = self.gained - self.lost, self.documents + 2
+        net, questions = self.gained - self.lost, self.questions + 2
         changed = self.gained + self.lost + 1
-        return math.sqrt((changed - net * net / documents) * self.design_effect) / documents
+        return math.sqrt((changed - net * net / questions) * self.design_effect) / questions
 
     @property
     def p(self) -> float:
@@ -181,7 +180,7 @@ class Flips:
         changed = self.lost + self.gained
         if not changed:
             return 1.0
-        if self.clusters < self.documents:
+        if self.clusters < self.questions:
             return self._p_by_passages
         from scipy.stats import binomtest
 

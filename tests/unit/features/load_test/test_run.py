@@ -104,7 +104,7 @@ async def test_servers_get_their_requests_at_once(tmp_path: Path) -> None:
     for model in found.models:
         assert [point.name for point in points(found, model)] == ["1", "4"]
         assert all(p.figures and p.figures.requests == 10 for p in points(found, model))
-        assert model.counted
+        assert model.tokens_counted
 
 
 async def test_a_batch_that_the_plan_says_does_not_fit_is_not_tried(

@@ -62,7 +62,7 @@ def test_the_fastest_within_the_limits() -> None:
     assert (found.recommended, found.runner_up) == ("good", "slow")
     assert found.candidates[0].misses_limit
     assert found.candidates[1].meets_limits
-    assert [(one.other, one.told_apart) for one in found.comparisons] == [("slow", True)]
+    assert [(one.other, one.difference_shown) for one in found.comparisons] == [("slow", True)]
     assert headline(found).startswith("Take good: decodes ")
     assert "Runner-up: slow" in said(found)
 
@@ -78,7 +78,7 @@ def test_what_is_preferred(prefer: Preference, expected: str) -> None:
     ]
     found = decide(given_, limits(prefer), "bf16")
     assert found.recommended == expected
-    assert all(one.told_apart for one in found.comparisons)
+    assert all(one.difference_shown for one in found.comparisons)
     assert all(one.frontier for one in found.candidates)
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_told_apart_is_decided_by_the_next_figure() -> None:
     found = decide(given_, limits(), "bf16")
     assert found.best in ("a", "b")
     assert found.recommended == "b"
-    assert [one.told_apart for one in found.comparisons] == [False, True]
+    assert [one.difference_shown for one in found.comparisons] == [False, True]
     if found.best == "a":
         assert "b is taken because it is closer to the original" in said(found)
     assert "No difference in" in said(found)

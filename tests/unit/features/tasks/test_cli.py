@@ -106,7 +106,7 @@ def test_a_report_holds_it(tmp_path: Path, name: str) -> None:
 def test_answers_to_other_questions_are_no_flips(tmp_path: Path, capsys: Capture) -> None:
     other = done("GPTQ", "variant", figure("10110001"))
     (task,) = other.tasks
-    moved = task.model_copy(update={"documents_sha256": "e" * 64})
+    moved = task.model_copy(update={"questions_sha256": "e" * 64})
     found = evaluation(
         done("bf16", "reference", figure("11110000")), other.model_copy(update={"tasks": [moved]})
     )

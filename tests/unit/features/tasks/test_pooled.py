@@ -79,6 +79,6 @@ def test_passages_make_the_pooled_decision_more_careful() -> None:
     assert float(texts["shared"][3]) > 1.5 * float(texts["alone"][3])  # detectable
 
     lines = facts(shared)
-    assert any("8 documents about 10 passages" in line for line in lines)
+    assert any("8 questions about 10 passages" in line for line in lines)
     assert any("take passages as units" in line for line in lines)
     assert not any("passage" in line for line in facts(alone))

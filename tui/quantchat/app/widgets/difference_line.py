@@ -67,7 +67,9 @@ def _speed(
     """
     if first is None or second is None:
         return None
-    rates = [decode_throughput(answer.times_ns, answer.counted) for answer in (first, second)]
+    rates = [
+        decode_throughput(answer.times_ns, answer.reported_tokens) for answer in (first, second)
+    ]
     if rates[0] is None or rates[1] is None:
         return None
     contended = "together" in (first.order, second.order)

@@ -85,7 +85,7 @@ class LivePanel(Widget):
             len(answer.times_ns),
             answer.prompt_tokens,
             answer.prefilled_ns,
-            answer.counted,
+            answer.reported_tokens,
             answer.first_answer,
         )
         cached = self._timing

@@ -155,11 +155,15 @@ class LoadTest:
                 workspace=workspace,
             )
 
-        record = LoadTestedRecord(label=spec.label, resolved=None, note="", counted=False)
+        record = LoadTestedRecord(label=spec.label, resolved=None, note="", tokens_counted=False)
         known: dict[str, object] = {}
         try:
             _, result = await self._jobs.do(spec, job)
-            known = {"resolved": result.resolved, "note": result.note, "counted": result.counted}
+            known = {
+                "resolved": result.resolved,
+                "note": result.note,
+                "tokens_counted": result.tokens_counted,
+            }
         except JobFailed as error:
             known["failure"] = error.failure
         return record.model_copy(update={**known, "rounds": _read(workspace, LoadTestRound)})
@@ -170,7 +174,7 @@ class LoadTest:
         most = planned.largest_batch
         fitting = [size for size in plan.batches if most is None or size <= most]
         beyond = [size for size in plan.batches if size not in fitting]
-        record = LoadTestedRecord(label=spec.label, resolved=None, note="", counted=True)
+        record = LoadTestedRecord(label=spec.label, resolved=None, note="", tokens_counted=True)
         left_out = ""
         if beyond:
             left_out = (
@@ -224,7 +228,7 @@ def _partial(label: str, workspace: Workspace) -> list[LoadTestedRecord]:
             label=label,
             resolved=None,
             note="",
-            counted=True,
+            tokens_counted=True,
             rounds=rounds,
             batches=batches,
             left_out="stopped before its last round",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from quantchat.measuring.memory_plan import MemoryPlan
 
 _DOES_NOT_FIT = 1
 """Exit status if the variants do not fit, cannot use the GPU, or cannot be estimated."""
@@ -33,31 +36,33 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     from quantchat.measuring.memory_plan import make_plan
     from quantchat.system.sampler import DeviceSampler
 
-    asked = opening.profile_of((profile,), yes=True)
+    chosen = opening.profile_of((profile,), yes=True)
     sampler = DeviceSampler()
     try:
-        made = make_plan(
-            asked, sampler.sample(), tokens=context, fetch=not offline, search_limits=True
+        result = make_plan(
+            chosen, sampler.sample(), tokens=context, fetch=not offline, search_limits=True
         )
     finally:
         sampler.close()
     if as_json:
-        click.echo(json.dumps(_body(made), indent=2))
+        click.echo(json.dumps(_body(result), indent=2))
     else:
         from quantchat.console.console import show
         from quantchat.features.memory_plan.tables import blocks
 
-        show(blocks(made))
-    return _DOES_NOT_FIT if made.fit in ("cannot run", "does not fit") or made.nothing_known else 0
+        show(blocks(result))
+    return (
+        _DOES_NOT_FIT if result.fit in ("cannot run", "does not fit") or result.nothing_known else 0
+    )
 
 
-def _body(made: Any) -> dict[str, object]:
+def _body(plan: MemoryPlan) -> dict[str, object]:
     """Return the plan as JSON values, with the sums and verdicts that properties compute."""
-    body = dataclasses.asdict(made)
-    for variant, values in zip(made.variants, body["variants"], strict=True):
+    body = dataclasses.asdict(plan)
+    for variant, values in zip(plan.variants, body["variants"], strict=True):
         if variant.estimate is not None:
             sums = {"total": variant.estimate.total, "peak": variant.estimate.peak}
             values["estimate"] = {**values["estimate"], **sums}
-    for device, values in zip(made.rooms, body["rooms"], strict=True):
+    for device, values in zip(plan.devices, body["devices"], strict=True):
         values["fit"] = device.fit
-    return {**body, "fit": made.fit}
+    return {**body, "fit": plan.fit}

@@ -89,7 +89,7 @@ def decide(
     best = ranked[0].label if ranked else ""
     rivals = [one for one in _ranked(meeting, limits.prefer) if one.label != best]
     comparisons = _compared(by_label, best, [one.label for one in rivals], limits.prefer)
-    tied = {one.other for one in comparisons if not one.told_apart}
+    tied = {one.other for one in comparisons if not one.difference_shown}
     equals = [one for one in ranked if one.label == best or one.label in tied]
     chosen, because = _chosen(equals, limits.prefer)
     others = [one.label for one in [*ranked, *rivals] if one.label != chosen]
@@ -294,7 +294,7 @@ def _compared(
                 difference=text,
                 p=p,
                 p_holm=adjusted,
-                told_apart=apart if adjusted is None else adjusted < LEVEL,
+                difference_shown=apart if adjusted is None else adjusted < LEVEL,
             )
         )
     return records

@@ -123,7 +123,7 @@ def _drop(
     if found is None or found.flips is None:
         return 0, None
     gain = paired_difference(found.flips)
-    return found.documents, Uncertain(-gain.value, -gain.centre, gain.margin)
+    return found.questions, Uncertain(-gain.value, -gain.centre, gain.margin)
 
 
 # ------------------------------------------------------------ the snapshot

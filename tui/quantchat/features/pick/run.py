@@ -194,7 +194,7 @@ class Picking:
             if any(limit.more_rounds for limit in one.limits):
                 wanted.add(one.label)
         if record.limits.prefer == "fastest":
-            tied = [one.other for one in record.comparisons if not one.told_apart]
+            tied = [one.other for one in record.comparisons if not one.difference_shown]
             wanted.update([record.best, *tied] if tied else [])
         most = MOST_VISITS * self._plan.speed.rounds
         measured = [(self._state.candidates[label].rounds, label) for label in wanted]

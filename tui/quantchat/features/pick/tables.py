@@ -83,7 +83,7 @@ def explanation(pick: PickRecord) -> Iterator[str]:
     for one in chosen.limits if chosen else ():
         if one.outcome == "undecided":
             yield f"Undecided: {one.limit} ({one.reason})."
-    tied = [one for one in pick.comparisons if not one.told_apart]
+    tied = [one for one in pick.comparisons if not one.difference_shown]
     best, chosen_label = one_line(pick.best), one_line(pick.recommended)
     if tied:
         names = ", ".join(one_line(one.other) for one in tied)
@@ -107,7 +107,7 @@ def _compared_text(compared: ComparedRecord) -> str:
     if compared.p_holm is not None:
         p = "p < 0.001" if compared.p_holm < 0.001 else f"p = {compared.p_holm:.2g}"
         text += f", {p}"
-    return text if compared.told_apart else f"{text}, no difference shown"
+    return text if compared.difference_shown else f"{text}, no difference shown"
 
 
 def figures_text(one: CandidateRecord) -> str:

@@ -31,7 +31,7 @@ OWN = "own"
 )
 @reference_option
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Use the first N documents of each task."
+    "--limit", type=click.IntRange(1), metavar="N", help="Use the first N questions of each task."
 )
 @click.option(
     "--few-shot",
@@ -46,7 +46,7 @@ OWN = "own"
     metavar="N",
     default=1,
     show_default=True,
-    help="Documents per batch.",
+    help="Questions per batch.",
 )
 @click.option(
     "--floor",

@@ -43,9 +43,9 @@ FLIPS = ("Δ, %", "detectable, %", "lost", "gained", "p")
 """Headings of the columns that compare a model with the reference."""
 
 MEANING = (
-    "± is one standard error; Δ is paired by document. Lost: answers right in the reference and "
+    "± is one standard error; Δ is paired by question. Lost: answers right in the reference and "
     "wrong here. Gained: the reverse. p is that of McNemar's exact test of lost and gained. "
-    "Detectable: the smallest difference that this many documents show in four of five cases."
+    "Detectable: the smallest difference that this many questions show in four of five cases."
 )
 
 BY_PASSAGE = (
@@ -76,12 +76,12 @@ def facts(found: EvaluationRecord) -> list[str]:
 
 
 def _task(task: TaskResultRecord, limit: int) -> str:
-    first = "the first " if 0 < limit == task.documents else ""
+    first = "the first " if 0 < limit == task.questions else ""
     passages = f" about {task.clusters} passages" if task.passages else ""
     examples = f"{task.few_shot} examples before each" if task.few_shot else "no examples"
     return (
-        f"{task.task} (version {task.version}): {first}{task.documents}"
-        f" documents{passages} (SHA-256 {task.documents_sha256[:12]}), {examples}"
+        f"{task.task} (version {task.version}): {first}{task.questions}"
+        f" questions{passages} (SHA-256 {task.questions_sha256[:12]}), {examples}"
     )
 
 
@@ -158,14 +158,14 @@ def pooled_table(found: EvaluationRecord) -> Table:
     rows = []
     for model, its in done:
         if its is None or its.flips is None:
-            accuracy = f"{its.right / its.documents:.1%}" if its else UNKNOWN
+            accuracy = f"{its.right / its.questions:.1%}" if its else UNKNOWN
             rows.append(cells((_named(model), accuracy, *[UNKNOWN] * 6)))
             continue
         seen = its.flips  # no decision depends on the noise floor, so its p is not corrected
         p = next(corrected) if model.role == "variant" else seen.p
         low, high = seen.interval
         texts = (
-            f"{its.right / its.documents:.1%}",
+            f"{its.right / its.questions:.1%}",
             f"{seen.difference * 100:+.1f}",
             f"{low * 100:+.1f} to {high * 100:+.1f}",
             f"{seen.detectable * 100:.1f}",
@@ -174,7 +174,7 @@ def pooled_table(found: EvaluationRecord) -> Table:
             decision(seen, p),
         )
         rows.append(cells((_named(model), *texts)))
-    title = "All tasks together, each document once; p corrected for the number of models (Holm)"
+    title = "All tasks together, each question once; p corrected for the number of models (Holm)"
     units = {its.flips.clusters for _, its in done if its and its.flips}
     if any(task.passages for model in found.models for task in model.tasks) and units:
         title += f"; {max(units)} independent passages and questions"
@@ -224,7 +224,7 @@ def several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) 
 
 
 _COLUMNS = (
-    "snapshot", "model", "role", "task", "version", "few_shot", "documents", "metric", "filter",
+    "snapshot", "model", "role", "task", "version", "few_shot", "questions", "metric", "filter",
     "value", "error", "lost", "gained", "p", "detectable", "clusters",
 )  # fmt: skip
 
@@ -239,7 +239,7 @@ def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
                 seen = flips(task, figure, found.reference if found else None)
                 rows.append((
                     file, model.label, model.role, task.task, task.version, task.few_shot,
-                    task.documents, figure.metric, figure.filter, figure.value, figure.error,
+                    task.questions, figure.metric, figure.filter, figure.value, figure.error,
                     *((seen.lost, seen.gained, seen.p, seen.detectable)
                       if seen else (None,) * 4),
                     task.clusters,

@@ -85,7 +85,7 @@ class LoadTestResult:
     resolved: Resolved
     note: str
     """Notes for the user on the figures."""
-    counted: bool
+    tokens_counted: bool
     """Whether the server counted its tokens."""
 
 

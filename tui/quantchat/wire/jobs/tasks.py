@@ -19,9 +19,9 @@ class TaskFigure:
     """The harness's name of the filter that took the answer out of the model's output."""
     value: float
     error: float | None
-    """Standard error; None if the figure is not a mean over documents."""
+    """Standard error; None if the figure is not a mean over questions."""
     right: str
-    """A character for each document, in order: 1 for a right answer, 0 for a wrong one. Empty if
+    """A character for each question, in order: 1 for a right answer, 0 for a wrong one. Empty if
     the metric has other values than right and wrong."""
 
 
@@ -32,8 +32,8 @@ class TaskResult:
     task: str
     version: str
     few_shot: int
-    documents: int
-    documents_sha256: str
+    questions: int
+    questions_sha256: str
     """SHA-256 over all questions and expected answers, in order."""
     figures: list[TaskFigure]
     answer_tokens: list[int] = field(default_factory=list)
@@ -42,7 +42,7 @@ class TaskResult:
     thought_tokens: list[int] = field(default_factory=list)
     """Tokens of the thoughts before each of these answers."""
     passages: list[int] = field(default_factory=list)
-    """Number of the passage that each document is about, in order; empty if no two documents share
+    """Number of the passage that each question is about, in order; empty if no two questions share
     a passage."""
 
 
@@ -69,7 +69,7 @@ class EvaluateJob(Job[EvaluateResult]):
     """Names of the harness's tasks, or paths of YAML files."""
     workspace: Workspace
     limit: int = 0
-    """Most documents of each task; 0: all."""
+    """Most questions of each task; 0: all."""
     few_shot: int = -1
     """Examples before each question; -1: the task's own number."""
     batch: int = 1

@@ -1,8 +1,8 @@
 """Runs tasks, such as multiple-choice questions, with EleutherAI's lm-evaluation-harness.
 
 Published accuracies come from the harness, so the harness asks all questions and counts the right
-answers. Its results are reported for each document, because two models are compared by the
-documents on which their answers differ. Source: https://github.com/EleutherAI/lm-evaluation-harness
+answers. Its results are reported for each question, because two models are compared by the
+questions on which their answers differ. Source: https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
 
 
 def _tasks(named: list[str], report: Report) -> Any:
-    """Return the harness's tasks, with their documents."""
+    """Return the harness's tasks, with their questions."""
     from lm_eval.tasks import TaskManager
 
     report(0, 0, "reading the tasks")
@@ -107,7 +107,7 @@ def _tasks(named: list[str], report: Report) -> Any:
     except (OSError, ConnectionError) as error:
         raise Refused(
             "bad_task",
-            f"cannot get the documents of a task: {first_line(error)}",
+            f"cannot get the questions of a task: {first_line(error)}",
             "check the network and the paths in the task",
         ) from error
     except Exception as error:  # a task's own code and the harness's checks raise any type
@@ -275,8 +275,8 @@ def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
         task=task,
         version=str(results["versions"].get(task)),
         few_shot=int(results["configs"][task].get("num_fewshot") or 0),
-        documents=len(asked),
-        documents_sha256=digest.hexdigest(),
+        questions=len(asked),
+        questions_sha256=digest.hexdigest(),
         figures=list(_figures(samples, results["results"][task], passages)),
         passages=passages,
         answer_tokens=[answer for answer, _ in lengths],
@@ -285,7 +285,7 @@ def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
 
 
 def _written(sample: Any) -> Iterator[str]:
-    """Yield the first text that a model generated for a document; none if it only rated texts."""
+    """Yield the first text that a model generated for a question; none if it only rated texts."""
     for answers in sample["resps"][:1]:
         first = answers[0] if isinstance(answers, list) and answers else answers
         if isinstance(first, str):
@@ -304,21 +304,22 @@ def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def passages_of(documents: list[Any]) -> list[int]:
-    """Return the number of each document's passage, from 0; empty if no passage is shared.
+def passages_of(questions: list[Any]) -> list[int]:
+    """Return the number of each question's passage, from 0; empty if no passage is shared.
 
-    The passage is the first field of `PASSAGES` that the documents have. A document without this
-    field stands alone. If its text is the same in all documents, it is not a passage but a part of
+    `questions` are the questions with their fields, as the harness stores them.
+    The passage is the first field of `PASSAGES` that the questions have. A question without this
+    field stands alone. If its text is the same in all questions, it is not a passage but a part of
     the prompt.
     """
     for name in PASSAGES:
         numbers: dict[str, int] = {}
         found = []
-        for place, document in enumerate(documents):
-            value = document.get(name) if isinstance(document, dict) else None
+        for place, question in enumerate(questions):
+            value = question.get(name) if isinstance(question, dict) else None
             key = json.dumps(value, default=str).strip() if value else f"{place}"
             found.append(numbers.setdefault(key, len(numbers)))
-        if 1 < len(numbers) < len(documents):
+        if 1 < len(numbers) < len(questions):
             return found
     return []
 
@@ -331,15 +332,15 @@ def _figures(
         if not chosen or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         each = [sample.get(metric) for sample in samples if sample["filter"] == chosen]
-        of_documents = [float(one) for one in each if isinstance(one, int | float)]
-        mean = bool(each) and len(of_documents) == len(each) and _is_mean(of_documents, value)
-        counted = mean and set(of_documents) <= {0.0, 1.0}
+        of_questions = [float(one) for one in each if isinstance(one, int | float)]
+        mean = bool(each) and len(of_questions) == len(each) and _is_mean(of_questions, value)
+        counted = mean and set(of_questions) <= {0.0, 1.0}
         yield TaskFigure(
             metric=metric,
             filter=chosen,
             value=float(value),
-            error=_error(of_documents, passages) if mean else None,
-            right="".join(str(int(one)) for one in of_documents) if counted else "",
+            error=_error(of_questions, passages) if mean else None,
+            right="".join(str(int(one)) for one in of_questions) if counted else "",
         )
 
 
@@ -350,18 +351,18 @@ def _is_mean(values: list[float], total: float) -> bool:
 def _error(values: list[float], passages: list[int]) -> float | None:
     """Return the standard error of the mean of `values`; None for a single value.
 
-    The larger of two errors: with documents as independent units, and with passages
+    The larger of two errors: with questions as independent units, and with passages
     (cluster-robust).
     """
     if len(values) < 2:
         return None
-    by_document = statistics.stdev(values) / math.sqrt(len(values))
+    by_question = statistics.stdev(values) / math.sqrt(len(values))
     if not passages:
-        return by_document
+        return by_question
     mean, sums = statistics.fmean(values), [0.0] * (max(passages) + 1)
     for number, value in zip(passages, values, strict=True):
         sums[number] += value - mean
     count = len(sums)
     squares = math.fsum(one**2 for one in sums)
     by_passage = math.sqrt(squares * count / (count - 1)) / len(values)
-    return max(by_document, by_passage)
+    return max(by_question, by_passage)
