@@ -200,7 +200,7 @@ async def test_on_a_low_terminal_the_answers_have_the_room(
         await see(run.pilot, "p50")
         await run.pilot.resize_terminal(*size)
         await see_gone(run.pilot, "p50")
-        (column, *_) = run.screen.columns.shown
+        (column, *_) = run.screen.columns.visible_columns
         await wait_until(run.pilot, lambda: column.transcript.size.height >= 2, "room")
         await run.pilot.resize_terminal(80, 24)
         await see(run.pilot, "p50")

@@ -20,7 +20,11 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.engines.transformers import Transformers
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
-from quantchat.features.agreement.rerun_agreement import FORCED, FORCED_BATCH, AgreementCheck
+from quantchat.features.agreement.rerun_agreement import (
+    TEACHER_FORCING,
+    TEACHER_FORCING_BATCH,
+    AgreementCheck,
+)
 from quantchat.host.environments import Environments
 from quantchat.profile.model import Generation, Profile
 from quantchat.session.comparison import Comparison
@@ -186,7 +190,11 @@ async def test_llama_cpps_own_server_agrees_with_itself_by_teacher_forcing(
     command = [server, "--model", str(Path(wheel.model) / GGUF), "--ctx-size", "1024"]
     async with beside(profile(demo_base, "smollm2", [*command, "--threads", "1"])) as run:
         check = AgreementCheck(run.comparison, (QUESTION,))
-        forced = [one for one in await check.run() if one.condition in (FORCED, FORCED_BATCH)]
+        forced = [
+            one
+            for one in await check.run()
+            if one.condition in (TEACHER_FORCING, TEACHER_FORCING_BATCH)
+        ]
         assert [one.problem for one in forced] == [""] * 4
         assert {(one.unit, one.point) for one in forced} == {("token", None)}
         assert all(one.tokens > 4 for one in forced)

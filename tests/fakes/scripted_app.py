@@ -74,7 +74,7 @@ class Running:
         # One that stands in a column says nothing of the other.
         await wait_until(
             self.pilot,
-            lambda: text(self.app).count("● ready") >= len(self.screen.columns.shown),
+            lambda: text(self.app).count("● ready") >= len(self.screen.columns.visible_columns),
             "both seen to be ready",
         )
 

@@ -65,7 +65,7 @@ def write_whole(path: Path, data: bytes, *, private: bool = True) -> Path:
     The file is private (0600); without `private`, the user's umask decides. The file gets its name
     only when its data is on the disk. A failure leaves no temporary file behind. Raises OSError.
     """
-    with _written(path.parent, data, 0o600 if private else 0o666) as temporary:
+    with _temporary_file(path.parent, data, 0o600 if private else 0o666) as temporary:
         temporary.replace(path)
     return path
 
@@ -77,7 +77,7 @@ def write_new(path: Path, data: bytes) -> Path:
     name appears only when its file is complete, even if this process is killed while it writes.
     Raises OSError.
     """
-    with _written(path.parent, data) as temporary:
+    with _temporary_file(path.parent, data) as temporary:
         return _named(temporary, path)
 
 
@@ -99,7 +99,7 @@ def read_tail(path: Path, most: int) -> str:
 
 
 @contextlib.contextmanager
-def _written(folder: Path, data: bytes, mode: int = 0o600) -> Iterator[Path]:
+def _temporary_file(folder: Path, data: bytes, mode: int = 0o600) -> Iterator[Path]:
     """Yield a hidden file in `folder` that contains `data`; unlink it at the end.
 
     Its mode is `mode` without the bits of the umask, which `tempfile` would not respect.

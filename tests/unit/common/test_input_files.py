@@ -180,4 +180,4 @@ def test_an_argument_that_is_not_utf8_is_refused() -> None:
     """The bytes of an argument that cannot be decoded come as lone surrogates."""
     given = os.fsdecode(b"caf\xe9")
     with pytest.raises(UserError, match="--prompt: is not UTF-8"):
-        prompts.asked([given], None, Run())
+        prompts.from_options([given], None, Run())

@@ -54,7 +54,7 @@ def made(folder: Path, **options: Any) -> LlamaDecoder:
 def logits_of(decoder: LlamaDecoder, ids: list[int]) -> Any:
     """The logits after each of `ids`, in one block."""
     context = decoder._loaded.context(outputs=len(ids))
-    context.run(ids, wanted=len(ids))
+    context.run(ids, logit_rows=len(ids))
     found = context.logits(len(ids)).copy()
     context.close()
     return found

@@ -38,7 +38,7 @@ def asked(*arguments: Any) -> SimpleNamespace:
 def likelihood(lm: LlamaLM, ids: list[int], first: int) -> float:
     """The log-likelihood of `ids` from index `first` on, computed in one pass."""
     context = lm._model.context(outputs=len(ids))
-    context.run(ids, wanted=len(ids))
+    context.run(ids, logit_rows=len(ids))
     logprobs = torch.log_softmax(torch.from_numpy(context.logits(len(ids)).copy()), -1)
     context.close()
     return float(sum(logprobs[n - 1, ids[n]] for n in range(first, len(ids))))

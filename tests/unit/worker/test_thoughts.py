@@ -21,7 +21,7 @@ from quantchat.worker.thoughts import (
     Marks,
     OutputText,
     Splitter,
-    served_splitter,
+    server_splitter,
 )
 
 HARMONY = (
@@ -56,7 +56,7 @@ TOLD = [
 
 
 def split(*pieces: str, opened: str = "") -> tuple[str, str]:
-    splitter = Splitter(channels=True, opened=opened)
+    splitter = Splitter(channels=True, closing_mark=opened)
     parts = [*(splitter.feed(one) for one in pieces), splitter.end()]
     return "".join(a for a, _ in parts), "".join(t for _, t in parts)
 
@@ -195,7 +195,7 @@ def test_marks_that_the_profile_names() -> None:
     ],
 )
 def test_marks_in_the_text_of_a_server(given: list[str] | None, output: str) -> None:
-    splitter = served_splitter(given)
+    splitter = server_splitter(given)
     parts = [*map(splitter.feed, output), splitter.end()]
     assert "".join(answer for answer, _ in parts) == "The capital is Paris."
     assert "".join(thought for _, thought in parts) == "User asks capital."

@@ -159,7 +159,7 @@ def test_thoughts_are_ended_once_they_have_so_many_tokens(
 def test_a_closing_mark_of_several_tokens_is_inserted_whole() -> None:
     made = letters()
     limit = ThinkingLimit(
-        made, Marks(made, given=["(hm)", "(so)"]), Letters(made), made.encode("(hm)").ids, 3
+        made, Marks(made, named_marks=["(hm)", "(so)"]), Letters(made), made.encode("(hm)").ids, 3
     )
     wrote = ""
     for letter in "abcdefgh":

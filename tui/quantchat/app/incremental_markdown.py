@@ -45,7 +45,7 @@ clock = time.thread_time
 
 
 @dataclass(eq=False)
-class _Drawn:
+class _DrawnBlock:
     """A finished block, or a finished part of one, drawn for one width at a time."""
 
     draw: Callable[[int], list[Content]]
@@ -83,7 +83,7 @@ class IncrementalMarkdown:
 
     def __init__(self) -> None:
         self._width = 80
-        self._closed: list[_Drawn] = []
+        self._closed: list[_DrawnBlock] = []
         self._first_lines: list[int] = [0]
         """Number of the first line of each closed part; the last item is that of the tail."""
         self._open: list[Content] = []
@@ -103,7 +103,7 @@ class IncrementalMarkdown:
         """Characters of the backlog's first piece that are parsed."""
         self._complete = False
         """Whether nothing comes after the backlog."""
-        self._stale: list[_Drawn] = []
+        self._stale: list[_DrawnBlock] = []
         """Parts still drawn for another width; the last one is redrawn first."""
         self.jobs: deque[Job] = deque()
         """Work to be done outside the event loop."""
@@ -163,7 +163,7 @@ class IncrementalMarkdown:
                 self._first_lines[-1] + len(self._closed[at].lines) + self._gap(at)
             )
 
-    def _draw_large(self, large: list[_Drawn]) -> None:
+    def _draw_large(self, large: list[_DrawnBlock]) -> None:
         if not large:
             return
         width = self._width
@@ -248,7 +248,7 @@ class IncrementalMarkdown:
         self._backlog, self._parsed = deque([text]), 0
         self.jobs.clear()
 
-    def _replace(self, drawn: list[_Drawn]) -> None:
+    def _replace(self, drawn: list[_DrawnBlock]) -> None:
         """Replace what was drawn piece by piece with the answer drawn as a whole."""
         self._restart("")
         self._backlog.clear()
@@ -301,7 +301,7 @@ class IncrementalMarkdown:
         """
         continues, self._continues = self._continues, not whole
         size = len(self._tail)
-        drawn = _Drawn(
+        drawn = _DrawnBlock(
             lambda width: block.lines(width, headless=continues), size, continues, block.code
         )
         drawn.fit(self._width)
@@ -331,7 +331,9 @@ class IncrementalMarkdown:
             if not all(part in self._closed for part in parts):
                 return  # the answer was redrawn as a whole meanwhile
             at = self._closed.index(parts[0])
-            whole = _Drawn(lambda width: code_lines(content, width), len(code), parts[0].continues)
+            whole = _DrawnBlock(
+                lambda width: code_lines(content, width), len(code), parts[0].continues
+            )
             whole.lines, whole.width = lines, width
             self._closed[at : at + len(parts)] = [whole]
             self._stale = [one for one in self._stale if one not in parts]
@@ -380,11 +382,11 @@ def _weight(text: str) -> int:
     return len(text) + BRACKET_WEIGHT * text.count("[")
 
 
-def _whole(text: str, width: int) -> list[_Drawn]:
+def _whole(text: str, width: int) -> list[_DrawnBlock]:
     """Draw the complete raw `text` as a whole."""
-    found: list[_Drawn] = []
+    found: list[_DrawnBlock] = []
     for block in blocks(neutralise(text)):
-        drawn = _Drawn(block.lines, block.size, code=block.code)
+        drawn = _DrawnBlock(block.lines, block.size, code=block.code)
         if block.code is not None and block.language and len(block.code) <= MAX_COLOURED:
             drawn.draw = partial(code_lines, coloured_code(block.code, block.language))
         drawn.fit(width)

@@ -340,16 +340,16 @@ class _Drawing:
             kind = token.type
             if kind == "table_open":
                 end = next(i for i in range(index, len(tokens)) if tokens[i].type == "table_close")
-                self._add(table_lines(*_cells(tokens[index:end]), self._room, self._headless))
+                self._add(table_lines(*_cells(tokens[index:end]), self._width_left, self._headless))
                 index = end
             elif kind in ("fence", "code_block"):
-                self._add(code_lines(code_text(token.content), self._room))
+                self._add(code_lines(code_text(token.content), self._width_left))
             elif kind == "hr":
-                self._add([Content.styled("─" * self._room, _QUIET)])
+                self._add([Content.styled("─" * self._width_left, _QUIET)])
             elif kind == "inline":
                 style = self._heading(tokens, index)
                 content = inline(token).stylize_before(style) if style else inline(token)
-                self._add(content.wrap(self._room))
+                self._add(content.wrap(self._width_left))
             elif kind in ("bullet_list_open", "ordered_list_open"):
                 self._open_list(token)
             elif kind in ("bullet_list_close", "ordered_list_close"):
@@ -367,7 +367,7 @@ class _Drawing:
         return self._lines
 
     @property
-    def _room(self) -> int:
+    def _width_left(self) -> int:
         used = sum(prefix.cell_length for prefix in self._prefixes)
         return max(_MIN_ROOM, self._width - used)
 

@@ -121,7 +121,7 @@ def limit_typing() -> None:
     notified: weakref.WeakSet[TextArea] = weakref.WeakSet()
 
     def limited(box: TextArea, insert: str, start: Location, end: Location) -> EditResult | None:
-        room, lines = _room(box, box.get_text_range(start, end))
+        room, lines = _space_left(box, box.get_text_range(start, end))
         if len(insert) <= room and insert.count("\n") < lines:
             notified.discard(box)
             return replace(box, insert, start, end)
@@ -143,7 +143,7 @@ def limit_typing() -> None:
     TextArea._replace_via_keyboard = limited  # type: ignore[method-assign,assignment]
 
 
-def _room(box: TextArea | Input, replaced: str) -> tuple[int, int]:
+def _space_left(box: TextArea | Input, replaced: str) -> tuple[int, int]:
     """Return how many characters and lines fit in `box` in place of `replaced`."""
     text, max_lines = (box.value, 1) if isinstance(box, Input) else (box.text, MAX_LINES)
     return (
@@ -164,7 +164,7 @@ def _with_hint(box: TextArea | Input, why: str) -> str:
 def _why_refused(box: TextArea | Input, text: str) -> str:
     """Return why `text` does not fit in `box` in place of the selection; empty if it fits."""
     most = 1 if isinstance(box, Input) else MAX_LINES
-    characters, lines = _room(box, box.selected_text)
+    characters, lines = _space_left(box, box.selected_text)
     if len(text) > characters:
         why = (
             f"The paste has {len(text):,} characters; there is room for {max(0, characters):,} of "

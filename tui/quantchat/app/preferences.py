@@ -15,7 +15,7 @@ from quantchat.errors import UserError
 from quantchat.files import write_whole
 from quantchat.profile.field_docs import DescribedSchema
 from quantchat.profile.load import placed, read, validated
-from quantchat.profile.mistakes import Mistake, shown
+from quantchat.profile.mistakes import Mistake, as_toml
 from quantchat.profile.model import Generation, Profile
 from quantchat.profile.nearest import did_you_mean
 from quantchat.profile.schema import DIALECT
@@ -23,7 +23,7 @@ from quantchat.profile.toml_text import KeyLines
 
 _KEY = re.compile(r"(?:ctrl\+|alt\+|shift\+)*[a-z0-9_]+")
 """A key by Textual's name."""
-_TYPED = re.compile(r"(?:shift\+)?(?:[a-z0-9]|space)")
+_WRITES_CHARACTER = re.compile(r"(?:shift\+)?(?:[a-z0-9]|space)")
 """Keys that write a character into the prompt."""
 _EDITING = frozenset(
     f"{modifier}{key}"
@@ -114,13 +114,13 @@ def _wrong_keys(keys: dict[str, str]) -> Iterator[Mistake]:
         for key in _split(names):
             if not _KEY.fullmatch(key):
                 yield Mistake(
-                    path, f"{shown(key)} is not a key", "such as ctrl+t, alt+t, f5, escape"
+                    path, f"{as_toml(key)} is not a key", "such as ctrl+t, alt+t, f5, escape"
                 )
-            elif _TYPED.fullmatch(key) or key in _EDITING:
-                yield Mistake(path, f"{shown(key)} is needed to edit the prompt", "")
+            elif _WRITES_CHARACTER.fullmatch(key) or key in _EDITING:
+                yield Mistake(path, f"{as_toml(key)} is needed to edit the prompt", "")
             elif taken := [n for n, its in bound.items() if n != name and key in _split(its)]:
                 hint = f"give {taken[0]} another key"
-                yield Mistake(path, f"{shown(key)} is the key of {taken[0]} as well", hint)
+                yield Mistake(path, f"{as_toml(key)} is the key of {taken[0]} as well", hint)
 
 
 def _split(names: str) -> list[str]:

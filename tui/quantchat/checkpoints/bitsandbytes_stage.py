@@ -50,7 +50,7 @@ class QuantizeBitsAndBytes(FromWeights):
             "recipe": 1,
         }
 
-    def room(self, needs: Sequence[Path]) -> int:
+    def disk_bytes(self, needs: Sequence[Path]) -> int:
         """Upper bound in bytes: a quantized checkpoint is smaller than the full weights."""
         return self.weights.bytes(needs) + 64 * MIB
 

@@ -187,7 +187,7 @@ class CheckpointBuilder:
             on_progress(Progress(stage.title, done, total, detail))
 
         async def build(folders: BuildFolders) -> dict[str, object]:
-            self._check_room(stage.room(needs))
+            self._check_room(stage.disk_bytes(needs))
             report(0, 0, "")
             return await stage.build(
                 BuildContext(

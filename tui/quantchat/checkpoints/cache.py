@@ -177,7 +177,9 @@ class CheckpointCache:
         state = State.WHOLE if self.find(name) else State.DAMAGED
         if places == [self._unfinished / name]:
             state = State.UNFINISHED
-        return Entry(name, sum(map(_bytes, places)), max(map(_used, places), default=0.0), state)
+        return Entry(
+            name, sum(map(_bytes, places)), max(map(_last_use, places), default=0.0), state
+        )
 
     def note_use(self, name: str) -> None:
         """Record that the artifact `name` is used now; do nothing in a read-only cache."""
@@ -274,7 +276,7 @@ def _bytes(folder: Path) -> int:
     return total
 
 
-def _used(folder: Path) -> float:
+def _last_use(folder: Path) -> float:
     for file in (folder / MADE_FILE, folder):
         with contextlib.suppress(OSError):
             return file.stat().st_mtime

@@ -65,7 +65,7 @@ class Calibrated(FromWeights):
         """The stage of the weights, if they are built here, and that of the calibration set."""
         return (*self.weights.needs, calibration_stage(self.weights, self.quantize))
 
-    def room(self, needs: Sequence[Path]) -> int:
+    def disk_bytes(self, needs: Sequence[Path]) -> int:
         """Upper bound in bytes: three copies of the quantized layers, and the unquantized rest.
 
         The copies are the files to resume from, the temporary files and the checkpoint. At 8 bits

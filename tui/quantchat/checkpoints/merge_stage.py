@@ -42,7 +42,7 @@ class Merge(FromWeights):
             "recipe": 1,
         }
 
-    def room(self, needs: Sequence[Path]) -> int:
+    def disk_bytes(self, needs: Sequence[Path]) -> int:
         """Upper bound in bytes: the size of the weights and a margin."""
         return self.weights.bytes(needs) + 64 * MIB
 

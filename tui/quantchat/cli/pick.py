@@ -113,7 +113,7 @@ def pick(
     rounds: int,
     max_new_tokens: int,
     tokens: int,
-    given: tuple[str, ...],
+    prompt_texts: tuple[str, ...],
     file: Path | None,
     fresh: bool,
     yes: bool,
@@ -140,7 +140,7 @@ def pick(
         writer.form_of(report)  # reports a wrong ending before measuring
     named = _profile(profile, methods, yes=yes)
     settings = PickSettings(
-        prompts=prompts.asked(given, file, named.run),
+        prompts=prompts.from_options(prompt_texts, file, named.run),
         prefer=cast("Preference", prefer),
         max_memory=max_memory,
         context=context,
@@ -154,8 +154,8 @@ def pick(
         max_new_tokens=max_new_tokens,
         tokens=tokens,
     )
-    asked, plan = plan_of(named, settings)
-    snapshot = _run_pick(asked, plan, folder or obj, fresh=fresh, as_json=as_json)
+    chosen_profile, plan = plan_of(named, settings)
+    snapshot = _run_pick(chosen_profile, plan, folder or obj, fresh=fresh, as_json=as_json)
     if report is not None:
         path = writer.write([(snapshot.name, snapshot)], report)
         click.echo(f"wrote {one_line(str(path))}", err=True)
@@ -183,7 +183,7 @@ def _profile(word: str, methods: str, *, yes: bool) -> Profile:
 
 
 def _run_pick(
-    asked: Profile, plan: PickPlan, folder: Path | None, *, fresh: bool, as_json: bool
+    profile: Profile, plan: PickPlan, folder: Path | None, *, fresh: bool, as_json: bool
 ) -> Snapshot:
     """Run the pick with its progress on stderr; save and print the result."""
     from quantchat.checkpoints.builder import CheckpointBuilder
@@ -197,10 +197,13 @@ def _run_pick(
     from quantchat.snapshot import store
 
     store.make_ready(folder)
-    with signals.handled(notice), state.opened(state.key_of(asked, plan), fresh=fresh) as results:
+    with (
+        signals.handled(notice),
+        state.open_store(state.key_of(profile, plan), fresh=fresh) as results,
+    ):
         with progress_display() as display:
             picking = run.Picking(
-                asked,
+                profile,
                 plan,
                 results,
                 provider=CheckpointBuilder(),

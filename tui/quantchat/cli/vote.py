@@ -47,7 +47,7 @@ _SAVED = "quantchat.cli.vote.saved"
 def vote(
     ctx: click.Context,
     profile: str,
-    given: tuple[str, ...],
+    prompt_texts: tuple[str, ...],
     file: Path | None,
     pair: str,
     seed: int | None,
@@ -77,15 +77,15 @@ def vote(
     from quantchat.features.votes.voting import VotePlan
     from quantchat.session import prompts
 
-    asked = opening.with_pair(opening.profile_of((profile,)), pair)
-    texts = prompts.asked(given, file, asked.run)
+    chosen_profile = opening.with_pair(opening.profile_of((profile,)), pair)
+    texts = prompts.from_options(prompt_texts, file, chosen_profile.run)
     from quantchat.app import run
 
     plan = VotePlan(texts, secrets.randbits(32) if seed is None else seed, not at_the_end)
     bandwidth = low_bandwidth_of(ctx, low_bandwidth)
     saved: list[Path] = []
     status = run(
-        asked,
+        chosen_profile,
         snapshots=folder or ctx.obj,
         votes=plan,
         low_bandwidth=bandwidth,

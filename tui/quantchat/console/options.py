@@ -15,9 +15,9 @@ COMPLETING = "_QUANTCHAT_COMPLETE"
 
 
 def prompt_options(command: _Command) -> _Command:
-    """Add `--prompt` and `--prompts`; the command gets them as `given` and `file`."""
+    """Add `--prompt` and `--prompts`; the command gets them as `prompt_texts` and `file`."""
     one = click.option(
-        "--prompt", "given", multiple=True, metavar="TEXT", help="A prompt; can be repeated."
+        "--prompt", "prompt_texts", multiple=True, metavar="TEXT", help="A prompt; can be repeated."
     )
     several = click.option(
         "--prompts",

@@ -24,7 +24,7 @@ from quantchat.host.pip import PIP, QUIET, failure, run
 from quantchat.text import one_line
 from quantchat.wire.messages import Progress
 
-_MADE = "made.json"
+_MADE_FILE = "made.json"
 # Run by the new interpreter: prints its version and its packages.
 _LIST_PACKAGES = """
 import importlib.metadata, json, platform
@@ -208,14 +208,14 @@ async def _make(
     version, packages = json.loads(output)
     made = replace(made, python=version, packages=dict(sorted(packages.items())))
     body = {key: value for key, value in asdict(made).items() if key not in ("name", "folder")}
-    write_whole(made.folder / _MADE, json.dumps(body, indent=1).encode())
+    write_whole(made.folder / _MADE_FILE, json.dumps(body, indent=1).encode())
     return made
 
 
 def _read(folder: Path) -> Environment:
     """Read the environment in `folder`; an unfinished one has an empty `python`."""
     try:
-        body = json.loads((folder / _MADE).read_bytes())
+        body = json.loads((folder / _MADE_FILE).read_bytes())
         return Environment(
             folder.name,
             folder,

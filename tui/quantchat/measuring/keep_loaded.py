@@ -33,7 +33,7 @@ def loadable_count(
         device = plans[index].device
         if device.free is not None:
             free.setdefault(device.name, device.free)
-            free[device.name] += _used(loaded, plans[index])
+            free[device.name] += _bytes_used(loaded, plans[index])
     for name in free:
         free[name] *= WEIGHTS_SHARE
     for count, index in enumerate(order):
@@ -45,7 +45,9 @@ def loadable_count(
         name = plan.device.name
         if plan.device.free is None or len(plan.device.gpus) > 1:
             return max(count, SHOWN_VARIANTS)
-        needed = _used(ledger, plan) if ledger else plan.estimate.peak if plan.estimate else None
+        needed = (
+            _bytes_used(ledger, plan) if ledger else plan.estimate.peak if plan.estimate else None
+        )
         if needed is None:
             return max(count, SHOWN_VARIANTS)
         free[name] = free.get(name, WEIGHTS_SHARE * plan.device.free) - needed
@@ -54,7 +56,7 @@ def loadable_count(
     return len(order)
 
 
-def _used(ledger: Ledger, plan: VariantPlan) -> int:
+def _bytes_used(ledger: Ledger, plan: VariantPlan) -> int:
     """Return the bytes that a loaded variant uses, or its estimate if the ledger has no figure."""
     known = reserved_bytes(ledger) if plan.device.cuda else ledger.process
     if known is None or known < 0:

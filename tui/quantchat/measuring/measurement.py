@@ -241,10 +241,10 @@ def _unsteady_gpus(readings: Mapping[str, Sequence[GpuSample]]) -> list[str]:
     """Return warnings about the GPUs, such as changing clocks or throttling."""
     flags = []
     for name, gpus in readings.items():
-        clocks = _known(gpus, "sm_clock_mhz")
+        clocks = _known_figures(gpus, "sm_clock_mhz")
         if clocks and max(clocks) > min(clocks) * (1 + MOST_CLOCK_CHANGE):
             flags.append(f"{name}: SM clock between {min(clocks):.0f} and {max(clocks):.0f} MHz")
-        heat = _known(gpus, "temperature_c")
+        heat = _known_figures(gpus, "temperature_c")
         if heat and max(heat) - min(heat) > MOST_TEMPERATURE_CHANGE_C:
             flags.append(f"{name}: temperature between {min(heat):.0f} and {max(heat):.0f} °C")
         reasons = sorted({reason for gpu in gpus for reason in gpu.throttle or []})
@@ -261,5 +261,5 @@ def _shared_gpus(foreign_processes: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _known(gpus: Sequence[GpuSample], figure: str) -> list[float]:
+def _known_figures(gpus: Sequence[GpuSample], figure: str) -> list[float]:
     return [value for gpu in gpus if (value := getattr(gpu, figure)) is not None]

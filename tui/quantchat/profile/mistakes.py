@@ -81,12 +81,12 @@ def key_text(path: KeyPath) -> str:
         if isinstance(part, int):
             text += f"[{part + 1}]"
         else:
-            key = part if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", part) else shown(part)
+            key = part if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", part) else as_toml(part)
             text += f".{key}" if text else key
     return text
 
 
-def shown(value: Any) -> str:
+def as_toml(value: Any) -> str:
     """Return a value as TOML text for a message.
 
     Long strings are shortened; a table is returned as "a table" and a list as "a list".
@@ -126,7 +126,7 @@ def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
         case "union_tag_invalid":
             tag = value["engine"] if isinstance(value, dict) else value
             if (failure := broken().get(str(tag))) is not None:
-                return Mistake((*path, "engine"), f"{shown(tag)} cannot be used", failure)
+                return Mistake((*path, "engine"), f"{as_toml(tag)} cannot be used", failure)
             return _not_one_of((*path, "engine"), tag, sorted(engines()))
         case "literal_error":
             known = [a or b for a, b in re.findall(r"'([^']*)'|(-?\d+)", context["expected"])]
@@ -150,21 +150,21 @@ def _mistake(details: ErrorDetails, tables: Tables) -> Mistake:
         case "string_pattern_mismatch":
             return Mistake(
                 path,
-                f"{shown(value)} does not have the required form",
+                f"{as_toml(value)} does not have the required form",
                 _examples(details["loc"], tables),
             )
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             bound = re.sub(r"^Input should be ", "", details["msg"])
-            return Mistake(path, f"{shown(value)} is out of range", f"must be {bound}")
+            return Mistake(path, f"{as_toml(value)} is out of range", f"must be {bound}")
         case _ if kind in _KINDS:
-            return Mistake(path, f"must be {_KINDS[kind]}, not {shown(value)}", "")
+            return Mistake(path, f"must be {_KINDS[kind]}, not {as_toml(value)}", "")
         case _:
             return Mistake(path, details["msg"], "")
 
 
 def _not_one_of(path: KeyPath, value: Any, known: list[str] | tuple[str, ...]) -> Mistake:
     near = did_you_mean(value, known) if isinstance(value, str) else ""
-    return Mistake(path, f"{shown(value)} is not one of {', '.join(known)}", near)
+    return Mistake(path, f"{as_toml(value)} is not one of {', '.join(known)}", near)
 
 
 def _table(loc: KeyPath) -> tuple[str, ...]:

@@ -115,29 +115,29 @@ def turn_blocks(turn: TurnRecord, voting: VotingRecord | None = None) -> list[Bl
 
 def turn_table(turn: TurnRecord) -> Table:
     """Return a table of latency and throughput of one turn, with the order of the answers."""
-    given = turn.answers
+    answers = turn.answers
     rows = [
-        row("prompt", given, _prompt_tokens),
-        row("output", given, _output),
-        _timed("TTFT", given, lambda a: milliseconds(a.timing.ttft_ms)),
-        *_first_answer(given),
-        _timed("prefill throughput", given, lambda a: _rate(a.timing.prefill_tok_s)),
-        _timed("ITL p50 · p95 · p99", given, _itl),
-        _timed("TPOT", given, lambda a: milliseconds(a.timing.tpot_ms)),
-        _timed("decode throughput", given, lambda a: _rate(a.timing.decode_tok_s)),
-        _timed("end-to-end throughput", given, lambda a: _rate(a.timing.end_to_end_tok_s)),
-        row("draft acceptance", given, _drafts),
-        row("energy", given, _energy),
-        row("CPU threads", given, cpu_threads),
-        row("ended by", given, _ended),
+        row("prompt", answers, _prompt_tokens),
+        row("output", answers, _output),
+        _timed("TTFT", answers, lambda a: milliseconds(a.timing.ttft_ms)),
+        *_first_answer(answers),
+        _timed("prefill throughput", answers, lambda a: _rate(a.timing.prefill_tok_s)),
+        _timed("ITL p50 · p95 · p99", answers, _itl),
+        _timed("TPOT", answers, lambda a: milliseconds(a.timing.tpot_ms)),
+        _timed("decode throughput", answers, lambda a: _rate(a.timing.decode_tok_s)),
+        _timed("end-to-end throughput", answers, lambda a: _rate(a.timing.end_to_end_tok_s)),
+        row("draft acceptance", answers, _drafts),
+        row("energy", answers, _energy),
+        row("CPU threads", answers, cpu_threads),
+        row("ended by", answers, _ended),
     ]
-    return variant_table("", [answer.variant for answer in given], rows)
+    return variant_table("", [answer.variant for answer in answers], rows)
 
 
-def _first_answer(given: Sequence[AnswerRecord]) -> list[Row]:
-    if not any(answer.thoughts for answer in given):
+def _first_answer(answers: Sequence[AnswerRecord]) -> list[Row]:
+    if not any(answer.thoughts for answer in answers):
         return []  # it would repeat TTFT
-    return [_timed("TTFA", given, lambda a: milliseconds(a.timing.ttfa_ms))]
+    return [_timed("TTFA", answers, lambda a: milliseconds(a.timing.ttfa_ms))]
 
 
 def answers(turn: TurnRecord) -> list[Block]:
@@ -154,8 +154,8 @@ def answers(turn: TurnRecord) -> list[Block]:
 # ------------------------------------------------------------ cells
 
 
-def _timed(name: str, given: Iterable[AnswerRecord], read: Callable[[AnswerRecord], str]) -> Row:
-    return Cell(name), [_with_order(read(answer), answer.order) for answer in given]
+def _timed(name: str, answers: Iterable[AnswerRecord], read: Callable[[AnswerRecord], str]) -> Row:
+    return Cell(name), [_with_order(read(answer), answer.order) for answer in answers]
 
 
 def _with_order(figure: str, order: str) -> Cell:

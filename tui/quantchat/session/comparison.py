@@ -142,8 +142,8 @@ class Comparison:
         for turn in self.conversation.turns:
             _drop_queued(turn, keep=shown)
         self._recent = self.recent_with(left, right)
-        asked = self.profile.run.keep_loaded
-        for index in self._recent[fitting if asked == "auto" else asked :]:
+        keep_loaded = self.profile.run.keep_loaded
+        for index in self._recent[fitting if keep_loaded == "auto" else keep_loaded :]:
             self.variants[index].end()
         self.open()
 
@@ -189,11 +189,11 @@ class Comparison:
         """
         self._require_not_busy()
         self._require_side()
-        asked = [one for one in self.sides if one.state is State.READY or one in self._loading]
-        queued = [Answer(one.label, self.order, queued=True) for one in asked]
+        receivers = [one for one in self.sides if one.state is State.READY or one in self._loading]
+        queued = [Answer(one.label, self.order, queued=True) for one in receivers]
         turn = self.conversation.begin(prompt, queued)
         turn.not_sent = {
-            one.label: _WHY_NOT_SENT[one.state] for one in self.sides if one not in asked
+            one.label: _WHY_NOT_SENT[one.state] for one in self.sides if one not in receivers
         }
         if self.history != "own":
             turn.history_of = self.sides[0 if self.history == "left" else 1].label

@@ -67,15 +67,15 @@ def _answer(record: AnswerRecord, variant: VariantRecord | None) -> Answer:
 
 
 def _request(comparison: Comparison, turn: Turn, record: AnswerRecord) -> Generate | None:
-    asked = record.request
-    if asked is None:
+    request = record.request
+    if request is None:
         return None
     return Generate(
         turn=turn.number,
         messages=comparison.conversation.messages_for(record.variant, turn),
-        sampling=asked.sampling,
-        max_new_tokens=asked.max_new_tokens,
-        threads=asked.threads,
+        sampling=request.sampling,
+        max_new_tokens=request.max_new_tokens,
+        threads=request.threads,
     )
 
 

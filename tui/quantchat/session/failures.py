@@ -23,7 +23,7 @@ def failure_before_start(error: JobFailed | UserError | OSError) -> Failed:
     return Failed("internal", f"{error.strerror or error}{place}")
 
 
-def ended(error: WorkerEnded, *, memory_ran_out: bool) -> Failed:
+def worker_ended(error: WorkerEnded, *, memory_ran_out: bool) -> Failed:
     """Return the failure of a worker that ended; `memory_ran_out`: the kernel's OOM killer ran."""
     if error.returncode == -signal.SIGKILL and memory_ran_out:
         return Failed(

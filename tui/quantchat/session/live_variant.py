@@ -276,7 +276,7 @@ class LiveVariant:
             self._fail(failures.failure_before_start(error))
         except WorkerEnded as error:
             # Only the kernel's counter says whether the worker was killed because memory ran out.
-            self._fail(failures.ended(error, memory_ran_out=oom_kills() != killed_before))
+            self._fail(failures.worker_ended(error, memory_ran_out=oom_kills() != killed_before))
         except ProtocolError as error:
             reason = f"the worker sent an invalid message: {error}"
             self._fail(Failed("internal", reason, "reload the variant"))

@@ -33,17 +33,17 @@ _HINT = (
 )
 
 
-def of(run: Run) -> tuple[str, ...]:
+def of_profile(run: Run) -> tuple[str, ...]:
     """Return the prompts of a profile's measurement; by default the built-in ones."""
     return tuple(run.prompts) or DEFAULT
 
 
-def asked(given: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
-    """Return the prompts `given` and those in `file`; if there are none, the profile's.
+def from_options(texts: Iterable[str], file: Path | None, run: Run) -> tuple[str, ...]:
+    """Return the prompts `texts` and those in `file`; if there are none, the profile's.
 
     Raises UserError as `read` does.
     """
-    texts = (*given, *(read(file) if file else ())) or of(run)
+    texts = (*texts, *(read(file) if file else ())) or of_profile(run)
     for text in texts:
         if has_lone_surrogate(text):  # an argument that is not UTF-8
             raise UserError("is not UTF-8", where="--prompt", hint="use a UTF-8 locale")

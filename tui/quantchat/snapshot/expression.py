@@ -139,7 +139,7 @@ def parse(
     """
     if len(text) > MAX_LENGTH:
         raise UserError(f"the gate has more than {MAX_LENGTH} characters", where=option)
-    return _Reader(text, columns, option, kind).gate()
+    return _GateParser(text, columns, option, kind).gate()
 
 
 def _rank(tree: Expression) -> int:
@@ -157,7 +157,7 @@ def names_in(tree: Expression) -> Iterator[Name]:
         yield from names_in(tree.right)
 
 
-class _Reader:
+class _GateParser:
     """Turns Python's syntax tree of one text into a gate."""
 
     def __init__(self, text: str, columns: Sequence[str], option: Option, kind: Kind) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quantchat.errors import UserError
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.votes import counted
+from quantchat.snapshot.votes import tally_of
 from quantchat.statistics.votes import Tally
 
 
@@ -29,8 +29,8 @@ def repeated(snapshots: Sequence[Snapshot]) -> int:
     The sign test assumes independent votes, but repeated answers to a prompt are alike, or equal
     if they are greedy.
     """
-    asked = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
-    return len(asked) - len(set(asked))
+    prompts = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
+    return len(prompts) - len(set(prompts))
 
 
 def _decided(snapshot: Snapshot) -> Iterator[str]:
@@ -64,7 +64,7 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
         if identity in seen:
             raise UserError("is given twice: its votes would count double", where=file)
         seen.add(identity)
-        sessions.append(counted(snapshot.voting, a))
+        sessions.append(tally_of(snapshot.voting, a))
     again = repeated([snapshot for _, snapshot in snapshots])
     return Pooled(a, b, sessions, sum(sessions, Tally()), again)
 

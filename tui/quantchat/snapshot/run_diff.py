@@ -85,7 +85,7 @@ _LIBRARY = "library "
 def _recorded(column: Column, first: Run) -> dict[str, str]:
     """Return all that is recorded on how a column ran, by name."""
     resolved, run = column.resolved, column.run
-    values = {name: read(resolved) if resolved else "" for name, read in _RESOLVED.items()}
+    values = {name: read(resolved) if resolved else "" for name, read in _RESOLVED_FIELDS.items()}
     environment, measurement = run.snapshot.environment, run.measurement
     device = environment.device
     values |= {
@@ -111,7 +111,7 @@ def _recorded(column: Column, first: Run) -> dict[str, str]:
     return values | {f"{_LIBRARY}{name}": version for name, version in libraries.items()}
 
 
-_RESOLVED: dict[str, Callable[[Resolved], str]] = {
+_RESOLVED_FIELDS: dict[str, Callable[[Resolved], str]] = {
     "model": lambda r: r.model,
     "checkpoint": lambda r: r.checkpoint_hash[:_HASH_SHOWN],
     "adapter": lambda r: r.adapter_hash[:_HASH_SHOWN],

@@ -34,6 +34,6 @@ class VotingRecord(Record):
     """The votes in the order of their turns."""
 
 
-def counted(voting: VotingRecord, a: str) -> Tally:
+def tally_of(voting: VotingRecord, a: str) -> Tally:
     """Return the votes of one session; the wins of variant `a` come first."""
     return tally(((v.left, v.right, v.choice, v.seen) for v in voting.votes), a)

@@ -146,12 +146,12 @@ class Gpus:
 
     def sample(self) -> list[GpuSample]:
         """Return a sample of each GPU; empty, with `reason` set, if there is none."""
-        driver = self._opened()
+        driver = self._open_driver()
         return [driver.sample(gpu) for gpu in driver.gpus] if driver else []
 
     def process_memory(self, *pids: int) -> ProcessReading:
         """Return the device memory of the processes `pids`, summed over all GPUs."""
-        driver = self._opened()
+        driver = self._open_driver()
         if driver is None or not driver.gpus:
             return ProcessReading(None, self._reason)
         listed, refusal = driver.processes()
@@ -172,7 +172,7 @@ class Gpus:
 
         None if it is unknown, and for a MIG instance, because the counter is its whole board's.
         """
-        driver = self._opened()
+        driver = self._open_driver()
         shown = shown_gpus(driver.gpus if driver else [])
         if driver is None or number >= len(shown) or shown[number].mig:
             return None
@@ -196,7 +196,7 @@ class Gpus:
         if driver is not None:
             driver.close()
 
-    def _opened(self) -> _Driver | None:
+    def _open_driver(self) -> _Driver | None:
         if self._driver is None and not self._reason:
             try:
                 nvml = self._load()

@@ -24,26 +24,27 @@ def shown_gpus(gpus: Sequence[_G]) -> list[_G]:
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def cuda_name(gpu: _G, shown: Sequence[_G]) -> str:
-    """Return the name of `gpu` in a profile (`cuda:0`); empty if it is not in `shown`."""
-    return f"cuda:{shown.index(gpu)}" if gpu in shown else ""
+def cuda_name(gpu: _G, visible: Sequence[_G]) -> str:
+    """Return the name of `gpu` in a profile (`cuda:0`); empty if it is not in `visible`."""
+    return f"cuda:{visible.index(gpu)}" if gpu in visible else ""
 
 
-def visible_gpus(gpus: Sequence[_G], shown: str | None) -> list[_G]:
-    """Return the visible GPUs of `gpus` in CUDA's order for the CUDA_VISIBLE_DEVICES `shown`.
+def visible_gpus(gpus: Sequence[_G], cuda_visible_devices: str | None) -> list[_G]:
+    """Return the visible GPUs of `gpus` in CUDA's order.
 
-    None means that it is not set. Its entries are indices or starts of UUIDs; the first one that
-    matches no GPU ends the list (CUDA programming guide, environment variables). Indices are in PCI
-    bus order, which workers use (CUDA_DEVICE_ORDER) unless the user sets another. With MIG, a
-    process sees one instance and no other GPU (MIG user guide, CUDA device enumeration).
+    `cuda_visible_devices` is the variable of that name, None if it is not set. Its entries are
+    indices or starts of UUIDs; the first one that matches no GPU ends the list (CUDA programming
+    guide, environment variables). Indices are in PCI bus order, which workers use
+    (CUDA_DEVICE_ORDER) unless the user sets another. With MIG, a process sees one instance and no
+    other GPU (MIG user guide, CUDA device enumeration).
     """
-    found = list(gpus) if shown is None else _named(gpus, shown)
+    found = list(gpus) if cuda_visible_devices is None else _named(gpus, cuda_visible_devices)
     return [gpu for gpu in found if gpu.mig][:1] or found
 
 
-def _named(gpus: Sequence[_G], shown: str) -> list[_G]:
+def _named(gpus: Sequence[_G], cuda_visible_devices: str) -> list[_G]:
     found: list[_G] = []
-    for entry in (part.strip() for part in shown.split(",")):
+    for entry in (part.strip() for part in cuda_visible_devices.split(",")):
         if entry.isdecimal():
             named = [gpu for gpu in gpus if gpu.index == int(entry) and not gpu.mig]
         else:

@@ -38,29 +38,29 @@ class Splitter:
     """Splits an output, which comes in pieces, into answer and thoughts.
 
     The result does not depend on how the output is cut into pieces. `pairs` are the marks to look
-    for; with `channels`, also those of harmony. `opened` is the mark that will close the thoughts
-    if the prompt has already opened them; otherwise empty.
+    for; with `channels`, also those of harmony. `closing_mark` is the mark that will close the
+    thoughts if the prompt has already opened them; otherwise empty.
     """
 
     def __init__(
-        self, pairs: Mapping[str, str] = PAIRS, *, channels: bool = False, opened: str = ""
+        self, pairs: Mapping[str, str] = PAIRS, *, channels: bool = False, closing_mark: str = ""
     ) -> None:
         self._pairs = pairs
-        self._channels = channels and not opened
-        self._state = "part" if opened else "start"
+        self._channels = channels and not closing_mark
+        self._state = "part" if closing_mark else "start"
         """`start`: before any text; `header`: in the header of a message (harmony); `part`: in
         text."""
-        self._kind = "thoughts" if opened else "answer"
+        self._kind = "thoughts" if closing_mark else "answer"
         """Kind of the current part: answer or thoughts."""
-        self._ends: tuple[str, ...] = (opened,) if opened else ()
+        self._ends: tuple[str, ...] = (closing_mark,) if closing_mark else ()
         """Marks that end the current part."""
         self._pending = ""
         """Text that is not split yet, because it may be the beginning of a mark."""
-        self._after_mark = bool(opened)
+        self._after_mark = bool(closing_mark)
         """Whether only line breaks have come since the last mark; they are dropped."""
         self._kinds_with_text: set[str] = set()
         """The kinds (answer, thoughts) that have text so far."""
-        self.marked = bool(opened)
+        self.marked = bool(closing_mark)
         """Whether any mark has come."""
 
     @property
@@ -174,9 +174,9 @@ class Marks:
     """The marks in a model's tokenizer or chat template."""
 
     def __init__(
-        self, tokenizer: Any, template: str = "", given: Sequence[str] | None = None
+        self, tokenizer: Any, template: str = "", named_marks: Sequence[str] | None = None
     ) -> None:
-        """`tokenizer` is a `tokenizers.Tokenizer`; `given` are the marks that the profile names."""
+        """`tokenizer` is a `tokenizers.Tokenizer`; the profile names `named_marks`."""
         added = tokenizer.get_added_tokens_decoder()
         names = {token.content for token in added.values()}
         self._tokenizer = tokenizer
@@ -186,10 +186,10 @@ class Marks:
             for one, end in PAIRS.items()
             if end in names or (one in template and end in template)
         }
-        self._opened = ""
+        self._closing_mark = ""
         """The closing mark if the profile says that each prompt opens thoughts; otherwise empty."""
-        if given:
-            self._pairs, self._opened = _named(given)
+        if named_marks:
+            self._pairs, self._closing_mark = _pairs_of(named_marks)
         self._channels = {CHANNEL, MESSAGE} <= names
         marks = [*self._pairs, *self._pairs.values(), *(_HARMONY if self._channels else ())]
         self.tokens = {
@@ -201,8 +201,8 @@ class Marks:
         """Return a splitter for the output after `prompt`, whose end may open the thoughts."""
         end = self._tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
         opens = (close for one, close in self._pairs.items() if end.endswith(one))
-        opened = next(opens, self._opened)
-        return Splitter(self._pairs, channels=self._channels, opened=opened)
+        opened = next(opens, self._closing_mark)
+        return Splitter(self._pairs, channels=self._channels, closing_mark=opened)
 
     def marked_text(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` with marks, without other special tokens."""
@@ -216,21 +216,21 @@ class Marks:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def _named(given: Sequence[str]) -> tuple[dict[str, str], str]:
+def _pairs_of(marks: Sequence[str]) -> tuple[dict[str, str], str]:
     """Return the marks that a profile names: a pair, or a closing mark if prompts open thoughts."""
-    start, end = given
+    start, end = marks
     return ({start: end}, "") if start else ({}, end)
 
 
-def served_splitter(given: Sequence[str] | None) -> Splitter:
+def server_splitter(marks: Sequence[str] | None) -> Splitter:
     """Return a splitter for the text of a server, which may leave the marks in.
 
-    `given` are the marks that the profile names.
+    `marks` are those that the profile names.
     """
-    if given is None:
+    if marks is None:
         return Splitter(channels=True)
-    pairs, opened = _named(given)
-    return Splitter(pairs, opened=opened)
+    pairs, opened = _pairs_of(marks)
+    return Splitter(pairs, closing_mark=opened)
 
 
 class OutputText:

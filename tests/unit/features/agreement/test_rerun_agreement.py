@@ -12,11 +12,11 @@ from fakes.scripted_app import LEFT, RIGHT, profile
 from fakes.scripted_worker import Script, ScriptedProvider, likely, starter
 from quantchat.document.document import Table
 from quantchat.features.agreement.rerun_agreement import (
-    AGAIN,
     CACHED,
     CONDITIONS,
-    FORCED,
-    FORCED_BATCH,
+    REPEATED,
+    TEACHER_FORCING,
+    TEACHER_FORCING_BATCH,
     TOGETHER,
     AgreementCheck,
     AgreementResult,
@@ -42,13 +42,13 @@ async def checked(folder: Path, left: Script, right: Script, *prompts: str) -> A
 
 
 def points(check: AgreementCheck, variant: str) -> dict[str, int | None]:
-    return {one.condition: one.point for one in check.found if one.variant == variant}
+    return {one.condition: one.point for one in check.results if one.variant == variant}
 
 
 async def test_each_condition_is_asked_for_as_it_says(tmp_path: Path) -> None:
     left, right = Script(), Script()
     check = await checked(tmp_path, left, right, "One?", "Two?")
-    assert len(check.found) == 2 * 2 * len(CONDITIONS)
+    assert len(check.results) == 2 * 2 * len(CONDITIONS)
     assert set(points(check, LEFT).values()) == {None}
     asked = [c for c in left.commands if isinstance(c, Generate)][:5]
     in_turn, again, together, fill, cached = asked
@@ -88,13 +88,13 @@ async def test_where_it_diverges(tmp_path: Path) -> None:
 
     check = await checked(tmp_path, Script(answer=answer, token_scores=read), Script(), "One?")
     assert points(check, LEFT) == {
-        AGAIN: None,
+        REPEATED: None,
         TOGETHER: 2,
         CACHED: None,
-        FORCED: None,
-        FORCED_BATCH: 1,
+        TEACHER_FORCING: None,
+        TEACHER_FORCING_BATCH: 1,
     }
-    shown = rows(check.found)
+    shown = rows(check.results)
     assert (LEFT, TOGETHER, "0 of 1", "token 3 of 3") in shown
     assert (RIGHT, TOGETHER, "1 of 1", "none") in shown
 
@@ -104,12 +104,12 @@ async def test_one_that_cannot_be_forced_says_why(tmp_path: Path) -> None:
         token_scores=lambda request: TokenScores(request.number, problem="it does not tell")
     )
     check = await checked(tmp_path, mute, Script(), "One?")
-    assert (LEFT, FORCED_BATCH, "–", "it does not tell") in rows(check.found)
+    assert (LEFT, TEACHER_FORCING_BATCH, "–", "it does not tell") in rows(check.results)
 
 
 def test_what_was_not_reached_is_told() -> None:
-    first, second, *_ = rows([AgreementResult("A", AGAIN, 0, 5, None)])
-    assert first == ("A", AGAIN, "1 of 1", "none")
+    first, second, *_ = rows([AgreementResult("A", REPEATED, 0, 5, None)])
+    assert first == ("A", REPEATED, "1 of 1", "none")
     assert second[2:] == ("–", "not reached")
 
 

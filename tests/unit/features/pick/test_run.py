@@ -71,7 +71,7 @@ def plan(asked: Profile, folder: Path, **more: Any) -> PickPlan:
 async def picked(
     asked: Profile, chosen: PickPlan, its: PickWorkers, **more: Any
 ) -> tuple[Snapshot, run.Picking]:
-    with state.opened(state.key_of(asked, chosen)) as kept:
+    with state.open_store(state.key_of(asked, chosen)) as kept:
         picking = run.Picking(asked, chosen, kept, provider=its.provider, start=its.start, **more)
         snapshot = await run.pick(picking)
         if picking.finished:
@@ -149,7 +149,7 @@ async def test_a_stopped_pick_continues_where_it_was(tmp_path: Path) -> None:
         stopping[0].stop()
 
     chosen = plan(asked, tmp_path)
-    with state.opened(state.key_of(asked, chosen)) as kept:
+    with state.open_store(state.key_of(asked, chosen)) as kept:
         first = run.Picking(asked, chosen, kept, provider=its.provider, start=its.start)
         stopping.append(first)
         snapshot, _ = await asyncio.gather(run.pick(first), stop())
@@ -170,7 +170,7 @@ async def test_a_stopped_pick_continues_where_it_was(tmp_path: Path) -> None:
 async def test_stopped_during_a_measurement_keeps_the_answers_so_far(tmp_path: Path) -> None:
     asked, its = profile("bf16", "nf4"), workers(tmp_path)
     chosen = plan(asked, tmp_path)
-    with state.opened(state.key_of(asked, chosen)) as kept:
+    with state.open_store(state.key_of(asked, chosen)) as kept:
         picking: run.Picking
 
         def on_model(label: str, progress: Any) -> None:
@@ -210,5 +210,9 @@ async def test_no_time_at_all_begins_nothing(tmp_path: Path) -> None:
 async def test_two_of_the_same_at_once_are_refused(tmp_path: Path) -> None:
     asked = profile("bf16", "nf4")
     key = state.key_of(asked, plan(asked, tmp_path))
-    with state.opened(key), pytest.raises(UserError, match="the same pick"), state.opened(key):
+    with (
+        state.open_store(key),
+        pytest.raises(UserError, match="the same pick"),
+        state.open_store(key),
+    ):
         pass

@@ -298,9 +298,9 @@ class ComparisonScreen(ComparisonView):
 
     def action_search(self) -> None:
         """Search the conversation."""
-        from quantchat.app.screens.search import Found, SearchScreen
+        from quantchat.app.screens.search import SearchHit, SearchScreen
 
-        async def go(place: Found | None) -> None:
+        async def go(place: SearchHit | None) -> None:
             if place is not None:
                 await self.columns.to_turn(place.turn, place.text)
                 self.stale = True
@@ -360,8 +360,8 @@ class ComparisonScreen(ComparisonView):
         """The prompts of this conversation; without any, the prompts of the profile."""
         from quantchat.session import prompts
 
-        asked = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
-        return tuple(asked) or prompts.of(self.comparison.profile.run)
+        own_prompts = dict.fromkeys(turn.prompt for turn in self.comparison.conversation.turns)
+        return tuple(own_prompts) or prompts.of_profile(self.comparison.profile.run)
 
     def action_vote_blind(self) -> None:
         """Vote blind on the prompts of this conversation; without any, on the profile's."""

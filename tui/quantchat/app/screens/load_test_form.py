@@ -82,7 +82,7 @@ class LoadTestForm(Form[LoadTestSetup]):
         rates = self._parsed("rates", rates_in)
         self._parsed("slo", limits)
         plan = plan_of(
-            prompts.of(self._profile.run),
+            prompts.of_profile(self._profile.run),
             at_once=at_once or (),
             rates=rates or (),
             requests=self.value("requests", number),

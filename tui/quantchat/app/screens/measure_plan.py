@@ -45,7 +45,7 @@ class MeasurePlanScreen(Form[Plan]):
     def __init__(self, comparison: Comparison) -> None:
         super().__init__()
         self._run = comparison.profile.run
-        self._profile_prompts = prompts.of(self._run)
+        self._profile_prompts = prompts.of_profile(self._run)
         turns = comparison.conversation.turns
         self._chat_prompts = tuple(dict.fromkeys(turn.prompt for turn in turns))
         self._max_new_tokens = comparison.generation.max_new_tokens

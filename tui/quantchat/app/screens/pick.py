@@ -16,7 +16,7 @@ from textual.widgets import ProgressBar, Static
 from quantchat.app.screens.pick_form import PickSetup
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.stages import counted
+from quantchat.app.widgets.stages import count_text
 from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.daemon_thread import to_daemon_thread
@@ -101,7 +101,7 @@ class PickScreen(ProgressScreen):
         self.say(quiet("estimating the memory of each variant"))
         setup = self._setup
         try:
-            with state.opened(
+            with state.open_store(
                 state.key_of(setup.profile, setup.plan), fresh=setup.fresh
             ) as results:
                 await self._pick(results)
@@ -169,9 +169,9 @@ class PickScreen(ProgressScreen):
         if progress is None:
             self._doing.pop(label, None)
         else:
-            self._doing = {label: counted(progress)}
+            self._doing = {label: count_text(progress)}
             if not self._stopping:
-                detail = f"{label}: {counted(progress)}, {progress.detail}".rstrip(", ")
+                detail = f"{label}: {count_text(progress)}, {progress.detail}".rstrip(", ")
                 self.say(untrusted(detail, "$quiet"))
         self._dirty = True
 

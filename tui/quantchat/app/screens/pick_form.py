@@ -71,7 +71,7 @@ class PickForm(Form[PickSetup]):
 
     def about(self) -> str:
         """Say what is measured, and that a stopped pick continues."""
-        count = plural(len(prompts.of(self._profile.run)), "prompt")
+        count = plural(len(prompts.of_profile(self._profile.run)), "prompt")
         return (
             f"Loads one variant after the other, measures its speed on {count} and its distance"
             " from the original. A stopped pick continues, also with other limits."
@@ -84,7 +84,7 @@ class PickForm(Form[PickSetup]):
         pressed = self.query_one("#prefer", RadioSet).pressed_index
         defaults = PickSettings(prompts=())
         settings = PickSettings(
-            prompts=prompts.of(self._profile.run),
+            prompts=prompts.of_profile(self._profile.run),
             prefer=_PREFERENCES[max(0, pressed)],
             max_memory=self.value("max_memory", Size()),
             context=self.value("context", Tokens()),
@@ -94,5 +94,5 @@ class PickForm(Form[PickSetup]):
             minutes=self.value("minutes", _POSITIVE),
             rounds=self.value("rounds", click.IntRange(2, 1000)) or defaults.rounds,
         )
-        asked, plan = plan_of(profile, settings)
-        return PickSetup(asked, plan, self.query_one("#fresh", Checkbox).value)
+        profile, plan = plan_of(profile, settings)
+        return PickSetup(profile, plan, self.query_one("#fresh", Checkbox).value)

@@ -24,7 +24,7 @@ _BEFORE, _AFTER = 24, 80
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """A place in the conversation: the turn's index, who wrote it, and the text around it."""
 
     turn: int
@@ -35,7 +35,7 @@ class Found:
     after: str
 
 
-class SearchScreen(ModalScreen["Found | None"]):
+class SearchScreen(ModalScreen["SearchHit | None"]):
     """Returns the chosen place, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -54,7 +54,7 @@ class SearchScreen(ModalScreen["Found | None"]):
     def __init__(self, conversation: Conversation) -> None:
         super().__init__()
         self._conversation = conversation
-        self._found: list[Found] = []
+        self._hits: list[SearchHit] = []
 
     def compose(self) -> ComposeResult:
         """Lay out the box and the list of places."""
@@ -64,11 +64,11 @@ class SearchScreen(ModalScreen["Found | None"]):
 
     @on(Input.Changed)
     def _search(self, event: Input.Changed) -> None:
-        self._found = search(self._conversation, event.value)
+        self._hits = search(self._conversation, event.value)
         places = self.query_one(OptionList)
         places.clear_options()
-        if self._found:
-            places.add_options(map(_option, self._found))
+        if self._hits:
+            places.add_options(map(_option, self._hits))
             places.highlighted = 0
         elif event.value:
             places.add_option(Option(quiet("not found"), disabled=True))
@@ -76,25 +76,25 @@ class SearchScreen(ModalScreen["Found | None"]):
     @on(Input.Submitted)
     def _first(self) -> None:
         place = self.query_one(OptionList).highlighted
-        if self._found and place is not None:
-            self.dismiss(self._found[place])
+        if self._hits and place is not None:
+            self.dismiss(self._hits[place])
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._found[event.option_index])
+        self.dismiss(self._hits[event.option_index])
 
     def action_list(self) -> None:
         """Move to the list of places."""
         self.query_one(OptionList).focus()
 
 
-def search(conversation: Conversation, words: str) -> list[Found]:
+def search(conversation: Conversation, words: str) -> list[SearchHit]:
     """Return the places with `words` in any case, the newest turn first, at most `MAX_FOUND`.
 
     Of each prompt or answer, only the first place counts.
     """
     wanted = words.strip().casefold()
-    found: list[Found] = []
+    found: list[SearchHit] = []
     if not wanted:
         return found
     for index, turn in reversed(list(enumerate(conversation.turns))):
@@ -104,11 +104,11 @@ def search(conversation: Conversation, words: str) -> list[Found]:
             if at >= 0:
                 end = at + len(wanted)
                 before, after = text[max(0, at - _BEFORE) : at], text[end : end + _AFTER]
-                found.append(Found(index, who, text[at:end], before, after))
+                found.append(SearchHit(index, who, text[at:end], before, after))
     return found[:MAX_FOUND]
 
 
-def _option(place: Found) -> Option:
+def _option(place: SearchHit) -> Option:
     who = place.who or "prompt"
     around = (
         untrusted(place.before, "$quiet")

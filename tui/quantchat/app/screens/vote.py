@@ -26,7 +26,7 @@ from quantchat.app.device_watch import MakeSampler
 from quantchat.app.final_sampler import FinalSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explanation
-from quantchat.app.widgets.stages import counted
+from quantchat.app.widgets.stages import count_text
 from quantchat.app.widgets.text_layout import SIDES, hints, quiet, untrusted
 from quantchat.daemon_thread import in_daemon_thread, to_daemon_thread, wait_for_disk
 from quantchat.document.terminal import rendered
@@ -290,7 +290,7 @@ class VoteScreen(Screen[None]):
             self._draw_loading(total)
             return
         for view, text, number in zip(
-            self._texts, ballot.shown(paced=voting.paced), (0, 1), strict=True
+            self._texts, ballot.visible_texts(paced=voting.paced), (0, 1), strict=True
         ):
             if text.startswith(self._written[number]):
                 view.write(text[len(self._written[number]) :])
@@ -304,7 +304,7 @@ class VoteScreen(Screen[None]):
         sides = self.voting.comparison.sides
         loaded = sum(one.state is State.READY for one in sides)
         self._top.update(quiet(f"blind vote on {total} prompts · loading, {loaded} of 2 ready"))
-        stages = sorted(counted(one.progress) for one in sides if one.progress is not None)
+        stages = sorted(count_text(one.progress) for one in sides if one.progress is not None)
         self._loading.update(untrusted(" · ".join(dict.fromkeys(stages))))
         self._draw_keys(_KEYS[-1:])
 

@@ -63,7 +63,7 @@ class ColumnHeader(Widget):
         # Dtype and device are always shown. A detail that does not fit is left out; a long name of
         # a kernel is cut.
         dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
-        where = resolved.device_name if _served(resolved) else f"{dtype} · {resolved.where}"
+        where = resolved.device_name if _is_server(resolved) else f"{dtype} · {resolved.where}"
         right = untrusted(where, "$quiet")
         parts = (untrusted(part, "$quiet") for part in (_kernel(resolved), *_details(resolved)))
         return spread(fitted(parts, width - right.cell_length - 1, " · "), right, width)
@@ -71,7 +71,7 @@ class ColumnHeader(Widget):
 
 def what_runs(resolved: Resolved) -> str:
     """Return what actually runs as one line: kernel, dtype, device, context, decode mode."""
-    where = [resolved.device_name] if _served(resolved) else [resolved.dtype, resolved.where]
+    where = [resolved.device_name] if _is_server(resolved) else [resolved.dtype, resolved.where]
     return " · ".join([_kernel(resolved), *where, *_details(resolved)])
 
 
@@ -80,7 +80,7 @@ def _kernel(resolved: Resolved) -> str:
     return " · ".join(filter(None, (resolved.not_as_promised, kernel)))
 
 
-def _served(resolved: Resolved) -> bool:
+def _is_server(resolved: Resolved) -> bool:
     """Whether a server runs the variant; servers report neither dtype nor device."""
     return resolved.device in SERVERS
 
@@ -88,7 +88,7 @@ def _served(resolved: Resolved) -> bool:
 def _details(resolved: Resolved) -> list[str]:
     parts = [
         f"context {resolved.context_length}" if resolved.context_length > 0 else "",
-        "" if _served(resolved) else resolved.attention_used,
+        "" if _is_server(resolved) else resolved.attention_used,
         resolved.decoding.removeprefix("server, "),  # the kernel's name says "server" already
     ]
     return [part for part in parts if part]

@@ -59,7 +59,7 @@ class Columns(Vertical):
         return list(self._side_by_side.query_children(VariantColumn))
 
     @property
-    def shown(self) -> list[VariantColumn]:
+    def visible_columns(self) -> list[VariantColumn]:
         """The visible columns."""
         return [column for column in self.pair if column.display]
 
@@ -192,7 +192,7 @@ class Columns(Vertical):
 
     def scroll_pages(self, pages: int) -> None:
         """Scroll all visible columns by `pages`."""
-        for column in self.shown:
+        for column in self.visible_columns:
             column.transcript.scroll_pages(pages)
 
     def to_divergence(self) -> bool:
@@ -208,7 +208,7 @@ class Columns(Vertical):
 
     def toggle_follow(self) -> bool:
         """Follow the end in each column, or stop if all follow already; return the new state."""
-        follow = not all(column.transcript.following for column in self.shown)
+        follow = not all(column.transcript.following for column in self.visible_columns)
         for column in self.pair:
             column.transcript.follow(follow)
         return follow

@@ -37,9 +37,9 @@ class KeyLine(Widget):
 
     def render(self) -> Content:
         """Return whole entries only; none is cut."""
-        return hints((one.key, self._label(one)) for one in self._shown())
+        return hints((one.key, self._label(one)) for one in self._visible_commands())
 
-    def _shown(self) -> list[Command]:
+    def _visible_commands(self) -> list[Command]:
         urgent = [one for id_ in self._urgent for one in COMMANDS if one.id == id_]
         others = sorted((c for c in COMMANDS if c.rank < 99), key=lambda one: one.rank)
         room, shown = self.size.width, []
@@ -53,7 +53,7 @@ class KeyLine(Widget):
     def on_click(self, event: Click) -> None:
         """Run the command under the pointer."""
         left = 1
-        for one in self._shown():
+        for one in self._visible_commands():
             if left <= event.x < left + self._cells(one):
                 self.post_message(CommandChosen(one.id))
             left += self._cells(one) + len(GAP)

@@ -28,9 +28,9 @@ class TabLine(Widget):
         self._variants: tuple[LiveVariant, ...] = ()
         self._shown = 0
 
-    def show(self, variants: tuple[LiveVariant, ...], shown: int) -> None:
-        """Set the variants; `shown` is the index of the visible one, 0 for the left."""
-        self._variants, self._shown = variants, shown
+    def show(self, variants: tuple[LiveVariant, ...], visible: int) -> None:
+        """Set the variants; `visible` is the index of the visible one, 0 for the left."""
+        self._variants, self._shown = variants, visible
         self.refresh()
 
     def render(self) -> Content:

@@ -161,8 +161,8 @@ class TurnView(Vertical):
             self._end.update(end)
             self._summary.show(answer)
         self._end.display = bool(end)
-        said = answer and (answer.text or (self._raw and answer.thoughts))
-        self._text.display = bool(said)
+        text = answer and (answer.text or (self._raw and answer.thoughts))
+        self._text.display = bool(text)
 
 
 FOLDED_LINES, FOLDED_CHARACTERS = 12, 1200

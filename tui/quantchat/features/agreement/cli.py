@@ -29,7 +29,7 @@ from quantchat.console.running import comparison_of, notice
 def agreement(
     ctx: click.Context,
     profile: str,
-    given: tuple[str, ...],
+    prompt_texts: tuple[str, ...],
     file: Path | None,
     pair: str,
     max_new_tokens: int | None,
@@ -56,9 +56,9 @@ def agreement(
     from quantchat.session import prompts
     from quantchat.session.runner import with_pair
 
-    asked = opening.with_pair(opening.profile_of((profile,)), pair)
-    texts = prompts.asked(given, file, asked.run)
-    comparison = comparison_of(asked, max_new_tokens)
+    chosen_profile = opening.with_pair(opening.profile_of((profile,)), pair)
+    texts = prompts.from_options(prompt_texts, file, chosen_profile.run)
+    comparison = comparison_of(chosen_profile, max_new_tokens)
     with progress_display() as display, signals.handled(notice):
         check = AgreementCheck(comparison, texts, display.on_step)
         found = asyncio.run(

@@ -19,12 +19,12 @@ from quantchat.session.requests import single_prompt_request, threads_for
 from quantchat.session.teacher_forcing import score_tokens_request
 from quantchat.wire.messages import END
 
-AGAIN = "one at a time, again"
+REPEATED = "one at a time, again"
 TOGETHER = "together"
 CACHED = "prompt in the KV cache"
-FORCED = "teacher forcing"
-FORCED_BATCH = "teacher forcing, batch of 2"
-CONDITIONS = (AGAIN, TOGETHER, CACHED, FORCED, FORCED_BATCH)
+TEACHER_FORCING = "teacher forcing"
+TEACHER_FORCING_BATCH = "teacher forcing, batch of 2"
+CONDITIONS = (REPEATED, TOGETHER, CACHED, TEACHER_FORCING, TEACHER_FORCING_BATCH)
 """The conditions under which each answer is repeated. Tables print these texts."""
 
 
@@ -60,7 +60,7 @@ class AgreementCheck:
     comparison: Comparison
     prompts: tuple[str, ...]
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
-    found: list[AgreementResult] = field(default_factory=list)
+    results: list[AgreementResult] = field(default_factory=list)
     stopped: bool = False
 
     async def run(self) -> list[AgreementResult]:
@@ -68,7 +68,7 @@ class AgreementCheck:
         await self.comparison.end_scoring()
         async with self.comparison.ending_unresponsive_sides():
             await self._all_steps()
-        return self.found
+        return self.results
 
     async def _all_steps(self) -> None:
         total = len(self.prompts) * (len(CONDITIONS) + 1)
@@ -80,11 +80,11 @@ class AgreementCheck:
             if not condition:
                 base = await self._in_turn(prompt)
             else:
-                self.found += await self._run_condition(condition, prompt, base)
+                self.results += await self._run_condition(condition, prompt, base)
         self.on_step(total, total, "stopped" if self.stopped else "done")
 
     def stop(self) -> None:
-        """Cancel the running requests and stop; `found` has the results so far."""
+        """Cancel the running requests and stop; `results` has what was found so far."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()
@@ -104,8 +104,8 @@ class AgreementCheck:
     async def _run_condition(
         self, condition: str, prompt: int, base: Turn
     ) -> list[AgreementResult]:
-        if condition in (FORCED, FORCED_BATCH):
-            rows = 2 if condition == FORCED_BATCH else 1
+        if condition in (TEACHER_FORCING, TEACHER_FORCING_BATCH):
+            rows = 2 if condition == TEACHER_FORCING_BATCH else 1
             return [
                 await self._force(variant, condition, prompt, base.answers[variant.label], rows)
                 for variant in self.comparison.sides

@@ -122,7 +122,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def load(
     obj: Path | None,
     profile: str,
-    given: tuple[str, ...],
+    prompt_texts: tuple[str, ...],
     file: Path | None,
     at_once: tuple[int, ...],
     rates: tuple[float, ...],
@@ -152,10 +152,10 @@ def load(
     from quantchat.features.load_test.tables import blocks
     from quantchat.session import prompts
 
-    asked = opening.profile_of((profile,))
-    gates.parse_early([variant.label for variant in asked.variants], "load")
+    chosen_profile = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in chosen_profile.variants], "load")
     plan = plan_of(
-        prompts.asked(given, file, asked.run),
+        prompts.from_options(prompt_texts, file, chosen_profile.run),
         at_once=at_once,
         rates=rates,
         requests=requests,
@@ -167,7 +167,9 @@ def load(
         slo=slo,
     )
     return run_and_judge(
-        lambda on_model: load_test(asked, plan, provider=CheckpointBuilder(), on_model=on_model),
+        lambda on_model: load_test(
+            chosen_profile, plan, provider=CheckpointBuilder(), on_model=on_model
+        ),
         blocks,
         folder or obj,
         as_json=as_json,

@@ -149,7 +149,7 @@ def _against(by_model: Sequence[tuple[LoadTestedRecord, list[Point]]]) -> Iterat
         for point in measured:
             ratio = _ratio(base.get(point.level), point)
             if ratio is not None:
-                rows.append((point.name, number(ratio.value), _interval(ratio), _shown(ratio)))
+                rows.append((point.name, number(ratio.value), _interval(ratio), _ratio_cell(ratio)))
         if rows:
             headings = (Column("at once", right=True), "output tok/s", "95 % interval", Column())
             yield table(f"{other.label} ÷ {first.label}", headings, rows)
@@ -168,7 +168,7 @@ def _interval(ratio: Ratio) -> str:
     return f"{ratio.low:.3g} to {ratio.high:.3g}"
 
 
-def _shown(ratio: Ratio) -> Cell:
+def _ratio_cell(ratio: Ratio) -> Cell:
     if ratio.low is None:
         return Cell("one round: no interval", role="quiet")
     return Cell("" if ratio.shown else no_difference(ratio), role="quiet")

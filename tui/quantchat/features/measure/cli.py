@@ -119,7 +119,7 @@ def _refuse_servers(profile: Profile) -> None:
 def run(
     ctx: click.Context,
     profile: str,
-    given: tuple[str, ...],
+    prompt_texts: tuple[str, ...],
     file: Path | None,
     pair: str,
     protocol: str | None,
@@ -156,14 +156,16 @@ def run(
     from quantchat.profile import library, load
     from quantchat.session import prompts
 
-    asked = opening.with_pair(opening.profile_of((profile,)), pair)
+    chosen_profile = opening.with_pair(opening.profile_of((profile,)), pair)
     if prompt_tokens:
-        _refuse_servers(asked)
-    gates.parse_early([variant.label for variant in asked.variants[:2]])
+        _refuse_servers(chosen_profile)
+    gates.parse_early([variant.label for variant in chosen_profile.variants[:2]])
     if protocol is not None:
         other = load.load(library.find(protocol))
-        asked = asked.model_copy(update={"run": other.run, "generation": other.generation})
-    texts = prompts.asked(given, file, asked.run)
+        chosen_profile = chosen_profile.model_copy(
+            update={"run": other.run, "generation": other.generation}
+        )
+    texts = prompts.from_options(prompt_texts, file, chosen_profile.run)
     tasks = tuple(
         Task(text, length, output)
         for length in prompt_tokens or (0,)
@@ -172,12 +174,12 @@ def run(
     )
     plan = Plan(
         tasks=tasks,
-        rounds=rounds or (asked.run.rounds if until_width is None else MOST_ROUNDS),
-        warmup=asked.run.warmup if warmup is None else warmup,
+        rounds=rounds or (chosen_profile.run.rounds if until_width is None else MOST_ROUNDS),
+        warmup=chosen_profile.run.warmup if warmup is None else warmup,
         order="together" if order == "together" else "in-turn",
         ignore_eos=ignore_eos,
         until_width=until_width,
         minutes=minutes,
     )
-    comparison = comparison_of(asked, max_new_tokens)
+    comparison = comparison_of(chosen_profile, max_new_tokens)
     return measured(comparison, plan, folder or ctx.obj, as_json=as_json, gates=gates)

@@ -36,11 +36,11 @@ def plan(profile: str, context: int | None, offline: bool, as_json: bool) -> int
     from quantchat.measuring.memory_plan import make_plan
     from quantchat.system.sampler import DeviceSampler
 
-    chosen = opening.profile_of((profile,), yes=True)
+    chosen_profile = opening.profile_of((profile,), yes=True)
     sampler = DeviceSampler()
     try:
         result = make_plan(
-            chosen, sampler.sample(), tokens=context, fetch=not offline, search_limits=True
+            chosen_profile, sampler.sample(), tokens=context, fetch=not offline, search_limits=True
         )
     finally:
         sampler.close()

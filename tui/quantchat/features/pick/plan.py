@@ -90,10 +90,10 @@ def plan_of(profile: Profile, settings: PickSettings) -> tuple[Profile, PickPlan
     """Return `profile` with the length of its answers set, and its plan. Raises UserError."""
     length = {"max_new_tokens": settings.max_new_tokens}
     generation = profile.generation.model_copy(update=length)
-    asked = profile.model_copy(update={"generation": generation})
+    profile = profile.model_copy(update={"generation": generation})
     text = ScoredText(corpus.dataset(corpus.OWN), settings.tokens, 512)
-    scored = score_plan(asked, text, settings.reference)
-    return asked, PickPlan(
+    scored = score_plan(profile, text, settings.reference)
+    return profile, PickPlan(
         limits=LimitsRecord(
             context=settings.context or settings.max_new_tokens + PROMPT_TOKENS,
             max_memory=settings.max_memory,
@@ -106,15 +106,15 @@ def plan_of(profile: Profile, settings: PickSettings) -> tuple[Profile, PickPlan
             tasks=tuple(map(Task, settings.prompts)), rounds=settings.rounds, ignore_eos=True
         ),
         score=scored,
-        tasks=_tasks(asked, settings.tasks, scored) if settings.max_drop is not None else None,
+        tasks=_tasks(profile, settings.tasks, scored) if settings.max_drop is not None else None,
         minutes=settings.minutes,
     )
 
 
-def _tasks(asked: Profile, words: str, scored: ScorePlan | None) -> EvaluationPlan:
+def _tasks(profile: Profile, words: str, scored: ScorePlan | None) -> EvaluationPlan:
     if scored is None:
         raise UserError("no variant can be compared with a reference", where="--max-drop")
-    require_harness([scored.reference, *scorable(asked)])
+    require_harness([scored.reference, *scorable(profile)])
     return EvaluationPlan(tasks=tasks_named(words), reference=scored.reference)
 
 

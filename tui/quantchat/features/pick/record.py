@@ -205,13 +205,13 @@ def _measurement(plan: PickPlan, state: PickState, *, stopped: bool) -> Measurem
 def _evaluation(profile: Profile, plan: PickPlan, state: PickState) -> EvaluationRecord | None:
     if plan.tasks is None or not state.harness:
         return None
-    asked = [one.evaluated for one in state.candidates.values() if one.evaluated]
-    done = {one.label for one in asked}
+    evaluated = [one.evaluated for one in state.candidates.values() if one.evaluated]
+    done = {one.label for one in evaluated}
     return EvaluationRecord(
         harness=state.harness,
         chat_template=plan.tasks.chat_template,
         limit=plan.tasks.limit,
         batch=plan.tasks.batch,
-        models=[*([state.reference_evaluated] if state.reference_evaluated else []), *asked],
+        models=[*([state.reference_evaluated] if state.reference_evaluated else []), *evaluated],
         undone=[one.label for one in scorable(profile) if one.label not in done],
     )

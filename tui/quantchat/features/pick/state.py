@@ -116,7 +116,7 @@ def key_of(profile: Profile, plan: PickPlan) -> str:
 
 
 @contextlib.contextmanager
-def opened(key: str, *, fresh: bool = False) -> Iterator[Store]:
+def open_store(key: str, *, fresh: bool = False) -> Iterator[Store]:
     """Yield the store for `key`, locked for this process; with `fresh` an empty one.
 
     Raises UserError if another process uses it, or if the folder cannot be created.

@@ -222,12 +222,14 @@ def live_table(
             Cell("yes" if one.frontier else ""),
             Cell(states.get(one.label, ""), role="quiet"),
         )
-        for place, one in _sorted(pick, by, worst_first=worst_first)
+        for place, one in _sorted_candidates(pick, by, worst_first=worst_first)
     ]
     return table("", headings, rows)
 
 
-def _sorted(pick: PickRecord, by: str, *, worst_first: bool) -> list[tuple[int, CandidateRecord]]:
+def _sorted_candidates(
+    pick: PickRecord, by: str, *, worst_first: bool
+) -> list[tuple[int, CandidateRecord]]:
     """Return the candidates sorted by the column `by`, each with its place in the profile."""
     numbered = list(enumerate(pick.candidates))
     if not by:

@@ -148,7 +148,7 @@ async def judge(
 
     async def side(
         name: str, variant: AnyVariant, place: PreparedModel
-    ) -> tuple[Side, _Read | None]:
+    ) -> tuple[Side, _TokenScores | None]:
         size = _size(place)[0]
         tokens = _tokens(text) if text else 0
         if text is None or tokens < FEWEST:
@@ -191,7 +191,7 @@ def _size(prepared: PreparedModel) -> tuple[int | None, int | None]:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _TokenScores:
     """The token scores of one model over the text."""
 
     nll: Values
@@ -205,7 +205,7 @@ class _Read:
         found = quality.perplexity(self.nll, self.windows)
         return Perplexity(found.value, found.error, found.clustered, len(self.nll))
 
-    def difference_from(self, other: _Read) -> Quantity | None:
+    def difference_from(self, other: _TokenScores) -> Quantity | None:
         """Return this perplexity minus that of `other`; None if their tokens differ."""
         if self.ids_sha256 != other.ids_sha256:
             return None
@@ -220,7 +220,7 @@ async def _read(
     title: str,
     on_progress: Callable[[Progress], None],
     start: StartWorker,
-) -> _Read:
+) -> _TokenScores:
     import numpy
 
     with tempfile.TemporaryDirectory(dir=paths.private(paths.cache_dir())) as scratch:
@@ -233,4 +233,4 @@ async def _read(
             lambda done, total, detail: on_progress(Progress(title, done, total, detail)),
         )
         nll = numpy.fromfile(Path(scratch) / "nll")
-    return _Read(nll, len(nll) // (window - result.context), result.ids_sha256)
+    return _TokenScores(nll, len(nll) // (window - result.context), result.ids_sha256)

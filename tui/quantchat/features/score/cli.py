@@ -107,15 +107,17 @@ def score(
             f"--stride {stride} is longer than a window of {window or WINDOW}, so text would be "
             "skipped: give a stride of at most one window"
         )
-    asked = opening.profile_of((profile,))
-    gates.parse_early([variant.label for variant in asked.variants], "score")
-    read = reference_of(asked, reference)
+    chosen_profile = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in chosen_profile.variants], "score")
+    reference_variant = reference_of(chosen_profile, reference)
     fit, limit = window is None and stride is None, ""
     if window is None:
-        window, limit = longest_window([*asked.variants, read]) if fit else (WINDOW, "")
+        window, limit = (
+            longest_window([*chosen_profile.variants, reference_variant]) if fit else (WINDOW, "")
+        )
     plan = ScorePlan(
         corpus=corpus.text_file(file) if file else corpus.dataset(dataset or corpus.OWN),
-        reference=read,
+        reference=reference_variant,
         tokens=0 if full else tokens or DEFAULT_TOKENS,
         window=window,
         stride=stride or window,
@@ -126,7 +128,7 @@ def score(
     )
     return run_and_judge(
         lambda on_model: run.score(
-            asked, plan, provider=CheckpointBuilder(), on_model=on_model, where=where
+            chosen_profile, plan, provider=CheckpointBuilder(), on_model=on_model, where=where
         ),
         blocks,
         folder or obj,

@@ -93,23 +93,23 @@ def evaluate(
     from quantchat.measuring import evaluating
     from quantchat.session.reference import reference_of
 
-    asked = opening.profile_of((profile,))
-    gates.parse_early([variant.label for variant in asked.variants], "eval")
+    chosen_profile = opening.profile_of((profile,))
+    gates.parse_early([variant.label for variant in chosen_profile.variants], "eval")
     plan = evaluating.EvaluationPlan(
         tasks=tuple(
             dict.fromkeys(evaluating.task_named(word.strip()) for word in words.split(","))
         ),
-        reference=reference_of(asked, reference),
+        reference=reference_of(chosen_profile, reference),
         limit=limit or 0,
         few_shot=-1 if few_shot is None else few_shot,
         batch=batch,
         chat_template=chat_template,
         floor=cast("Floor", floor),
     )
-    evaluating.require_harness([plan.reference, *asked.variants])
+    evaluating.require_harness([plan.reference, *chosen_profile.variants])
     return run_and_judge(
         lambda on_model: evaluating.evaluate(
-            asked, plan, provider=CheckpointBuilder(), on_model=on_model
+            chosen_profile, plan, provider=CheckpointBuilder(), on_model=on_model
         ),
         blocks,
         folder or obj,

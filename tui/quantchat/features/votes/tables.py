@@ -8,7 +8,7 @@ from quantchat.document.document import Block, Column, Table, paragraphs, table
 from quantchat.document.figures import plural
 from quantchat.snapshot.pooled_votes import Pooled, repeated
 from quantchat.snapshot.schema import Snapshot
-from quantchat.snapshot.votes import counted
+from quantchat.snapshot.votes import tally_of
 from quantchat.statistics.multiple import holm
 from quantchat.statistics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_test
 from quantchat.text import one_line
@@ -66,7 +66,7 @@ def result(snapshot: Snapshot) -> list[str]:
     if snapshot.voting is None:
         return []
     a, b = snapshot.shown
-    return lines(a, b, counted(snapshot.voting, a), repeated([snapshot]))
+    return lines(a, b, tally_of(snapshot.voting, a), repeated([snapshot]))
 
 
 def votes_table(snapshot: Snapshot) -> Table:
@@ -109,7 +109,7 @@ def pairs_blocks(sessions: Sequence[Snapshot]) -> list[Block]:
 
     p is that of the sign test, corrected by Holm's procedure for the number of pairs.
     """
-    tallies = [counted(one.voting, one.shown[0]) for one in sessions if one.voting]
+    tallies = [tally_of(one.voting, one.shown[0]) for one in sessions if one.voting]
     tests = [sign_test(votes) for votes in tallies]
     corrected = iter(holm([test.p for test in tests if test]))
     rows = []

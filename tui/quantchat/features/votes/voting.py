@@ -56,7 +56,7 @@ class Ballot:
             for one, other in ((first, second), (second, first))
         )
 
-    def shown(self, *, paced: bool) -> tuple[str, str]:
+    def visible_texts(self, *, paced: bool) -> tuple[str, str]:
         """Return the text to show now, left and right, without revealing which side is faster.
 
         With `paced`, show the same number of characters of both: the number that the shorter one

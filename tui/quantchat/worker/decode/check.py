@@ -96,14 +96,14 @@ class Check:
             *errors, _ = map(_error, found, self._uncached())
         except Exception as error:
             _raise_device_errors(error)
-            raise self._refused(
+            raise self._refusal(
                 f"decoding with the cache fails: {describe(error).reason}"
             ) from error
         # The median, because a wrong cache gives errors at every token, while rounding in a
         # mixture-of-experts router gives errors only at some tokens.
         median_error = median(errors)
         if not median_error <= _REFUSED_ERROR:
-            raise self._refused(f"its logits are off by {median_error:.0%}")
+            raise self._refusal(f"its logits are off by {median_error:.0%}")
         problem = (
             f"with its KV cache the logits differ by {median_error:.1%} from those without a cache "
             f"(rounding explains {self._tolerance:.1%})"
@@ -114,7 +114,7 @@ class Check:
             problem=problem if median_error > self._tolerance else "",
         )
 
-    def _refused(self, why: str) -> Refused:
+    def _refusal(self, why: str) -> Refused:
         return Refused(
             "unsupported",
             f"{type(self._model).__name__} cannot be decoded with its cache by this release of "

@@ -40,15 +40,15 @@ def score_tokens(
     """
     import torch
 
-    given = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
-    if len(given) > loaded.context_length:
+    inputs = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
+    if len(inputs) > loaded.context_length:
         raise Refused("context_full", "the answer does not fit into the context of this model")
     first_scored = len(prompt) + request.first - 1
     device = loaded.input_device
     new_cache = variant_cache(loaded.command, loaded.model.config)
     cache = new_cache() if new_cache else growing_cache(loaded.model.config)
     parameter, positions = cache_parameter(loaded.model), position_argument(loaded.model)
-    in_chunks = rules.can_append(0, len(given))
+    in_chunks = rules.can_append(0, len(inputs))
     rows = _Scores(loaded, request)
     at = 0
 
@@ -62,10 +62,10 @@ def score_tokens(
             before_each_block(loaded.model, check_cancelled),
             unfused_weights(loaded.model),
         ):
-            while at < len(given):
+            while at < len(inputs):
                 end = min(at + CHUNK, first_scored) if at < first_scored else at + LOGIT_ROWS
-                end = min(end, len(given)) if in_chunks else len(given)
-                tokens = torch.tensor([given[at:end]], device=device)
+                end = min(end, len(inputs)) if in_chunks else len(inputs)
+                tokens = torch.tensor([inputs[at:end]], device=device)
                 more = {parameter: cache}
                 if positions:
                     more[positions] = torch.arange(at, end, device=device).unsqueeze(0)
@@ -106,9 +106,12 @@ class _Scores:
         if bool(torch.isnan(logprobs).any()):
             raise Refused("internal", "the model computes NaN (not a number)")
         logprobs = logprobs.clamp(min=MIN_LOGPROB)
-        wanted, self._remaining = self._remaining[: len(logprobs)], self._remaining[len(logprobs) :]
+        targets, self._remaining = (
+            self._remaining[: len(logprobs)],
+            self._remaining[len(logprobs) :],
+        )
         found = torch.stack(
-            [self._logprob_of(row, token) for row, token in zip(logprobs, wanted, strict=False)]
+            [self._logprob_of(row, token) for row, token in zip(logprobs, targets, strict=False)]
         )
         self._logprobs += found.tolist()
         self._ranks += (logprobs > found[:, None]).sum(dim=-1).tolist()

@@ -32,7 +32,7 @@ from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import DECODE, load_or_refuse
 from quantchat.worker.servers.opening import Opener
-from quantchat.worker.thoughts import served_splitter, split_at_end
+from quantchat.worker.thoughts import server_splitter, split_at_end
 
 SEED = 1234
 """Seed of the harness's sampling and few-shot examples."""
@@ -93,7 +93,7 @@ def _tasks(named: list[str], report: Report) -> Any:
     report(0, 0, "reading the tasks")
     files = [name for name in named if Path(name).is_absolute()]
     manager = TaskManager(include_defaults=len(files) < len(named))  # loading its index is slow
-    unknown = [name for name in named if name not in files and not _known(manager, name)]
+    unknown = [name for name in named if name not in files and not _is_known_task(manager, name)]
     if unknown:
         near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=3)
         raise Refused(
@@ -118,7 +118,7 @@ def _tasks(named: list[str], report: Report) -> Any:
         ) from error
 
 
-def _known(manager: Any, name: str) -> bool:
+def _is_known_task(manager: Any, name: str) -> bool:
     return name in manager.all_tasks or any(sign in name for sign in "*?[")
 
 
@@ -247,11 +247,11 @@ def _progress_reported(lm: Any, report: Report) -> Iterator[None]:
     lm.set_cache_hook(counter)
 
     def counting(ask: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(requests: list[Any], *more: Any, **named: Any) -> Any:
+        def ask_and_count(requests: list[Any], *more: Any, **named: Any) -> Any:
             counter.total += len(requests)
             return ask(requests, *more, **named)
 
-        return asked
+        return ask_and_count
 
     for name in _REQUESTS:
         setattr(lm, name, counting(getattr(lm, name)))
@@ -264,18 +264,20 @@ def _progress_reported(lm: Any, report: Report) -> Iterator[None]:
 def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
     samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
     filters = list(dict.fromkeys(sample["filter"] for sample in samples))
-    asked = [sample for sample in samples if sample["filter"] == filters[0]]
+    first_filter = [sample for sample in samples if sample["filter"] == filters[0]]
     digest = hashlib.sha256()
-    for sample in asked:
+    for sample in first_filter:
         for part in ("doc_hash", "prompt_hash", "target_hash"):
             digest.update(sample[part].encode())
-    lengths = [_lengths(text, tokenizer) for sample in asked for text in _written(sample)]
-    passages = passages_of([sample["doc"] for sample in asked])
+    lengths = [
+        _lengths(text, tokenizer) for sample in first_filter for text in _generated_texts(sample)
+    ]
+    passages = passages_of([sample["doc"] for sample in first_filter])
     return TaskResult(
         task=task,
         version=str(results["versions"].get(task)),
         few_shot=int(results["configs"][task].get("num_fewshot") or 0),
-        questions=len(asked),
+        questions=len(first_filter),
         questions_sha256=digest.hexdigest(),
         figures=list(_figures(samples, results["results"][task], passages)),
         passages=passages,
@@ -284,7 +286,7 @@ def _result(task: str, results: Any, tokenizer: Any) -> TaskResult:
     )
 
 
-def _written(sample: Any) -> Iterator[str]:
+def _generated_texts(sample: Any) -> Iterator[str]:
     """Yield the first text that a model generated for a question; none if it only rated texts."""
     for answers in sample["resps"][:1]:
         first = answers[0] if isinstance(answers, list) and answers else answers
@@ -294,7 +296,7 @@ def _written(sample: Any) -> Iterator[str]:
 
 def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
     """Return the number of tokens of the answer in `text`, and of the thoughts before it."""
-    splitter = served_splitter(None)
+    splitter = server_splitter(None)
     pieces = [splitter.feed(text), splitter.end()]
     answer, thoughts = ("".join(part) for part in zip(*pieces, strict=True))
     # If the chat template opened the thoughts, only their end is in the text.
@@ -334,13 +336,13 @@ def _figures(
         each = [sample.get(metric) for sample in samples if sample["filter"] == chosen]
         of_questions = [float(one) for one in each if isinstance(one, int | float)]
         mean = bool(each) and len(of_questions) == len(each) and _is_mean(of_questions, value)
-        counted = mean and set(of_questions) <= {0.0, 1.0}
+        is_right_or_wrong = mean and set(of_questions) <= {0.0, 1.0}
         yield TaskFigure(
             metric=metric,
             filter=chosen,
             value=float(value),
             error=_error(of_questions, passages) if mean else None,
-            right="".join(str(int(one)) for one in of_questions) if counted else "",
+            right="".join(str(int(one)) for one in of_questions) if is_right_or_wrong else "",
         )
 
 

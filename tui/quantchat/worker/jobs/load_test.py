@@ -110,10 +110,10 @@ class _LoadTest:
             if due_ns:
                 await asyncio.sleep((start + due_ns - time.perf_counter_ns()) / 1e9)
             async with slots:
-                progress.sent()
+                progress.note_sent()
                 self._write_progress(progress)
                 await request.send(due_ns)
-            progress.ended(request.times)
+            progress.note_ended(request.times)
             self._write_progress(progress)
             self._answered += 1
             self._report(self._answered, self._total, _named(level))
@@ -155,10 +155,10 @@ class _RoundProgress:
         self._start_ns = start_ns
         self._open = self._answered = self._failed = self._tokens = 0
 
-    def sent(self) -> None:
+    def note_sent(self) -> None:
         self._open += 1
 
-    def ended(self, times: RequestTimes) -> None:
+    def note_ended(self, times: RequestTimes) -> None:
         self._open -= 1
         self._answered += 1
         self._failed += bool(times.error)

@@ -55,16 +55,16 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         }
         for done, ids in enumerate(read):
             report(done, len(read), "windows read")
-            told = server.score_prompt(ids, layout.context)
-            counts = [len(one.likeliest) for one in told]
+            logprobs = server.score_prompt(ids, layout.context)
+            counts = [len(one.likeliest) for one in logprobs]
             fewest = min(counts) if not done else min(fewest, *counts)
-            for one in told:
+            for one in logprobs:
                 note("nll", -one.own)
                 if one.likeliest:
                     note("top", max(one.likeliest, key=lambda token: one.likeliest[token]))
             for name, other in others.items():
-                rows = other.read(early + len(told), "cpu")[early:]
-                for row, one in zip(rows, told, strict=True):
+                rows = other.read(early + len(logprobs), "cpu")[early:]
+                for row, one in zip(rows, logprobs, strict=True):
                     if one.likeliest:
                         forward, backward = merged_divergence(row, one)
                         note(f"{name}.forward", forward)
@@ -89,13 +89,13 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     )
 
 
-def merged_divergence(row: Any, told: TokenLogprobs) -> tuple[float, float]:
+def merged_divergence(row: Any, logprobs: TokenLogprobs) -> tuple[float, float]:
     """Return KL(p ‖ q) and KL(q ‖ p) in nats; all tokens that q does not name are one outcome.
 
-    `row` has the log-probabilities of p, shape (vocabulary,); `told` are those of q.
+    `row` has the log-probabilities of p, shape (vocabulary,); `logprobs` are those of q.
     """
-    p = [math.exp(float(row[token])) for token in told.likeliest]
-    q = [math.exp(logprob) for logprob in told.likeliest.values()]
+    p = [math.exp(float(row[token])) for token in logprobs.likeliest]
+    q = [math.exp(logprob) for logprob in logprobs.likeliest.values()]
     p.append(max(LEAST_PROBABILITY, 1 - math.fsum(p)))
     q.append(max(LEAST_PROBABILITY, 1 - math.fsum(q)))
     pairs = list(zip(p, q, strict=True))

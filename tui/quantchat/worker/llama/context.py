@@ -75,12 +75,12 @@ class Context:
     def prepare(self, tokens: int) -> None:
         """Allocate the cache for `tokens` tokens; its content stays. Raises Refused."""
         most = self._settings.context_length
-        wanted = most if self._settings.fixed else min(bucket(tokens), most)
-        if wanted <= self.length:
+        length = most if self._settings.fixed else min(bucket(tokens), most)
+        if length <= self.length:
             return
         state = self._save() if self.ids else None
         self.close()
-        self._open(wanted)
+        self._open(length)
         if state is not None:
             self._restore(state)
 
@@ -102,14 +102,14 @@ class Context:
         if self._pointer:
             c.llama_memory_clear(c.llama_get_memory(self._pointer), False)
 
-    def run(self, ids: list[int], *, wanted: int = 1, stopped: Stopped | None = None) -> None:
-        """Append `ids`, at most `CHUNK`, and compute the logits of the last `wanted` of them.
+    def run(self, ids: list[int], *, logit_rows: int = 1, stopped: Stopped | None = None) -> None:
+        """Append `ids`, at most `CHUNK`, and compute the logits of the last `logit_rows`.
 
         `stopped` is called between operations on a CPU; if it returns True, Interrupted is raised.
         Raises Refused.
         """
         self.prepare(len(self.ids) + len(ids))
-        self._fill(ids, wanted)
+        self._fill(ids, logit_rows)
         before = len(self.ids)
         if stopped is None:
             status = c.llama_decode(self._pointer, self._batch)
@@ -183,9 +183,9 @@ class Context:
             for line in captured.lines
         )
 
-    def _fill(self, ids: list[int], wanted: int) -> None:
+    def _fill(self, ids: list[int], logit_rows: int) -> None:
         batch, count = self._batch, 0
-        first, position = len(ids) - wanted, len(self.ids)
+        first, position = len(ids) - logit_rows, len(self.ids)
         for row in range(self._rows):
             for n, token in enumerate(ids):
                 batch.token[count] = token

@@ -29,19 +29,19 @@ class LlamaLM(HarnessModel):
 
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
         """Return the log-likelihood of `continuation`, and whether greedy decoding gives it."""
-        given = [*context, *continuation][-(self._context_length + 1) :][:-1]
-        first = len(given) - len(continuation)
+        inputs = [*context, *continuation][-(self._context_length + 1) :][:-1]
+        first = len(inputs) - len(continuation)
         # Logits of cached tokens are not stored, so keep only tokens whose logits are not needed.
-        self._keep(given[: first + 1])
+        self._keep(inputs[: first + 1])
         for start in range(len(self._context.ids), first, CHUNK):
-            self._context.run(given[start : min(start + CHUNK, first)])
+            self._context.run(inputs[start : min(start + CHUNK, first)])
         total, greedy = 0.0, True
-        for start in range(first, len(given), _ROWS):
-            block = given[start : start + _ROWS]
-            self._context.run(block, wanted=len(block))
-            wanted = continuation[start - first : start - first + len(block)]
+        for start in range(first, len(inputs), _ROWS):
+            block = inputs[start : start + _ROWS]
+            self._context.run(block, logit_rows=len(block))
+            targets = continuation[start - first : start - first + len(block)]
             for row, token in zip(
-                log_softmax(self._context.logits(len(block))), wanted, strict=True
+                log_softmax(self._context.logits(len(block))), targets, strict=True
             ):
                 total += float(row[token])
                 greedy = greedy and int(row.argmax()) == token

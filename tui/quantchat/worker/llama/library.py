@@ -137,10 +137,21 @@ def build() -> str:
     parts = []
     for name, features in re.findall(r"(\w+) : ((?:[\w ]+ = [\w,]+ \| )+)", info + " "):
         on = re.findall(r"(\w+) = 1\b", features)
-        shown = [one for one in on if one.startswith(_SHOWN)]
+        shown = [one for one in on if one.startswith(_SPEED_FEATURES)]
         parts.append(" ".join([name, *(shown if name == "CPU" else [])]))
     return ", ".join(parts)
 
 
-_SHOWN = ("AVX", "AMX", "FMA", "F16C", "NEON", "SVE", "DOTPROD", "MATMUL", "REPACK", "LLAMAFILE")
+_SPEED_FEATURES = (
+    "AVX",
+    "AMX",
+    "FMA",
+    "F16C",
+    "NEON",
+    "SVE",
+    "DOTPROD",
+    "MATMUL",
+    "REPACK",
+    "LLAMAFILE",
+)
 """Features of a CPU build that decide its speed."""

@@ -35,7 +35,7 @@ class LlamaForecast:
             context.run(ids[start : min(start + CHUNK, first)])
         for start in range(first, len(ids), self._rows):
             block = ids[start : start + self._rows]
-            context.run(block, wanted=len(block))
+            context.run(block, logit_rows=len(block))
             logits = torch.from_numpy(context.logits(len(block)).copy())
             if logits.isnan().any():
                 raise Refused(

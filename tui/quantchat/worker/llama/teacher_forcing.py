@@ -23,11 +23,11 @@ def score_tokens(
     `cancelled` is called during the work; if it returns True, the work ends. Raises Refused if the
     tokens do not fit into the context, or after a cancellation.
     """
-    given = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
-    if len(given) > model.context_length:
+    inputs = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
+    if len(inputs) > model.context_length:
         raise Refused("context_full", "the answer does not fit into the context of this model")
     first_scored = len(prompt) + request.first - 1
-    wanted = request.ids[request.first :]
+    targets = request.ids[request.first :]
     ends = sorted(model.end_tokens)
     logprobs: list[float] = []
     ranks: list[int] = []
@@ -35,19 +35,19 @@ def score_tokens(
     context = model.context(outputs=LOGIT_ROWS, rows=request.batch)
     at = 0
     try:
-        context.prepare(len(given))
-        while at < len(given):
+        context.prepare(len(inputs))
+        while at < len(inputs):
             end = min(at + CHUNK, first_scored) if at < first_scored else at + LOGIT_ROWS
-            end = min(end, len(given))
+            end = min(end, len(inputs))
             scored_rows = end - max(at, first_scored)
-            context.run(given[at:end], wanted=max(1, scored_rows), stopped=cancelled)
+            context.run(inputs[at:end], logit_rows=max(1, scored_rows), stopped=cancelled)
             if scored_rows > 0:
                 rows = log_softmax(context.logits(scored_rows))
-                for row, token in zip(rows, wanted[len(logprobs) :], strict=False):
+                for row, token in zip(rows, targets[len(logprobs) :], strict=False):
                     found = _logprob_of(row, token, ends)
                     logprobs.append(found)
                     ranks.append(int((row > found).sum()))
-                if len(logprobs) == len(wanted):
+                if len(logprobs) == len(targets):
                     also = [_logprob_of(rows[-1], token, ends) for token in request.also]
             at = end
     except Interrupted as error:
@@ -55,7 +55,7 @@ def score_tokens(
     finally:
         context.close()
     decode = model.tokenizer_backend.decode
-    pieces = ["" if i == END else decode([i], skip_special_tokens=False) for i in wanted]
+    pieces = ["" if i == END else decode([i], skip_special_tokens=False) for i in targets]
     return TokenScores(request.number, logprobs, pieces, ranks, also)
 
 

@@ -98,11 +98,17 @@ def _chosen(name: str, dtype: Any, note: str = "", hint: str = "") -> Chosen:
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
     """Return the checkpoint's `bits`, `group_size`, `desc_act` and `sym`, with GPTQ's defaults."""
-    told = getattr(config, "quantization_config", None)
-    if told is None:  # auto-gptq saves the settings in a separate file
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:  # auto-gptq saves the settings in a separate file
         with contextlib.suppress(OSError, ValueError):
-            told = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
-    body = told if isinstance(told, dict) else told.to_dict() if told is not None else {}
+            quantization = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
+    body = (
+        quantization
+        if isinstance(quantization, dict)
+        else quantization.to_dict()
+        if quantization is not None
+        else {}
+    )
     return {
         "bits": int(body.get("bits") or 4),
         "group_size": int(body.get("group_size") or -1),

@@ -74,8 +74,8 @@ def compiled_before(extension: Any) -> bool:
 def _reason(text: str) -> str:
     """Return the compiler's error message from the output of a failed build."""
     found = _ERROR.search(text)
-    told = found[0] if found else text or "the build printed no reason; see the worker's log"
-    return on_one_line(re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", told))
+    reason = found[0] if found else text or "the build printed no reason; see the worker's log"
+    return on_one_line(re.sub(r"<class '[\w.]*?(\w+)'>", r"\1", reason))
 
 
 def _make_sources_writable() -> None:

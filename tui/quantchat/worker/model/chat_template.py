@@ -52,9 +52,9 @@ def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
                 return
     except Exception as error:  # Jinja and the functions that a template calls raise anything
         if in_parts:  # with content as a string it was rendered, but without the question
-            raise _refused(_NO_QUESTION, _HINT) from error
+            raise _refusal(_NO_QUESTION, _HINT) from error
         raise _cannot_render(tokenizer, error) from error
-    raise _refused(_NO_QUESTION, _HINT)
+    raise _refusal(_NO_QUESTION, _HINT)
 
 
 def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
@@ -105,13 +105,13 @@ _HINT = 'name another model\'s tokenizer and template: tokenizer = "org/name"'
 def _cannot_render(tokenizer: Any, error: Exception) -> Refused:
     if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
         names = sorted(tokenizer.chat_template)
-        return _refused(
+        return _refusal(
             f"it has several chat templates, and none is the default: {', '.join(names)}",
             f'name one: chat_template_kwargs = {{ chat_template = "{names[0]}" }}',
         )
     why = on_one_line(f"{type(error).__name__}: {error}")
-    return _refused(f"the chat template cannot be rendered: {why}", _HINT)
+    return _refusal(f"the chat template cannot be rendered: {why}", _HINT)
 
 
-def _refused(what: str, hint: str) -> Refused:
+def _refusal(what: str, hint: str) -> Refused:
     return Refused("bad_checkpoint", what, hint)

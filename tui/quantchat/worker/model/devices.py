@@ -35,7 +35,7 @@ def device_for(command: LoadModel) -> str:
     if command.device != "auto" or there < 2:
         return choose_device(command.device)
     needed = weights_on_disk(command.model)
-    fitting = (index for index in range(there) if needed <= _room(index))
+    fitting = (index for index in range(there) if needed <= _usable_bytes(index))
     return choose_device(f"cuda:{next(fitting, 0)}")
 
 
@@ -177,12 +177,12 @@ def room_by_gpu(command: LoadModel, device: str) -> dict[int, int]:
     there = _gpus()
     if command.device != "auto" or there < 2:
         return {}
-    if weights_on_disk(command.model) <= _room(int(device.partition(":")[2])):
+    if weights_on_disk(command.model) <= _usable_bytes(int(device.partition(":")[2])):
         return {}
-    return {index: _room(index) for index in range(there)}
+    return {index: _usable_bytes(index) for index in range(there)}
 
 
-def _room(index: int) -> int:
+def _usable_bytes(index: int) -> int:
     # The query creates a CUDA context of some hundred MB, so query a GPU only if needed.
     import torch
 

@@ -185,8 +185,8 @@ def tensor_names(file: Path) -> set[str]:
         try:
             header = json.loads(stream.read(length))
             ends = {
-                name: int(told["data_offsets"][1])
-                for name, told in header.items()
+                name: int(entry["data_offsets"][1])
+                for name, entry in header.items()
                 if name != "__metadata__"
             }
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -226,11 +226,11 @@ def refuse_quantized(folder: str) -> None:
             f"{folder} has no config.json that can be read",
             "name a folder that holds a model (config.json and *.safetensors)",
         ) from error
-    if told := config.get("quantization_config"):
+    if quantization := config.get("quantization_config"):
         raise Refused(
             "unsupported",
             # Only old bitsandbytes checkpoints do not name a method.
-            f"the model is already quantized ({told.get('quant_method', 'bitsandbytes')})",
+            f"the model is already quantized ({quantization.get('quant_method', 'bitsandbytes')})",
             "name the full-precision model from which it was made",
         )
 

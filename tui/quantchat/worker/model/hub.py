@@ -113,17 +113,17 @@ def gguf_files(command: LoadModel, wanted: str, report: Report) -> Fetched:
 
     name = command.model
     try:
-        told = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
+        model_info = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
             name, revision=command.revision or "main", timeout=_LIST_TIMEOUT_S
         )
-        names = [file.rfilename for file in told.siblings or []]
+        names = [file.rfilename for file in model_info.siblings or []]
     except Exception as error:  # noqa: BLE001 - several libraries raise here, see `fetched`
         try:
             cached = huggingface_hub.snapshot_download(
                 name, revision=command.revision, local_files_only=True
             )
         except Exception:  # noqa: BLE001 - the first reason helps more
-            raise _refused(error, name) from error
+            raise _refusal(error, name) from error
         names = [str(file.relative_to(cached)) for file in Path(cached).rglob(gguf.ANY)]
     try:
         files = gguf.parts(Path(gguf.chosen(names, wanted)))
@@ -201,7 +201,7 @@ def fetched(
     except Exception as error:  # noqa: BLE001 - explained in the next line
         # A read-only cache, a login page in place of the hub's answer, and a slow hub raise
         # exceptions of different types, from huggingface_hub, its HTTP library and others.
-        refused = _refused(error, f"{what} {name}".strip())
+        refused = _refusal(error, f"{what} {name}".strip())
         try:
             folder = Path(
                 huggingface_hub.snapshot_download(
@@ -218,7 +218,7 @@ def fetched(
     return Fetched(folder, _from_cache("the hub did not answer"))
 
 
-def _refused(error: Exception, name: str) -> Refused:
+def _refusal(error: Exception, name: str) -> Refused:
     """Return why `name` cannot be downloaded, from the exception of the hub's library."""
     from huggingface_hub import constants
 
@@ -289,16 +289,18 @@ def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> in
     from huggingface_hub.utils import filter_repo_objects
 
     try:
-        told = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
+        model_info = huggingface_hub.HfApi(endpoint=constants.ENDPOINT).model_info(
             name, revision=revision or "main", files_metadata=True, timeout=_LIST_TIMEOUT_S
         )
     except Exception:  # noqa: BLE001 - the download reports it
         return 0
-    files = filter_repo_objects(told.siblings or [], key=lambda file: file.rfilename, **patterns)
+    files = filter_repo_objects(
+        model_info.siblings or [], key=lambda file: file.rfilename, **patterns
+    )
     blobs = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "blobs")
     total = 0
     for file in files:
-        here = huggingface_hub.try_to_load_from_cache(name, file.rfilename, revision=told.sha)
+        here = huggingface_hub.try_to_load_from_cache(name, file.rfilename, revision=model_info.sha)
         blob = (file.lfs.sha256 if file.lfs else file.blob_id) or ""
         if not isinstance(here, str) and not (blob and (blobs / blob).exists()):
             total += max(0, (file.size or 0) - _partial_bytes(blobs, blob))

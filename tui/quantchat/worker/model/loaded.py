@@ -239,14 +239,14 @@ def load_model(command: LoadModel, device: str, **more: Any) -> Any:
         command.model, trust_remote_code=command.trust_remote_code, **named
     )
     with _wrong_shapes_refused(), _offloading_refused():
-        model, told = auto_class(command, config).from_pretrained(
+        model, loading_info = auto_class(command, config).from_pretrained(
             command.model,
             trust_remote_code=command.trust_remote_code,
             use_safetensors=None if pickles else True,
             output_loading_info=True,
             **more,
         )
-    if absent := sorted(told["missing_keys"]):
+    if absent := sorted(loading_info["missing_keys"]):
         # transformers would fill missing tensors with random numbers, and say so only in its log.
         raise Refused(
             "bad_checkpoint",

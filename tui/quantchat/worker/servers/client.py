@@ -95,7 +95,9 @@ class ServerClient:
                     raise
                 wait(error.failure.reason)
         if self._build == ollama.FINGERPRINT:
-            found = ollama.found(self._client, self._connection.url, self._model, self.timeout_s)
+            found = ollama.find_ollama(
+                self._client, self._connection.url, self._model, self.timeout_s
+            )
             self.ollama = self.run(found)
 
     async def _list(self) -> None:
@@ -199,7 +201,7 @@ class ServerClient:
                 **({"server": self._build} if self._build else {}),
             },
         )
-        return self.ollama.described(resolved) if self.ollama else resolved
+        return self.ollama.with_details(resolved) if self.ollama else resolved
 
     @property
     def keeps_prompts(self) -> bool:
@@ -209,7 +211,7 @@ class ServerClient:
     @property
     def note(self) -> str:
         """Notes that tell the user how this server's figures were measured."""
-        counted = (
+        token_note = (
             "tok/s and TPOT use the server's count of tokens"
             if self.counts
             else "the server does not count tokens, so tok/s and TPOT are not known"
@@ -224,7 +226,7 @@ class ServerClient:
             ""
             if self._streams
             else "the server does not stream: TTFT is the time of the whole answer",
-            counted,
+            token_note,
             self.ollama.behaviour if self.ollama else own,
             self.refusals.note,
         ]

@@ -85,9 +85,9 @@ class Connection:
     async def _check(self, response: Any) -> None:
         """Refuse a redirect to another server, and limit the bytes that are read of `response`."""
         if response.is_redirect:
-            asked, to = str(response.request.url), response.headers.get("location", "")
-            target = urljoin(asked, to)
-            if _origin(target) != _origin(asked):
+            requested, to = str(response.request.url), response.headers.get("location", "")
+            target = urljoin(requested, to)
+            if _origin(target) != _origin(requested):
                 raise Refused(
                     "server_refused",
                     f"the server at {self.where} redirects ({response.status_code}) to "

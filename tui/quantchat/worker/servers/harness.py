@@ -30,9 +30,9 @@ class ServedLM(HarnessModel):
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
         # Leave room for one token: the request also generates one.
         ids = [*context, *continuation][-(self._context_length - 1) :]
-        told = self._client.score_prompt(ids, max(1, len(ids) - len(continuation)))
+        logprobs = self._client.score_prompt(ids, max(1, len(ids) - len(continuation)))
         greedy = True
-        for one in told:
+        for one in logprobs:
             if one.best is None:
                 raise Refused(
                     "unsupported",
@@ -40,7 +40,7 @@ class ServedLM(HarnessModel):
                     "docs/how-to/tasks.md names servers that do",
                 )
             greedy = greedy and one.own >= one.best
-        return sum(one.own for one in told), greedy
+        return sum(one.own for one in logprobs), greedy
 
     def _generated(self, ids: list[int], sampling: Sampling, most: int, until: list[str]) -> str:
         return self._client.continue_prompt(ids, sampling, most, until)

@@ -31,29 +31,31 @@ _NEUTRAL = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
 """Parameters that a request cannot set, each with the value that has no effect."""
 _WEIGHTS = re.compile(r"^FROM .*\bsha256-([0-9a-f]{64})$", re.MULTILINE)
 """The line of a Modelfile that names the weights by their SHA-256."""
-_KEPT = (4, 5)
+_KEPT_TOKENS = (4, 5)
 """How many of the first tokens Ollama keeps when it cuts a prompt: 4, or 5 with a BOS token."""
 
 
 class Ollama:
     """One model of an Ollama server."""
 
-    def __init__(self, client: Any, model: str, version: str, shown: dict[str, Any]) -> None:
+    def __init__(
+        self, client: Any, model: str, version: str, show_response: dict[str, Any]
+    ) -> None:
         self._client = client
         self._model = model
         self._version = version
-        self._shown = shown
+        self._show_response = show_response
         self.context = 0
         """Context length in tokens; 0 if unknown."""
         self.size, self.on_gpu = 0, 0
         """Bytes that Ollama reports for the model, in total and on a GPU; 0 if unknown."""
-        self._read: tuple[Sequence[Message], int] | None = None
+        self._last_chat: tuple[Sequence[Message], int] | None = None
         """The last prompt, and the number of tokens of this prompt and its answer together."""
 
     async def load(self) -> None:
         """Load the model, if it is not loaded. Raises the client's exceptions."""
-        asked = {"model": self._model, "stream": False}
-        await self._client.post("/api/generate", body=asked, cast_to=object)
+        body = {"model": self._model, "stream": False}
+        await self._client.post("/api/generate", body=body, cast_to=object)
         if not self.context:
             listed = mapping(await self._client.get("/api/ps", cast_to=object)).get("models")
             names = (self._model, self._model + LATEST)
@@ -64,11 +66,14 @@ class Ollama:
             self.size = max(0, count(running.get("size")))
             self.on_gpu = min(max(0, count(running.get("size_vram"))), self.size)
 
-    def described(self, resolved: Resolved) -> Resolved:
+    def with_details(self, resolved: Resolved) -> Resolved:
         """Return `resolved` with what Ollama reports about the model."""
-        details, info = mapping(self._shown.get("details")), mapping(self._shown.get("model_info"))
+        details, info = (
+            mapping(self._show_response.get("details")),
+            mapping(self._show_response.get("model_info")),
+        )
         dtype = name(details.get("quantization_level")) or resolved.dtype
-        weights = _WEIGHTS.search(str(self._shown.get("modelfile") or ""))
+        weights = _WEIGHTS.search(str(self._show_response.get("modelfile") or ""))
         return replace(
             resolved,
             kernel=f"server (Ollama, {dtype})",  # the screen shows no dtype of a server
@@ -85,7 +90,7 @@ class Ollama:
         sampling = self._sampling()
         own = f", samples with its own {', '.join(sampling)}" if sampling else ""
         room = f"its context of {self.context} tokens" if self.context else "its context"
-        rest = "; its Modelfile adds a system prompt" if self._shown.get("system") else ""
+        rest = "; its Modelfile adds a system prompt" if self._show_response.get("system") else ""
         if self.size:  # weights that are not on a GPU make Ollama slow without any message
             share = f"{self.on_gpu / self.size:.0%}" if self.on_gpu else "none"
             rest += (
@@ -102,7 +107,7 @@ class Ollama:
         version = tuple(int(one) for one in re.findall(r"\d+", self._version)[:3])
         if (0, 0, 0) < version < _NO_PENALTY_SINCE:  # a local build may call itself 0.0.0
             in_effect["repeat_penalty"] = "1.1"
-        for line in str(self._shown.get("parameters") or "").splitlines():
+        for line in str(self._show_response.get("parameters") or "").splitlines():
             name, _, value = line.strip().partition(" ")
             if name in _NEUTRAL:
                 in_effect[name] = value.strip()
@@ -118,11 +123,13 @@ class Ollama:
         Ollama does not report this, but its token counts `prompt` and `output` show it, except when
         a new message in a chat has more tokens than the text that Ollama drops.
         """
-        before, self._read = self._read, (messages, prompt + output)
+        before, self._last_chat = self._last_chat, (messages, prompt + output)
         if self.context:
             # The lengths to which Ollama cuts a prompt that is too long.
-            left = [self.context - (self.context - kept) // 2 for kept in _KEPT]
-            if prompt + output > self.context or prompt in left:
+            cut_lengths = [
+                self.context - (self.context - first_tokens) // 2 for first_tokens in _KEPT_TOKENS
+            ]
+            if prompt + output > self.context or prompt in cut_lengths:
                 return True
         if before is None:
             return False
@@ -131,7 +138,7 @@ class Ollama:
         return goes_on and prompt < read
 
 
-async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Ollama | None:
+async def find_ollama(client: Any, base_url: str, model: str, timeout_s: float) -> Ollama | None:
     """Return the Ollama server of `client` at `base_url`; a request may take `timeout_s` seconds.
 
     Return None if only OpenAI's protocol can be reached, or if the model runs in Ollama's cloud.
@@ -142,15 +149,15 @@ async def found(client: Any, base_url: str, model: str, timeout_s: float) -> Oll
     native = client.with_options(base_url=root)
     try:
         version = await asyncio.wait_for(native.get("/api/version", cast_to=object), timeout_s)
-        asked = native.post("/api/show", body={"model": model}, cast_to=object)
-        shown = await asyncio.wait_for(asked, timeout_s)
-        if shown.get("remote_host"):
+        request = native.post("/api/show", body={"model": model}, cast_to=object)
+        show_response = await asyncio.wait_for(request, timeout_s)
+        if show_response.get("remote_host"):
             return None
-        one = Ollama(native, model, name(version["version"]), shown)
-        await asyncio.wait_for(one.load(), timeout_s)
+        server = Ollama(native, model, name(version["version"]), show_response)
+        await asyncio.wait_for(server.load(), timeout_s)
     except Exception:  # noqa: BLE001 - a proxy in front of Ollama may answer anything
         return None
-    return one
+    return server
 
 
 def why_cut(last: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ STARTING = "starting the server"
 
 
 @dataclass
-class Opened:
+class OpenedServer:
     """A connected server, and when each stage ended, in seconds of `time.perf_counter`.
 
     The stages: libraries imported, server process started, first answer received.
@@ -46,7 +46,7 @@ class Opener:
         self._tell, self._failed = tell, failed
         self._server: StartedServer | None = None
 
-    def open(self, command: LoadModel, loader: ModuleType) -> Opened:
+    def open(self, command: LoadModel, loader: ModuleType) -> OpenedServer:
         """Return the decoder once the server has answered a request. Raises Refused."""
         own = bool(command.options.get("server"))
         wait: Callable[[str], None] | None = None
@@ -66,7 +66,7 @@ class Opener:
         started = time.perf_counter()
         self._tell("connecting", "")
         decoder.connect(wait)
-        return Opened(decoder, imported, started, time.perf_counter())
+        return OpenedServer(decoder, imported, started, time.perf_counter())
 
     def _start(self, command: LoadModel) -> StartedServer:
         how = command.options["server"]

@@ -49,7 +49,7 @@ class PromptLogprobs:
     def __init__(self, client: Any, model: str) -> None:
         self._client = client
         self._model = model
-        self._ways: list[_Way] = [self._by_id, self._echoed, self._forced]
+        self._ways: list[_Way] = [self._by_id, self._by_echo, self._by_forcing_each]
         """The ways that the server has not refused."""
         self._works = False
         """Whether the server has answered in the first of `_ways`."""
@@ -81,26 +81,26 @@ class PromptLogprobs:
         )
 
     async def _by_id(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
-        told = (await self._choice(ids, prompt_logprobs=TOP))["prompt_logprobs"]
-        if len(told) != len(ids):
+        entries = (await self._choice(ids, prompt_logprobs=TOP))["prompt_logprobs"]
+        if len(entries) != len(ids):
             raise ValueError("not one entry for each token")
         return [
             _named(token, {int(one): float(about["logprob"]) for one, about in entry.items()})
-            for token, entry in zip(ids[first:], told[first:], strict=True)
+            for token, entry in zip(ids[first:], entries[first:], strict=True)
         ]
 
-    async def _echoed(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
-        told = (await self._choice(ids, echo=True, logprobs=1))["logprobs"]
-        own = told["token_logprobs"]
+    async def _by_echo(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
+        logprobs = (await self._choice(ids, echo=True, logprobs=1))["logprobs"]
+        own = logprobs["token_logprobs"]
         if len(own) not in (len(ids), len(ids) + 1):  # it may also contain the generated token
             raise ValueError("not one entry for each token")
-        top = told.get("top_logprobs") or [None] * len(own)
+        top = logprobs.get("top_logprobs") or [None] * len(own)
         return [
             TokenLogprobs(float(own), {}, max(map(float, best.values())) if best else None)
             for own, best in zip(own[first : len(ids)], top[first : len(ids)], strict=True)
         ]
 
-    async def _forced(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
+    async def _by_forcing_each(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
         found = []
         for place in range(first, len(ids)):
             forced = {str(ids[place]): _FORCE}

@@ -52,8 +52,8 @@ def is_of_the_request(error: BaseException) -> bool:
     if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return True
     # TGI checks a request after it has opened the stream, with status 200.
-    told = mapping(error.body) if isinstance(error, ServerError) else {}
-    return told.get("http_status_code") in (400, 422)
+    body = mapping(error.body) if isinstance(error, ServerError) else {}
+    return body.get("http_status_code") in (400, 422)
 
 
 _PARAMETERS = re.compile(
@@ -173,8 +173,8 @@ def _wants_a_key(error: Any) -> bool:
 
     LiteLLM without a database reports that as "bad request".
     """
-    told = error.body.get("type") if isinstance(error.body, dict) else None
-    return error.status_code in (401, 403) or told == "no_db_connection"
+    error_type = error.body.get("type") if isinstance(error.body, dict) else None
+    return error.status_code in (401, 403) or error_type == "no_db_connection"
 
 
 def _message(error: Any) -> str:

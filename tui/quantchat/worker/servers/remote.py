@@ -45,7 +45,7 @@ from quantchat.worker.servers.stream import (
     Record,
     Usage,
 )
-from quantchat.worker.thoughts import Splitter, served_splitter, split_at_end
+from quantchat.worker.thoughts import Splitter, server_splitter, split_at_end
 
 _T = TypeVar("_T")
 
@@ -161,21 +161,23 @@ class RemoteDecoder:
                 "measure without --prompt-tokens",
             )
         outbox.send(Started(request.turn, received_ns, 0, 0))
-        stream = _Stream(request.turn, served_splitter(self._thought_marks))
+        stream = _Stream(request.turn, server_splitter(self._thought_marks))
         complete = self.client.run(self._until_stopped(request, outbox, stream, stopped))
         answer, thought = stream.splitter.end()
         usage = stream.usage or Usage()
         text, thoughts = stream.text + answer, stream.thoughts + thought
         if not thoughts:
             text, thoughts = split_at_end(text)
-        reason, counted = self._end(request, stream, usage) if complete else ("stop", usage.output)
+        reason, output_tokens = (
+            self._end(request, stream, usage) if complete else ("stop", usage.output)
+        )
         if (found := stream.drafts) is not None:
             outbox.send(Drafted(request.turn, found.drafted, found.accepted, found.steps))
         outbox.send(
             Finished(
                 turn=request.turn,
                 reason=reason,
-                output_tokens=counted,
+                output_tokens=output_tokens,
                 text=text,
                 finished_ns=time.perf_counter_ns(),
                 chunks=stream.chunks,
@@ -188,16 +190,16 @@ class RemoteDecoder:
 
     def _end(self, request: Generate, stream: _Stream, usage: Usage) -> tuple[str, int]:
         """Return why a complete answer ended, in quantchat's words, and its number of tokens."""
-        reason, counted = _REASONS.get(stream.reason, stream.reason), usage.output
+        reason, output_tokens = _REASONS.get(stream.reason, stream.reason), usage.output
         if stream.stopped_by:
             reason = "stop_string"
         elif stream.reason == "stop" and request.sampling.stop and stream.stopped_by is None:
             reason = "eos_or_stop_string"
-        if reason in ("eos", "eos_or_stop_string") and counted == stream.chunks + 1:
+        if reason in ("eos", "eos_or_stop_string") and output_tokens == stream.chunks + 1:
             # The server also counts the end token, which it does not send: it is not part of the
             # answer.
-            counted = stream.chunks
-        if reason == "length" and 0 <= counted < request.max_new_tokens:
+            output_tokens = stream.chunks
+        if reason == "length" and 0 <= output_tokens < request.max_new_tokens:
             reason = "context"  # vLLM accepts a prompt that leaves less room than requested
         known = usage.prompt >= 0 and usage.output >= 0
         if (
@@ -206,7 +208,7 @@ class RemoteDecoder:
             and self.client.ollama.dropped(request.messages, usage.prompt, usage.output)
         ):
             reason = "context"
-        return reason, counted
+        return reason, output_tokens
 
     async def _until_stopped(
         self,
@@ -293,10 +295,10 @@ class RemoteDecoder:
         before = stream.usage or Usage()
         if record.usage is not None:
             stream.usage = before.updated(record.usage)
-        counted = (stream.usage or before).output
+        output_tokens = (stream.usage or before).output
         stream.drafts = record.drafts or stream.drafts
         text = record.text or record.thought
-        if text or record.reason or counted > before.output:
+        if text or record.reason or output_tokens > before.output:
             stream.arrived_s = time.monotonic()
         ended = bool(stream.reason)  # LiteLLM sends its token count later, in a chunk with a choice
         stream.reason = record.reason or stream.reason
@@ -311,7 +313,7 @@ class RemoteDecoder:
             # for the whole answer, with the finish reason.
             goes_on = not ended and record.reason in ("", "length")
             counts_each_chunk = before.output >= stream.chunks > 0
-            if not (goes_on and counts_each_chunk and counted > before.output):
+            if not (goes_on and counts_each_chunk and output_tokens > before.output):
                 return
         stream.size += len(json.dumps(record.text)) + len(json.dumps(record.thought))
         if stream.size > MOST_TEXT:
@@ -338,10 +340,10 @@ async def _cancellable(work: Coroutine[Any, Any, _T], cancelled: Callable[[], bo
     return task.result()
 
 
-def _rank(told: TokenLogprobs) -> int:
+def _rank(logprobs: TokenLogprobs) -> int:
     """Return how many tokens were likelier, among those that the server reports."""
-    named = sum(logprob > told.own for logprob in told.likeliest.values())
-    return named or int(told.best is not None and told.best > told.own)
+    named = sum(logprob > logprobs.own for logprob in logprobs.likeliest.values())
+    return named or int(logprobs.best is not None and logprobs.best > logprobs.own)
 
 
 def _ignores_thinking_limit(budget: int) -> Refused:

@@ -132,9 +132,9 @@ def record_of(chunk: Any) -> Record | None:
         raise ServerError(error)
     choice = _first_choice(chunk.get("choices"))
     message = choice.get("message")
-    said = choice.get("delta") or message
-    text, thought = _parts(said.get("content") if isinstance(said, dict) else said)
-    fields = mapping(said)
+    content = choice.get("delta") or message
+    text, thought = _parts(content.get("content") if isinstance(content, dict) else content)
+    fields = mapping(content)
     text = text or _string(choice.get("text")) or _string(fields.get("refusal"))
     # Proxies send the same thought under both names: use only one.
     thought = (
@@ -192,18 +192,18 @@ def _reason(value: Any) -> str:
 
 def _stopped_by(choice: dict[str, Any]) -> str | None:
     """Return the stop string that vLLM or SGLang reports; "" for an end token; None if unknown."""
-    told = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
-    return _string(told[0]) if told else None
+    reasons = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
+    return _string(reasons[0]) if reasons else None
 
 
 def _usage(value: Any) -> Usage | None:
     """Return the counts in `value`; None if it has none or only zeros, as Ollama's first chunks."""
-    counted = mapping(value)
-    prompt, output = count(counted.get("prompt_tokens")), count(counted.get("completion_tokens"))
+    usage = mapping(value)
+    prompt, output = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
     if prompt <= 0 and output <= 0:
         return None
-    cached = mapping(counted.get("prompt_tokens_details")).get("cached_tokens")
-    thoughts = mapping(counted.get("completion_tokens_details")).get("reasoning_tokens")
+    cached = mapping(usage.get("prompt_tokens_details")).get("cached_tokens")
+    thoughts = mapping(usage.get("completion_tokens_details")).get("reasoning_tokens")
     return Usage(prompt, output, count(cached), count(thoughts))
 
 
@@ -221,8 +221,8 @@ _DRAFTS = (
 def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
     """Return the counts of speculative decoding in the last chunk of an answer, or None."""
     for key, inner, names in _DRAFTS:
-        if told := mapping(mapping(chunk.get(key)).get(inner)):
-            found = DraftCounts(*(count(told.get(name)) for name in names))
+        if metrics := mapping(mapping(chunk.get(key)).get(inner)):
+            found = DraftCounts(*(count(metrics.get(name)) for name in names))
             break
     else:  # llama.cpp does not count passes; each yields its accepted tokens and one more
         timings = mapping(chunk.get("timings"))
@@ -245,7 +245,7 @@ class StreamReader:
         self._foreign: list[str] = []
         """Lines that belong to no event, but to a web page or an answer that is not streamed."""
         self._text, self._thought = _Characters(), _Characters()
-        self._seen = False
+        self._event_seen = False
         """Whether any event was read."""
         self.over = False
         """Whether the stream has ended with `[DONE]`."""
@@ -269,8 +269,8 @@ class StreamReader:
         with contextlib.suppress(_NoJson):  # the stream was cut in the middle of an event
             yield from self._read(last.decode("utf-8", "replace"))
             yield from self._dispatch()
-        if not self._seen and (said := "\n".join(self._foreign).strip()):
-            yield from self._not_streamed(said)
+        if not self._event_seen and (body := "\n".join(self._foreign).strip()):
+            yield from self._not_streamed(body)
 
     # ------------------------------------------------------------ lines
 
@@ -286,7 +286,7 @@ class StreamReader:
             self._event = value
         elif field == "error" and colon:  # sent by llama.cpp, not part of the format
             raise ServerError(_json_or_text(value))
-        elif field not in ("", "id", "retry") and not self._seen:
+        elif field not in ("", "id", "retry") and not self._event_seen:
             self._foreign.append(line)
 
     def _dispatch(self) -> Iterator[Record]:
@@ -295,7 +295,7 @@ class StreamReader:
         self._data, self._event = [], ""
         if not data.strip() or self.over:
             return
-        self._seen = True
+        self._event_seen = True
         if data.startswith("[DONE]"):
             self.over = True
             return
@@ -308,23 +308,26 @@ class StreamReader:
                 f"the server sent an event that is not JSON: {data[:_NAME_CHARACTERS]}"
             ) from error
         if (record := record_of(chunk)) is not None:
-            yield self._joined(record)
+            yield self._whole_characters(record)
 
-    def _joined(self, record: Record) -> Record:
-        text, thought = self._text.joined(record.text), self._thought.joined(record.thought)
+    def _whole_characters(self, record: Record) -> Record:
+        text, thought = (
+            self._text.join_halves(record.text),
+            self._thought.join_halves(record.thought),
+        )
         return dataclasses.replace(record, text=text, thought=thought)
 
-    def _not_streamed(self, said: str) -> Iterator[Record]:
+    def _not_streamed(self, body: str) -> Iterator[Record]:
         """Yield the record of an answer sent as a whole. Raises ServerError for other text."""
         try:
-            value = parsed(said)
+            value = parsed(body)
         except ValueError:
-            text = " ".join(_TAGS.sub(" ", said).split())
-            raise ServerError(f"the server sent no stream, but: {text or said}") from None
+            text = " ".join(_TAGS.sub(" ", body).split())
+            raise ServerError(f"the server sent no stream, but: {text or body}") from None
         record = record_of(value)
         if record is None or not (record.text or record.reason):
-            raise ServerError(_json_or_text(said))
-        yield self._joined(record)
+            raise ServerError(_json_or_text(body))
+        yield self._whole_characters(record)
 
 
 class _NoJson(ServerError):
@@ -337,7 +340,7 @@ class _Characters:
     def __init__(self) -> None:
         self._half = ""
 
-    def joined(self, text: str) -> str:
+    def join_halves(self, text: str) -> str:
         """Return `text` after a half from the last call; keep a half at its end for the next."""
         if not text:
             return ""
