@@ -15,7 +15,7 @@ from quantchat.wire.jobs import (
     QuantizeGptqJob,
     QuantizeGptqResult,
 )
-from quantchat.wire.messages import Load
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.jobs.calibration_io import keep, read
 from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import (
@@ -47,7 +47,7 @@ class CalibrationSamples:
         return sum(map(len, self.chats))
 
 
-def begin(job: CalibratedJob, report: Report, library: str) -> Load:
+def begin(job: CalibratedJob, report: Report, library: str) -> LoadModel:
     """Prepare the process, import the module `library`, and return the load of a local model.
 
     Raises Refused if the model is already quantized.
@@ -62,7 +62,7 @@ def begin(job: CalibratedJob, report: Report, library: str) -> Load:
     return load
 
 
-def samples(job: CalibratedJob, load: Load) -> CalibrationSamples:
+def samples(job: CalibratedJob, load: LoadModel) -> CalibrationSamples:
     """Return the calibration samples of `job`. Raises Refused."""
     tokenizer, template = tokenizer_for(load), template_variables(load)
     chats = read(Path(job.calibration), tokenizer, job.most_tokens, template)

@@ -1,4 +1,4 @@
-"""LoadModel models with bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8()."""
+"""Load models with bitsandbytes: NF4, FP4 (QLoRA, Dettmers et al. 2023) and LLM.int8()."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOT_QUANTIZED = "not quantized"
 
 
 def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
-    """LoadModel and quantize a model, or load a quantized bitsandbytes checkpoint.
+    """Load and quantize a model, or load a quantized bitsandbytes checkpoint.
 
     `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`. Raises Refused for a
     checkpoint of another quantization.

@@ -98,17 +98,11 @@ def _chosen(name: str, dtype: Any, note: str = "", hint: str = "") -> Chosen:
 
 def quantization(model: str, config: Any) -> dict[str, Any]:
     """Return the checkpoint's `bits`, `group_size`, `desc_act` and `sym`, with GPTQ's defaults."""
-    quantization = getattr(config, "quantization_config", None)
-    if quantization is None:  # auto-gptq saves the settings in a separate file
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:  # auto-gptq saves the settings in a separate file
         with contextlib.suppress(OSError, ValueError):
-            quantization = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
-    body = (
-        quantization
-        if isinstance(quantization, dict)
-        else quantization.to_dict()
-        if quantization is not None
-        else {}
-    )
+            stored = json.loads(read_regular(Path(model) / "quantize_config.json", MOST_JSON))
+    body = stored if isinstance(stored, dict) else stored.to_dict() if stored is not None else {}
     return {
         "bits": int(body.get("bits") or 4),
         "group_size": int(body.get("group_size") or -1),
