@@ -46,7 +46,7 @@ class LaggingReader(TokenReader):
 
 
 class LaggingLoop(NativeLoop):
-    def _reader(self) -> TokenReader:
+    def _token_reader(self) -> TokenReader:
         return LaggingReader(CPU)
 
 
