@@ -67,8 +67,8 @@ async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> 
         ledger = said[-1].ledger or readies[mode].ledger
         read = ledger.weights + ledger.kv_cache
         figures[mode] = {
-            "resolved": readies[mode].resolved.decode,
-            "kernel": readies[mode].resolved.kernel,
+            "resolved": readies[mode].model_info.decode,
+            "kernel": readies[mode].model_info.kernel,
             "warmup_s": round(readies[mode].warmup_s, 2),
             **figures.get(mode, {}),
             "tok_s": [round(rate, 2) for rate in rates],

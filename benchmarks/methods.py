@@ -90,7 +90,7 @@ def _distance(model: ScoredRecord) -> float:
 def _row(model: ScoredRecord, speed: dict[str, dict[str, Any]]) -> list[str]:
     role = named(model).aside
     _, kld, _, top = divergence_texts(model.divergence)
-    bits = model.resolved.bits_per_weight if model.resolved else 0
+    bits = model.model_info.bits_per_weight if model.model_info else 0
     timed = speed.get(model.label)
     ratio = tok_s = "–"
     if timed:

@@ -45,7 +45,7 @@ def kept(
     """Return `part` of the snapshot of `command`, with date and machine but no local paths."""
     environment, measured = snapshot["environment"], snapshot[part]
     for model in measured["models"]:
-        model["resolved"]["model"] = Path(model["resolved"]["model"]).name
+        model["model_info"]["model"] = Path(model["model_info"]["model"]).name
     host = environment["device"]["host"]
     return {
         "date": snapshot["created"],

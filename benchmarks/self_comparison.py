@@ -94,15 +94,15 @@ def write(snapshots: Sequence[Path], command: str, note: str) -> None:
     """Save the figures of the snapshots that `check` needs."""
     runs = [Run(str(file), store.load(file)) for file in snapshots]
     environment = runs[0].snapshot.environment
-    resolved = columns(runs)[0].resolved
+    model_info = columns(runs)[0].model_info
     body = {
         "what": "times in ms of each answer, by figure, round and prompt; process memory in bytes",
         "command": command,
         "note": note,
         "machine": f"{environment.device.host.cpu}, {environment.device.host.cores} cores, shared",
         "python": platform.python_version(),
-        "kernel": resolved.kernel if resolved else "",
-        "libraries": resolved.libraries if resolved else {},
+        "kernel": model_info.kernel if model_info else "",
+        "libraries": model_info.libraries if model_info else {},
         "runs": [
             {"created": run.snapshot.created, **{c.label: _side(c) for c in columns([run])}}
             for run in runs

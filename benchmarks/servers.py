@@ -128,14 +128,14 @@ def figures(snapshot: Snapshot, label: str) -> dict[str, Any]:
     variant = next(one for one in snapshot.variants if one.label == label)
     answers = [a for t in snapshot.turns for a in t.answers if a.variant == label]
     assert variant.memory is not None and variant.load is not None
-    assert variant.resolved is not None
+    assert variant.model_info is not None
 
     def median(of: Any) -> float | None:
         known = [value for value in map(of, answers) if value is not None]
         return round(statistics.median(known), 2) if known else None
 
     return {
-        "kernel": variant.resolved.kernel,
+        "kernel": variant.model_info.kernel,
         "load_s": {
             "total": round(variant.load.total_s, 1),
             "import": round(variant.load.import_s, 1),

@@ -37,7 +37,7 @@ def most_by_pid(file: Path) -> dict[int, int]:
 def variant_lines(one: dict[str, Any]) -> Iterator[str]:
     """Yield what ran, and each part of its memory beside the planned size, in MiB."""
     ledger, plan = one.get("ledger") or {}, one.get("predicted") or {}
-    memory, ran = one.get("memory") or {}, one.get("resolved") or {}
+    memory, ran = one.get("memory") or {}, one.get("model_info") or {}
     attention = f"{ran.get('attention')} ({ran.get('attention_backend') or 'backend not told'})"
     yield (
         f"  {one['label']}: {ran.get('kernel')}, {ran.get('decode')}, {ran.get('dtype')}, "

@@ -121,7 +121,7 @@ async def variant(
                     async with serving(label, replace(load, decode=mode)) as own:
                         await _ask({mode: own, PLAIN: plain}, contexts, asked, saver)
                 except NotRun as error:
-                    kernel = plain.ready.resolved.kernel
+                    kernel = plain.ready.model_info.kernel
                     saved.refuse_mode(label, mode, kernel, _reason(error, label, load))
     except NotRun as error:
         progress.skip(len(wanted))
@@ -154,8 +154,8 @@ class _Saver:
 
     def _add(self, mode: str, ready: Ready, context: int, figures: dict[str, Any]) -> None:
         loading = {
-            "kernel": ready.resolved.kernel,
-            "decode": ready.resolved.decode,
+            "kernel": ready.model_info.kernel,
+            "decode": ready.model_info.decode,
             "load_s": {
                 "import": round(ready.import_s, 2),
                 "weights": round(ready.weights_s, 2),
@@ -224,7 +224,7 @@ def _ledger(worker: Worker, answer: Answer, ready: Ready) -> dict[str, Any]:
 def _read(shape: str, answer: Answer, ready: Ready) -> int:
     """Return the bytes that one token reads; of the input embedding that is a single row."""
     sizes = SHAPES[shape]
-    width = 4 if ready.resolved.dtype == "float32" else 2
+    width = 4 if ready.model_info.dtype == "float32" else 2
     ledger = answer.ledger or ready.ledger
     return ledger.weights - sizes.vocabulary * sizes.hidden * width + ledger.kv_cache
 

@@ -50,7 +50,7 @@ async def pair(loads: Mapping[str, LoadModel], asked: Asked) -> dict[str, Any]:
                 )
                 for label, load in loads.items()
             }
-            decode = {label: side.ready.resolved.decode for label, side in sides.items()}
+            decode = {label: side.ready.model_info.decode for label, side in sides.items()}
             rates = await _orders(sides, asked)
         return {"context": asked.contexts[0], "decode": decode, **rates}
     except NotRun as error:

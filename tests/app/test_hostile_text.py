@@ -14,7 +14,7 @@ from textual.color import Color
 
 from fakes.screen_reader import lines, see, see_in, wait_until
 from fakes.scripted_app import DEMO, Running, Setup
-from fakes.scripted_worker import resolved
+from fakes.scripted_worker import model_info
 from quantchat.app.textual_workarounds import ControlGuard
 from quantchat.profile.model import Profile
 from quantchat.wire.messages import Failed, Progress
@@ -81,11 +81,11 @@ async def test_a_prompt(setup: Setup) -> None:
 
 
 async def test_what_a_worker_says_of_itself(setup: Setup) -> None:
-    runs = resolved()
+    runs = model_info()
     texts: dict[str, Any] = {
         name: EVIL for name, value in asdict(runs).items() if isinstance(value, str)
     }
-    setup.left.resolved = replace(runs, **{**texts, "engine": runs.engine})
+    setup.left.model_info = replace(runs, **{**texts, "engine": runs.engine})
     setup.left.note = EVIL
     setup.right.loading = [Progress(EVIL, 1, 2, EVIL)]
     setup.right.loading_gate = asyncio.Event()

@@ -22,8 +22,8 @@ def inputs(run: Running, *names: str) -> list[Input]:
 
 
 def recommend(side: Script, **settings: float) -> None:
-    side.resolved = replace(
-        side.resolved, recommended=settings, recommended_by="generation_config.json"
+    side.model_info = replace(
+        side.model_info, recommended=settings, recommended_by="generation_config.json"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.screen_reader import column, lines, see, see_gone, see_in, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, SIZES, Setup, profile
-from fakes.scripted_worker import MIB, resolved
+from fakes.scripted_worker import MIB, model_info
 from quantchat.profile.model import Profile
 from quantchat.session.live_variant import State
 from quantchat.wire.messages import Failed, Progress
@@ -60,8 +60,8 @@ async def test_loading_says_what_the_worker_does(setup: Setup) -> None:
 
 @each_size
 async def test_a_slow_kernel_is_loud(setup: Setup, size: Size) -> None:
-    told = replace(resolved("TritonV2Linear"), slow_kernel="it unpacks (a cure)")
-    setup.left.resolved = told
+    told = replace(model_info("TritonV2Linear"), slow_kernel="it unpacks (a cure)")
+    setup.left.model_info = told
     async with setup.running(size) as run:
         await run.ready()
         await see_in(run.pilot, 0, "SLOW KERNEL T", "SLOW KERNEL: it unpacks (a cure)")
@@ -235,7 +235,7 @@ async def test_a_full_context_shows_the_way_on(setup: Setup, size: Size) -> None
 
 @each_size
 async def test_a_base_model_is_said_to_continue_plain_text(setup: Setup, size: Size) -> None:
-    setup.left.resolved = resolved(chat_template=False)
+    setup.left.model_info = model_info(chat_template=False)
     async with setup.running(size) as run:
         await run.ready()
         await see_in(run.pilot, 0, "continues the prompt as plain text")

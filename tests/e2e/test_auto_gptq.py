@@ -44,7 +44,7 @@ def test_it_answers_as_gptqmodel_does(demo_gptq: Path, auto_gptq_env: str, tmp_p
     )
     assert run.returncode == 0, run.stderr
     snapshot = json.loads(next(tmp_path.glob("2*.json")).read_text())
-    theirs, own = (variant["resolved"] for variant in reversed(snapshot["variants"]))
+    theirs, own = (variant["model_info"] for variant in reversed(snapshot["variants"]))
     assert theirs["kernel"].startswith("auto-gptq qlinear_")
     assert theirs["libraries"]["transformers"] == "4.49.0"
     assert theirs["libraries"]["auto-gptq"] == "0.7.1"

@@ -84,6 +84,6 @@ async def test_a_format_of_safetensors(
     spec = variant(tmp_path, "autoround", group_size=32, **quantize)
     assert engine_of(spec).label(spec) == label
     ready, answer, planned = await answered(spec)
-    assert ready.resolved.kernel == kernel
+    assert ready.model_info.kernel == kernel
     assert answer.output_tokens == MOST
     assert ready.ledger.weights == pytest.approx(planned, rel=0.02)

@@ -74,7 +74,7 @@ def test_an_adapter_is_put_on_a_plain_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (saved,) = (tmp_path / "saved").glob("*.json")
     snapshot = json.loads(saved.read_text())
-    assert [bool(one["resolved"]["adapter"]) for one in snapshot["variants"]] == [True, False]
+    assert [bool(one["model_info"]["adapter"]) for one in snapshot["variants"]] == [True, False]
 
 
 def test_servers_are_measured(tmp_path: Path, server: FakeServer) -> None:

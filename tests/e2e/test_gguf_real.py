@@ -65,10 +65,10 @@ async def test_llama_cpp_answers_from_the_quantized_weights() -> None:
     if importlib.util.find_spec("llama_cpp") is None:
         pytest.skip("llama-cpp-python is not installed: quantchat env create gguf")
     spec, ready, memory, answer = await loaded(engine="gguf", type_k="q8_0", type_v="q8_0")
-    resolved = ready.resolved
-    assert resolved.kernel.startswith("llama.cpp Q4_1") and "CPU" in resolved.kernel
-    assert resolved.decode == "llama.cpp, KV cache q8_0/q8_0"
-    assert 4.5 < resolved.bits_per_weight < 6.5  # 5 of Q4_1, more of the embedding
+    model_info = ready.model_info
+    assert model_info.kernel.startswith("llama.cpp Q4_1") and "CPU" in model_info.kernel
+    assert model_info.decode == "llama.cpp, KV cache q8_0/q8_0"
+    assert 4.5 < model_info.bits_per_weight < 6.5  # 5 of Q4_1, more of the embedding
     planned = estimate_of(spec, files_to_load(spec, fetch=False)[0], False, 64)
     assert ready.ledger.weights == pytest.approx(planned.weights, rel=GOAL)
     assert ready.ledger.overhead == pytest.approx(planned.overhead, rel=GOAL)
@@ -83,7 +83,7 @@ async def test_transformers_dequantizes_it_and_says_so() -> None:
     )
     planned = estimate_of(spec, files_to_load(spec, fetch=False)[0], False, 64)
     assert ready.ledger.weights == pytest.approx(planned.weights, rel=GOAL)
-    assert ready.resolved.bits_per_weight == pytest.approx(16, rel=GOAL)
-    shown = f"{ready.resolved.kernel}; {ready.note}"
+    assert ready.model_info.bits_per_weight == pytest.approx(16, rel=GOAL)
+    shown = f"{ready.model_info.kernel}; {ready.note}"
     assert "dequantized" in shown and "bfloat16" in shown, shown
     assert answer.text.startswith("The capital of France is") and answer.output_tokens == TOKENS

@@ -106,7 +106,7 @@ async def test_it_loads_answers_and_predicts(
         async for event in worker.events():
             assert not isinstance(event, Failed), event
             if isinstance(event, Ready):
-                assert (event.resolved.engine, event.resolved.kernel) == (spec.engine, kernel)
+                assert (event.model_info.engine, event.model_info.kernel) == (spec.engine, kernel)
                 assert event.ledger.weights == pytest.approx(planned.weights, rel=GOAL)
                 assert event.ledger.overhead == pytest.approx(planned.overhead, rel=GOAL)
                 question = "What is the capital of France?"
@@ -149,7 +149,7 @@ async def test_it_is_scored(
         folder.mkdir()
         job = ScoreJob(load, str(text), 64, 64, Workspace(str(folder), str(folder)))
         scored = await run_job(InProcessJobs().start, job, lambda done, total, detail: None)
-        assert scored.resolved.kernel == kernel and scored.weights > 0
+        assert scored.model_info.kernel == kernel and scored.weights > 0
         found = array("d", (folder / "nll").read_bytes())
         assert len(found) == scored.positions > 100
         return found

@@ -123,6 +123,6 @@ async def test_both_loops_decode_it_alike(tmp_path: Path, write: Any) -> None:
     kernel = write(tmp_path)
     ready, answer = await loaded(tmp_path, "auto")
     _, reference = await loaded(tmp_path, "generate")
-    assert kernel in ready.resolved.kernel
+    assert kernel in ready.model_info.kernel
     assert (answer.output_tokens, answer.reason) == (MOST, "length")
     assert answer.text == reference.text

@@ -91,8 +91,8 @@ async def main():
         async for event in worker.events():
             assert not isinstance(event, Failed), event
             if isinstance(event, Ready):
-                print(event.resolved.engine, event.resolved.kernel, sep="|")
-                print("torchao" in event.resolved.libraries, planned, event.ledger.weights)
+                print(event.model_info.engine, event.model_info.kernel, sep="|")
+                print("torchao" in event.model_info.libraries, planned, event.ledger.weights)
                 settings = Generation(max_new_tokens=4)
                 worker.send(single_prompt_request(1, "a", settings, threads=1, ignore_eos=True))
             if isinstance(event, Finished):

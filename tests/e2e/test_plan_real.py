@@ -111,7 +111,7 @@ async def test_weights_and_cache_are_as_planned(demo: Profile, options: dict[str
         _, events = await wait_for(worker, Finished)
     ledger = [event.ledger for event in events if isinstance(event, Memory)][-1]
     # The last token is said, and never computed.
-    found = predicted(spec, files_of(spec, ready.resolved), ready.resolved, 200 + 2 - 1)
+    found = predicted(spec, files_of(spec, ready.model_info), ready.model_info, 200 + 2 - 1)
     assert found is not None
     assert ledger.kv_cache == found.kv_cache
 

@@ -217,8 +217,8 @@ async def test_vllm_says_the_same_and_stops_when_it_is_told(
         assert served.reported_tokens == len(here.ids) == len(served.pieces)
         ready = run.served.ready
         assert ready is not None and "penalty" not in ready.note
-        assert ready.resolved.context_length == 256
-        assert ready.resolved.libraries["server"].startswith("vllm-")
+        assert ready.model_info.context_length == 256
+        assert ready.model_info.libraries["server"].startswith("vllm-")
 
         here, served = await run.ask("word " * 300)
         assert here.failure is None and served.failure is not None
@@ -285,8 +285,8 @@ async def test_ollama_begins_alike_and_what_it_drops_is_told(
         assert served.reported_tokens == len(served.pieces) == 16
         ready = run.served.ready
         assert ready is not None and "adds a system prompt" in ready.note
-        assert (ready.resolved.dtype, ready.resolved.context_length) == ("Q4_1", 256)
-        assert ready.resolved.libraries["server"].startswith("ollama ")
+        assert (ready.model_info.dtype, ready.model_info.context_length) == ("Q4_1", 256)
+        assert ready.model_info.libraries["server"].startswith("ollama ")
         assert memory_of(run.served) > 2**20 * 150
 
         run.comparison.new_chat()

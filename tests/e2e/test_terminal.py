@@ -103,7 +103,7 @@ def test_a_session(demo_cache: Path, tmp_path: Path) -> None:
             words = " ".join(answer["text"].split()).replace("**", "")
             assert words[:200] in shown[side]
         assert {answer["reason"] for answer in second["answers"]} <= {"stop", "eos"}
-        assert body["variants"][0]["resolved"]["engine"] == "gptq"
+        assert body["variants"][0]["model_info"]["engine"] == "gptq"
 
         # Smaller, larger: it is drawn anew and nothing is lost.
         for columns, rows in ((80, 24), (60, 20), (200, 50)):

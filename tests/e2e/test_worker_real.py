@@ -130,8 +130,8 @@ async def test_answers_again_and_again(short_base: Path) -> None:
         worker.send(nf4(short_base))
         ready, before = await wait_for(worker, Ready)
         assert isinstance(before[0], Hello)
-        assert ready.resolved.kernel == "Linear4bit nf4, double quant"
-        assert ready.resolved.chat_template
+        assert ready.model_info.kernel == "Linear4bit nf4, double quant"
+        assert ready.model_info.chat_template
         # 135M parameters at 4.1 bits, and an embedding of 28M in bf16: about 113 MB.
         assert 100e6 < ready.ledger.weights < 130e6
         assert ready.ledger.process > ready.ledger.weights

@@ -21,8 +21,8 @@ from fakes.saved_evaluations import done as evaluated
 from fakes.saved_evaluations import evaluation, figure
 from fakes.saved_measurement import measured
 from fakes.saved_scores import read, setting
-from fakes.saved_snapshots import LEDGER, RESOLVED, answer, scored, snapshot, variant
-from fakes.scripted_worker import Script, resolved, starter
+from fakes.saved_snapshots import LEDGER, MODEL_INFO, answer, scored, snapshot, variant
+from fakes.scripted_worker import Script, model_info, starter
 from quantchat import paths
 from quantchat.cli import main
 from quantchat.errors import UserError
@@ -66,15 +66,15 @@ def failed() -> Failed:
 def hostile_snapshot() -> Snapshot:
     labels = (evil(4), evil(4))
     told: dict[str, Any] = {
-        each.name: evil(3) for each in dataclasses.fields(RESOLVED) if each.type == "str"
+        each.name: evil(3) for each in dataclasses.fields(MODEL_INFO) if each.type == "str"
     }
-    runs = dataclasses.replace(RESOLVED, libraries={evil(2): evil(2)}, **told)
+    runs = dataclasses.replace(MODEL_INFO, libraries={evil(2): evil(2)}, **told)
     return snapshot(
         name=evil(),
         quantchat=evil(1),
         shown=list(labels),
         variants=[
-            variant(labels[0], resolved=runs, note=evil(), ledger=LEDGER),
+            variant(labels[0], model_info=runs, note=evil(), ledger=LEDGER),
             variant(labels[1], memory=ProcessMemory(None, evil(1), evil()), failure=failed()),
         ],
         turns=[
@@ -95,8 +95,8 @@ def hostile_score() -> Snapshot:
     return scored(
         setting=setting(text=evil(2), begin=evil(1), tokenizer_hash=evil(1)),
         models=[
-            read(evil(2), "reference", RESOLVED, 0.001, note=evil()),
-            read(evil(2), "variant", RESOLVED, 0.2, note=evil()),
+            read(evil(2), "reference", MODEL_INFO, 0.001, note=evil()),
+            read(evil(2), "variant", MODEL_INFO, 0.2, note=evil()),
             read(evil(2), "variant", None, 0.2).failed(evil(2), "variant", failed()),
         ],
         pair=[],
@@ -151,7 +151,7 @@ def say(request: Generate) -> str:
 
 def workers(folder: Path) -> StartWorker:
     scripts = {
-        label: Script(answer=say, resolved=resolved(kernel=evil()), note=evil(), log=evil())
+        label: Script(answer=say, model_info=model_info(kernel=evil()), note=evil(), log=evil())
         for label in "AB"
     }
     scripts["B"].answer_fails = failed()

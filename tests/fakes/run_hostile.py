@@ -21,7 +21,7 @@ from fakes import hostile_markdown  # noqa: E402
 from fakes.hostile_text import COPIES, COUNT, CUT, payload  # noqa: E402
 from fakes.scripted_app import LEFT, RIGHT, profile  # noqa: E402
 from fakes.scripted_machine import ScriptedMachine  # noqa: E402
-from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter  # noqa: E402
+from fakes.scripted_worker import Script, ScriptedProvider, model_info, starter  # noqa: E402
 from quantchat.profile.model import Profile  # noqa: E402
 from quantchat.session.comparison import Comparison  # noqa: E402
 from quantchat.wire.messages import Failed, Generate  # noqa: E402
@@ -46,7 +46,7 @@ def answer(script: Script, side: int, request: Generate) -> str:
 
 def hostile(side: int) -> Script:
     script = Script(
-        resolved=resolved(kernel=some(5 + side)),
+        model_info=model_info(kernel=some(5 + side)),
         note=some(7 + side),
         log=some(9 + side, "\n"),
         cut=hostile_markdown.chunks,

@@ -35,7 +35,7 @@ def done(label: str, role: Any, *figures: FigureRecord, **more: Any) -> Evaluate
     fields: dict[str, Any] = {
         "label": label,
         "role": role,
-        "resolved": None,
+        "model_info": None,
         "note": "",
         "tasks": [task] if figures else [],
         "seconds": 2.5,

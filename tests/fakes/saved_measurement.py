@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from fakes.saved_snapshots import SAMPLE, hostile_snapshots, hostile_text
-from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, model_info, starter
 from quantchat.measuring.measure import measure
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
@@ -35,7 +35,7 @@ def measured(
         second: Script(
             answer=lambda request: "The capital of France was Rome.",
             token_ms=10.0,
-            resolved=resolved("other"),
+            model_info=model_info("other"),
             process=256 * 2**20,
         ),
     }

@@ -17,7 +17,7 @@ from quantchat.snapshot.score import (
 )
 from quantchat.statistics.quality import Divergence, Quantity, divergence, perplexity
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 WINDOWS = 8
 
@@ -55,12 +55,14 @@ def setting(**changes: Any) -> SettingRecord:
     return SettingRecord(**{**fields, **changes})
 
 
-def read(label: str, role: Any, resolved: Resolved | None, far: float, **more: Any) -> ScoredRecord:
+def read(
+    label: str, role: Any, model_info: ModelInfo | None, far: float, **more: Any
+) -> ScoredRecord:
     quantity, seen = figures(len(label), far)
     fields: dict[str, Any] = {
         "label": label,
         "role": role,
-        "resolved": resolved,
+        "model_info": model_info,
         "note": "",
         "perplexity": quantity,
         "divergence": None if role == "reference" else seen,
@@ -70,15 +72,15 @@ def read(label: str, role: Any, resolved: Resolved | None, far: float, **more: A
     return ScoredRecord(**{**fields, **more})
 
 
-def score_record(resolved: Resolved, **changes: Any) -> ScoreRecord:
+def score_record(model_info: ModelInfo, **changes: Any) -> ScoreRecord:
     """The bf16 reference, its floor, a variant, and one that failed."""
     fields: dict[str, Any] = {
         "setting": setting(),
         "storage": StorageRecord(form="half precision", bytes=2**20, kld_mean=1e-8, kld_max=1e-6),
         "models": [
-            read("bf16", "reference", resolved, 0.001),
-            read("bf16, eager attention", "floor", resolved, 0.001),
-            read("NF4", "variant", resolved, 0.2, note="made of Q4_1"),
+            read("bf16", "reference", model_info, 0.001),
+            read("bf16, eager attention", "floor", model_info, 0.001),
+            read("NF4", "variant", model_info, 0.2, note="made of Q4_1"),
             ScoredRecord.failed("GPTQ", "variant", Failed("internal", "it broke")),
         ],
         "pair": [PairRecord(seen_from="NF4", variant="bf16", divergence=figures(3, 0.2)[1])],
@@ -87,11 +89,11 @@ def score_record(resolved: Resolved, **changes: Any) -> ScoreRecord:
     return ScoreRecord(**{**fields, **changes})
 
 
-def hostile_scores(text: st.SearchStrategy[str], resolved: Resolved) -> st.SearchStrategy[Any]:
+def hostile_scores(text: st.SearchStrategy[str], model_info: ModelInfo) -> st.SearchStrategy[Any]:
     """Scores whose every text is `text`."""
     return st.builds(
         lambda *t: score_record(
-            resolved,
+            model_info,
             setting=setting(text=t[0], begin=t[1], tokenizer_hash=t[2], text_sha256=t[3]),
             storage=StorageRecord(form=t[4], bytes=5, kld_mean=0.0, kld_max=0.0),
             models=[

@@ -24,12 +24,12 @@ from quantchat.system.host import HostSample
 from quantchat.system.process_memory import ProcessMemory
 from quantchat.system.sampler import DeviceSample
 from quantchat.wire.messages import Failed, Sampling
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 
 MS = 1_000_000
 MIB = 2**20
 
-RESOLVED = Resolved(
+MODEL_INFO = ModelInfo(
     engine="gptq",
     model="/models/smol",
     architecture="LlamaForCausalLM",
@@ -114,7 +114,7 @@ def variant(label: str, **changes: Any) -> VariantRecord:
     fields: dict[str, Any] = {
         "label": label,
         "state": "ready",
-        "resolved": RESOLVED,
+        "model_info": MODEL_INFO,
         "load": LoadTimesRecord(total_s=5.5, import_s=3.0, weights_s=2.0, warmup_s=0.5),
         "note": "",
         "ledger": LEDGER,
@@ -150,7 +150,7 @@ def snapshot(**changes: Any) -> Snapshot:
 def scored(**changes: Any) -> Snapshot:
     """What `quantchat score` saves; `changes` are of the score."""
     variants = [variant(label, ledger=None, memory=None) for label in ("GPTQ", "NF4")]
-    return snapshot(variants=variants, turns=[], score=score_record(RESOLVED, **changes))
+    return snapshot(variants=variants, turns=[], score=score_record(MODEL_INFO, **changes))
 
 
 # ------------------------------------------------------------ hostile ones
@@ -161,13 +161,13 @@ def hostile(text: str) -> Snapshot:
     said = answer(text, text=text, pieces=[text, "", ""], failure=Failed("internal", text, text))
     other = answer("other", text=text)
     ran = dataclasses.replace(
-        RESOLVED, model=text, kernel=text, device_name=text, engine=text, dtype=text
+        MODEL_INFO, model=text, kernel=text, device_name=text, engine=text, dtype=text
     )
     return snapshot(
         name=text,
         quantchat=text,
         shown=[text, "other"],
-        variants=[variant(text, note=text, resolved=ran), variant("other")],
+        variants=[variant(text, note=text, model_info=ran), variant("other")],
         turns=[TurnRecord(number=1, prompt=text, answers=[said, other], divergence_point=0)],
     )
 
@@ -208,16 +208,16 @@ def hostile_answers(draw: st.DrawFn) -> AnswerRecord:
 
 @st.composite
 def hostile_variants(draw: st.DrawFn) -> VariantRecord:
-    names = {field.name for field in dataclasses.fields(Resolved) if field.type == "str"}
-    resolved = dataclasses.replace(
-        RESOLVED,
+    names = {field.name for field in dataclasses.fields(ModelInfo) if field.type == "str"}
+    model_info = dataclasses.replace(
+        MODEL_INFO,
         libraries=draw(st.dictionaries(hostile_text, hostile_text, max_size=2)),
         **{name: draw(hostile_text) for name in sorted(names)},
     )
     return variant(
         draw(hostile_text),
         state=draw(hostile_text),
-        resolved=draw(st.none() | st.just(resolved)),
+        model_info=draw(st.none() | st.just(model_info)),
         load=draw(st.none() | st.just(variant("").load)),
         note=draw(hostile_text),
         ledger=draw(st.none() | st.just(dataclasses.replace(LEDGER, device=draw(hostile_text)))),
@@ -253,5 +253,5 @@ hostile_snapshots = st.builds(
     shown=st.lists(hostile_text, max_size=2),
     variants=st.lists(hostile_variants(), max_size=2),
     turns=st.lists(hostile_turns, max_size=2),
-    score=st.none() | hostile_scores(hostile_text, RESOLVED),
+    score=st.none() | hostile_scores(hostile_text, MODEL_INFO),
 )

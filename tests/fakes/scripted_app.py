@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from fakes.screen_reader import text, wait_until
 from fakes.scripted_machine import ScriptedMachine
-from fakes.scripted_worker import MIB, Script, ScriptedProvider, resolved, starter
+from fakes.scripted_worker import MIB, Script, ScriptedProvider, model_info, starter
 from quantchat.app.app import QuantchatApp
 from quantchat.app.preferences import Preferences
 from quantchat.app.screens.comparison import ComparisonScreen
@@ -138,9 +138,9 @@ class Setup:
         return cls(
             folder,
             profile(),
-            Script(resolved=resolved("TorchLinear 4-bit", engine="gptq"), process=498 * MIB),
+            Script(model_info=model_info("TorchLinear 4-bit", engine="gptq"), process=498 * MIB),
             Script(token_ms=30.0, process=611 * MIB),
-            Script(resolved=resolved("Linear", engine="transformers"), process=900 * MIB),
+            Script(model_info=model_info("Linear", engine="transformers"), process=900 * MIB),
         )
 
     @contextlib.asynccontextmanager

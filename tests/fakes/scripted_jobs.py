@@ -27,7 +27,7 @@ from quantchat.wire.jobs import (
 )
 from quantchat.wire.messages import Failed, Hello, Progress
 from quantchat.wire.protocol import Command, Event, decode_command, decode_event, encode
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 WRITES = {
     "dequantize": ("model.safetensors", b"bf16" * 64),
@@ -40,7 +40,7 @@ WRITES = {
 }
 """The file that each job writes into its output folder, by the job's title."""
 
-RESOLVED = Resolved(
+MODEL_INFO = ModelInfo(
     engine="transformers",
     model="model",
     architecture="Llama",
@@ -69,7 +69,7 @@ RESULTS: dict[str, JobResult] = {
     ),
     "quantize bitsandbytes": QuantizeBitsAndBytesResult(kernel="Linear4bit nf4"),
     "score": ScoreResult(
-        resolved=RESOLVED,
+        model_info=MODEL_INFO,
         tokens=1024,
         positions=510,
         context=257,

@@ -119,7 +119,7 @@ def _write_scores(job: ScoreJob, label: str, workers: PickWorkers) -> ScoreResul
         (folder / name).write_bytes(values.astype(float).tobytes())
     script = workers.scripts.get(label, Script())
     return ScoreResult(
-        resolved=script.resolved,
+        model_info=script.model_info,
         tokens=WINDOWS * job.window,
         positions=scored,
         context=job.window // 2 + 1,

@@ -36,7 +36,7 @@ from quantchat.wire.messages import (
     TokenScores,
 )
 from quantchat.wire.protocol import Command, Event
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 
 MIB = 2**20
 
@@ -64,15 +64,15 @@ def ledger(
     )
 
 
-def resolved(
+def model_info(
     kernel: str = "Linear4bit nf4, double quant",
     *,
     engine: str = "bitsandbytes",
     chat_template: bool = True,
     tokenizer: str = "one",
     context_length: int = 8192,
-) -> Resolved:
-    return Resolved(
+) -> ModelInfo:
+    return ModelInfo(
         engine=engine,
         model="demo:smollm2-135m-instruct",
         architecture="LlamaForCausalLM",
@@ -115,7 +115,7 @@ def likely(request: ScoreTokens, own: float = 0.61, other: float = 0.3) -> Token
 class Script:
     """The behaviour of one worker. Anything can be changed while it runs."""
 
-    resolved: Resolved = field(default_factory=resolved)
+    model_info: ModelInfo = field(default_factory=model_info)
     note: str = ""
     building: list[Progress] = field(default_factory=list)
     """Stages of the builder, before any worker is started."""
@@ -232,7 +232,7 @@ class ScriptedWorker:
         else:
             self._events.put_nowait(
                 Ready(
-                    script.resolved,
+                    script.model_info,
                     ledger(script.process, device=script.device, weights=script.weights),
                     *script.load_times_s,
                     script.note,

@@ -43,7 +43,7 @@ def start_synthetic(folder: Path) -> StartWorker:
 
 def main(commands: int, events: int, life: int, parent: int) -> None:
     """Serve commands until the parent ends."""
-    from fakes.scripted_worker import ledger, resolved
+    from fakes.scripted_worker import ledger, model_info
     from fakes.synthetic_text import wanted
     from quantchat.wire.messages import (
         VERSION,
@@ -70,7 +70,7 @@ def main(commands: int, events: int, life: int, parent: int) -> None:
     while True:
         command = inbox.next()
         if isinstance(command, LoadModel):
-            what = replace(resolved("no kernel"), context_length=2**20)
+            what = replace(model_info("no kernel"), context_length=2**20)
             outbox.send(Ready(what, ledger(), 0.1, 0.1, 0.1))
         elif isinstance(command, Generate):
             received = time.perf_counter_ns()

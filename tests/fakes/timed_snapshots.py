@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fakes.saved_snapshots import MS, RESOLVED, answer, snapshot, variant
+from fakes.saved_snapshots import MODEL_INFO, MS, answer, snapshot, variant
 from quantchat.snapshot.schema import (
     AnswerRecord,
     MeasurementRecord,
@@ -46,10 +46,10 @@ def measured(
     rounds: int = 2,
     order: str = "in-turn",
     tokens: int = 5,
-    resolved: dict[str, Any] | None = None,
+    model_info: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Snapshot:
-    """Return a finished measurement of two variants; `resolved` changes what both ran on."""
+    """Return a finished measurement of two variants; `model_info` changes what both ran on."""
     left, right = labels
     turns = [
         TurnRecord(
@@ -76,10 +76,10 @@ def measured(
         samples=[],
         flags=[],
     )
-    ran = dataclasses.replace(RESOLVED, **{"checkpoint_hash": "f" * 64, **(resolved or {})})
+    ran = dataclasses.replace(MODEL_INFO, **{"checkpoint_hash": "f" * 64, **(model_info or {})})
     fields: dict[str, Any] = {
         "shown": [left, right],
-        "variants": [variant(left, resolved=ran), variant(right, resolved=ran)],
+        "variants": [variant(left, model_info=ran), variant(right, model_info=ran)],
         "turns": turns,
         "measurement": record,
         "profile": {

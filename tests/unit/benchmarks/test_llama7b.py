@@ -17,7 +17,7 @@ import pytest
 from safetensors import safe_open
 
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml, nvml_error
-from fakes.scripted_worker import Script, ScriptedWorker, resolved
+from fakes.scripted_worker import Script, ScriptedWorker, model_info
 from quantchat.host.worker_process import Place
 from quantchat.system.gpus import Gpus
 from quantchat.system.sampler import DeviceSampler
@@ -78,7 +78,7 @@ class Played(ScriptedWorker):
     def send(self, command: Command) -> None:
         if isinstance(command, LoadModel):
             self.mode = command.decode
-            self.script.resolved = replace(resolved(), decode=command.decode)
+            self.script.model_info = replace(model_info(), decode=command.decode)
             self.script.token_ms = {"generate": 20.0, "eager": 5.0}.get(self.mode, 10.0)
         if isinstance(command, Generate):
             self._benchmark.asked.append((self.label, self.mode, command.prompt_tokens))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fakes.safe_line import is_clean
 from fakes.saved_scores import score_record
-from fakes.saved_snapshots import RESOLVED, hostile_snapshots, hostile_text, snapshot, variant
+from fakes.saved_snapshots import MODEL_INFO, hostile_snapshots, hostile_text, snapshot, variant
 from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.snapshot import store
@@ -38,7 +38,7 @@ def saved(folder: Path, *snapshots: Snapshot) -> list[str]:
 
 
 def test_tables(folder: Path, capsys: Capture) -> None:
-    files = saved(folder, measured(), measured(resolved={"kernel": "Marlin"}))
+    files = saved(folder, measured(), measured(model_info={"kernel": "Marlin"}))
     assert main(["compare", *files]) == 0
     out = capsys.readouterr().out
     for said in ("Run 2 ", "1.json", "b ÷ a", "c ÷ a", "0.500 to 0.500", "kernel", "Marlin"):
@@ -92,7 +92,7 @@ def test_verdicts_are_written_for_ci(folder: Path, capsys: Capture) -> None:
 
 
 def test_gates_on_scores(folder: Path, capsys: Capture) -> None:
-    (file,) = saved(folder, snapshot(variants=[variant("NF4")], score=score_record(RESOLVED)))
+    (file,) = saved(folder, snapshot(variants=[variant("NF4")], score=score_record(MODEL_INFO)))
     assert main(["compare", file, "--fail-unless", "a.kld < 0.5"]) == 0
     assert "passed  unless a.kld < 0.5: a.kld is 0." in capsys.readouterr().out
     assert main(["compare", file, "--json", "--fail-unless", "a.kld < 0.01"]) == 1

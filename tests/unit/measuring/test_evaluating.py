@@ -279,8 +279,8 @@ async def test_a_server_gives_what_its_model_gives(
     server.recorded = serving(models / "base", by_id=by_id)
     found = await beside_a_server(models, task, server)
     here, there = found.models
-    assert there.failure is None and there.resolved is not None
-    assert there.resolved.device == "server"
+    assert there.failure is None and there.model_info is not None
+    assert there.model_info.device == "server"
     assert here.tasks == there.tasks  # counts, and each question with its answer
 
 
@@ -309,8 +309,8 @@ async def test_the_reference_is_asked_twice_for_the_noise_floor(models: Path, ta
     _, found = await done(models, task_named(str(task)), floor="attention")
     assert [one.role for one in found.models] == ["reference", "floor", "variant"]
     reference, floor, _ = found.models
-    assert floor.resolved is not None and reference.resolved is not None
-    assert floor.resolved.attention != reference.resolved.attention
+    assert floor.model_info is not None and reference.model_info is not None
+    assert floor.model_info.attention != reference.model_info.attention
     (its,) = floor.tasks
     seen = flips(its, its.figures[0], found.reference)
     assert seen is not None and seen.lost + seen.gained <= 1

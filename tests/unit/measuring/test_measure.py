@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.printed_document import printed
-from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, model_info, starter
 from fakes.waiting import until
 from quantchat.errors import ModelsFailed
 from quantchat.features.measure import tables as report
@@ -46,7 +46,7 @@ def pair(folder: Path, b_token_ms: float = 10.0) -> Comparison:
     return comparison(
         folder,
         A=Script(answer=lambda request: text, token_ms=20.0),
-        B=Script(answer=lambda request: text, token_ms=b_token_ms, resolved=resolved("other")),
+        B=Script(answer=lambda request: text, token_ms=b_token_ms, model_info=model_info("other")),
     )
 
 
@@ -138,7 +138,7 @@ async def test_a_restless_machine_is_one_doubt_of_a_variant(tmp_path: Path) -> N
 
 
 async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> None:
-    base = Script(resolved=resolved(chat_template=False))
+    base = Script(model_info=model_info(chat_template=False))
     snapshot = await measure(comparison(tmp_path, A=Script(), B=base), PLAN)
     assert snapshot.measurement is not None
     told = "B has no chat template, but the other side has one: the prompts differ"
@@ -149,7 +149,7 @@ async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> Non
 
 
 async def test_sides_that_decode_by_different_loops_are_flagged(tmp_path: Path) -> None:
-    other = Script(resolved=replace(resolved(), decode="generate"))
+    other = Script(model_info=replace(model_info(), decode="generate"))
     snapshot = await measure(comparison(tmp_path, A=Script(), B=other), PLAN)
     assert snapshot.measurement is not None
     (told,) = [flag for flag in snapshot.measurement.flags if "loops" in flag]
@@ -163,9 +163,9 @@ async def test_sides_that_decode_by_different_loops_are_flagged(tmp_path: Path) 
 
 @pytest.mark.parametrize("device", SERVERS)
 def test_how_a_server_decodes_is_not_known(device: str) -> None:
-    server = replace(resolved(), decode="server", device=device)
-    assert not decode_modes_differ(resolved(), server)
-    assert not decode_modes_differ(None, resolved())
+    server = replace(model_info(), decode="server", device=device)
+    assert not decode_modes_differ(model_info(), server)
+    assert not decode_modes_differ(None, model_info())
 
 
 async def test_where_one_does_not_load_the_other_is_measured_alone(tmp_path: Path) -> None:

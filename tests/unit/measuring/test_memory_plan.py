@@ -15,7 +15,7 @@ from fakes.model_folder import LLAMA_2_7B, gptq_tensors, llama_tensors, write_mo
 from fakes.printed_document import printed
 from fakes.safe_line import is_clean
 from fakes.saved_snapshots import SAMPLE
-from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, model_info, starter
 from quantchat.checkpoints.variant_files import files_of, predicted
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import memory_table
@@ -313,12 +313,12 @@ def test_a_gguf_file_is_reckoned_dequantized(profile: Profile, tmp_path: Path) -
     assert (
         "a.gguf is dequantized to bfloat16 when it is loaded: 13.5 GB, not 3.8 GB" in narrow.notes
     )
-    ran = replace(resolved(), model=str(tmp_path), device="cpu")
+    ran = replace(model_info(), model=str(tmp_path), device="cpu")
     assert predicted(gguf, files_of(gguf, ran), ran, 1512) == narrow.estimate
 
 
 def test_the_prediction_of_what_runs(profile: Profile, tmp_path: Path) -> None:
-    ran = replace(resolved(), model=str(tmp_path / "gptq"), device="cuda:0")
+    ran = replace(model_info(), model=str(tmp_path / "gptq"), device="cuda:0")
     spec = profile.variants[0]
     found = predicted(spec, files_of(spec, ran), ran, 1512)
     assert found == make_plan(profile, machine(gpu())).variants[0].estimate
@@ -331,7 +331,7 @@ async def test_the_snapshot_holds_it_beside_the_measurement(
 ) -> None:
     labels = ("GPTQ", "NF4")
     scripts = {
-        label: Script(replace(resolved(label), model=str(tmp_path / folder)))
+        label: Script(replace(model_info(label), model=str(tmp_path / folder)))
         for label, folder in zip(labels, ("gptq", "gone"), strict=True)
     }
     comparison = Comparison(

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from fakes.saved_measurement import measured
-from fakes.saved_snapshots import RESOLVED, answer, hostile_text, snapshot, variant
+from fakes.saved_snapshots import MODEL_INFO, answer, hostile_text, snapshot, variant
 from quantchat.document.drawing import pictures
 from quantchat.document.markdown import OURS, escaped, fenced, markdown
 from quantchat.report.content import content
@@ -48,7 +48,7 @@ def report(*snapshots: Snapshot, folder: str = "report_files") -> str:
 
 def hostile(text: str) -> Snapshot:
     said = answer(text, text=text, pieces=[text, "", ""])
-    ran = variant(text, note=text, resolved=RESOLVED)
+    ran = variant(text, note=text, model_info=MODEL_INFO)
     turn = TurnRecord(number=1, prompt=text, answers=[said, answer("B")], divergence_point=0)
     return snapshot(name=text, shown=[text, "B"], variants=[ran, variant("B")], turns=[turn])
 

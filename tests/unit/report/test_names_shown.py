@@ -14,7 +14,7 @@ from fakes.page_reader import PageReader
 from fakes.printed_document import printed
 from fakes.safe_line import is_clean
 from fakes.saved_measurement import measured
-from fakes.saved_snapshots import RESOLVED, SAMPLE, answer, snapshot, variant
+from fakes.saved_snapshots import MODEL_INFO, SAMPLE, answer, snapshot, variant
 from fakes.scripted_machine import GPU
 from quantchat.app.screens.log import tail
 from quantchat.checkpoints.cache import CheckpointCache
@@ -57,14 +57,14 @@ def neutral(text: str) -> str:
 def hostile() -> Snapshot:
     """A snapshot of variants that are called so, run so, and fail so."""
     told: dict[str, Any] = {
-        each.name: NAME for each in dataclasses.fields(RESOLVED) if each.type == "str"
+        each.name: NAME for each in dataclasses.fields(MODEL_INFO) if each.type == "str"
     }
-    runs = dataclasses.replace(RESOLVED, libraries={NAME: NAME}, **told)
+    runs = dataclasses.replace(MODEL_INFO, libraries={NAME: NAME}, **told)
     failed = Failed("internal", NAME, NAME)
     return snapshot(
         name=NAME,
         shown=[NAME, "B"],
-        variants=[variant(NAME, resolved=runs, note=NAME), variant("B", failure=failed)],
+        variants=[variant(NAME, model_info=runs, note=NAME), variant("B", failure=failed)],
         turns=[
             TurnRecord(
                 number=1,

@@ -15,7 +15,7 @@ from fakes.saved_measurement import hostile_measurements
 from fakes.saved_snapshots import (
     LEDGER,
     MIB,
-    RESOLVED,
+    MODEL_INFO,
     answer,
     hostile_snapshots,
     hostile_text,
@@ -117,10 +117,10 @@ def test_the_divergence_is_counted_from_one() -> None:
 
 def test_what_ran_is_told() -> None:
     failed = variant(
-        "NF4", resolved=None, load=None, ledger=None, memory=None,
+        "NF4", model_info=None, load=None, ledger=None, memory=None,
         failure=Failed("out_of_memory", "8 GiB were needed, 2 were free"),
     )  # fmt: skip
-    never = variant("Third", resolved=None, load=None, ledger=None, memory=None)
+    never = variant("Third", model_info=None, load=None, ledger=None, memory=None)
     text = printed(variants_table(snapshot(variants=[variant("GPTQ"), failed, never])))
     assert "TorchQuantLinear gptq 4 bits" in row(text, "kernel")
     assert "134.5 M" in row(text, "parameters")
@@ -157,8 +157,8 @@ def test_what_lies_on_several_gpus_is_told_for_each() -> None:
         weights_by_device={"cuda:0": 70 * MIB, "cuda:1": 30 * MIB},
         reserved_by_device={"cuda:0": 80 * MIB, "cuda:1": 40 * MIB},
     )
-    ran = replace(RESOLVED, device="cuda:0", devices=["cuda:0", "cuda:1"])
-    saved = snapshot(variants=[variant("A", ledger=spread, resolved=ran), variant("B")])
+    ran = replace(MODEL_INFO, device="cuda:0", devices=["cuda:0", "cuda:1"])
+    saved = snapshot(variants=[variant("A", ledger=spread, model_info=ran), variant("B")])
     text = printed(memory_table(saved))
     assert row(text, "by device") == "by device cuda:0 70.0 MiB, cuda:1 30.0 MiB"
     assert row(text, "reserved, by device").endswith("cuda:0 80.0 MiB, cuda:1 40.0 MiB")
@@ -292,7 +292,7 @@ def test_markup_is_not_parsed() -> None:
     saved = snapshot(
         name=text,
         turns=[turn],
-        variants=[variant("[red]A", note=text, resolved=replace(RESOLVED, kernel=text))],
+        variants=[variant("[red]A", note=text, model_info=replace(MODEL_INFO, kernel=text))],
     )
     drawn_text = printed(report.blocks(saved))
     assert drawn_text.count(text) == 6

@@ -197,9 +197,9 @@ async def test_recorded_without_divergence_and_memory(opened: Opened) -> None:
     assert "does not report" in variant.memory.reason
     assert variant.ledger is not None
     assert variant.ledger.weights == variant.ledger.process == -1
-    assert variant.resolved is not None
-    assert variant.resolved.context_length == 4096
-    assert variant.resolved.tokenizer_hash == ""
+    assert variant.model_info is not None
+    assert variant.model_info.context_length == 4096
+    assert variant.model_info.tokenizer_hash == ""
 
 
 REFUSALS = [

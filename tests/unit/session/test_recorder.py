@@ -14,7 +14,7 @@ import pytest
 
 from fakes.fake_nvml import GIB, FakeGpu, FakeNvml
 from fakes.model_folder import LLAMA_2_7B, llama_tensors, write_model
-from fakes.scripted_worker import Script, ScriptedProvider, resolved, starter
+from fakes.scripted_worker import Script, ScriptedProvider, model_info, starter
 from quantchat.host.limits import compute_threads
 from quantchat.profile.model import Generation, Profile
 from quantchat.session import live_variant
@@ -44,9 +44,9 @@ PROFILE = Profile.model_validate(
 )
 
 SCRIPTS = {
-    "G": Script(resolved("kernel of G"), note="made of Q4_1", answer=lambda _: "one two \ud800"),
-    "B": Script(resolved("kernel of B"), answer=lambda _: "one two three"),
-    "T": Script(resolved("kernel of T")),
+    "G": Script(model_info("kernel of G"), note="made of Q4_1", answer=lambda _: "one two \ud800"),
+    "B": Script(model_info("kernel of B"), answer=lambda _: "one two three"),
+    "T": Script(model_info("kernel of T")),
 }
 
 
@@ -118,13 +118,13 @@ async def test_what_ran_is_recorded(tmp_path: Path) -> None:
     assert snapshot.shown == ["G", "B"]
     assert snapshot.name == snapshot.profile["name"] == "Three"
     left, right, third = snapshot.variants
-    assert left.resolved == SCRIPTS["G"].resolved
+    assert left.model_info == SCRIPTS["G"].model_info
     assert left.load is not None
     assert (left.load.import_s, left.load.weights_s, left.load.warmup_s) == (2.1, 1.0, 0.3)
     assert left.load.total_s > 0
     assert left.note == "made of Q4_1"
     assert right.state == "ready"
-    assert (third.state, third.resolved, third.load, third.memory) == ("idle", None, None, None)
+    assert (third.state, third.model_info, third.load, third.memory) == ("idle", None, None, None)
 
 
 async def test_what_a_variant_holds_is_measured(tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ async def test_a_variant_that_was_ended_keeps_what_it_ran(tmp_path: Path) -> Non
         snapshot = record(comparison, sampler_of())
     ended = snapshot.variants[1]
     assert snapshot.shown == ["G", "T"]
-    assert ended.resolved is not None
-    assert ended.resolved.kernel == "kernel of B"
+    assert ended.model_info is not None
+    assert ended.model_info.kernel == "kernel of B"
     assert ended.load is not None
     assert ended.memory is None
-    assert snapshot.turns[0].answers[1].resolved is None  # the variant's own record names it
+    assert snapshot.turns[0].answers[1].model_info is None  # the variant's own record names it
 
 
 async def test_an_answer_of_an_earlier_load_names_what_it_ran_on(tmp_path: Path) -> None:
@@ -179,12 +179,12 @@ async def test_an_answer_of_an_earlier_load_names_what_it_ran_on(tmp_path: Path)
         await comparison.wait()
         answer = next(iter(comparison.conversation.turns[0].answers.values()))
         assert answer.ready is not None
-        answer.ready = replace(answer.ready, resolved=resolved("another"))
+        answer.ready = replace(answer.ready, model_info=model_info("another"))
         snapshot = record(comparison, sampler_of())
     first, second = snapshot.turns[0].answers
-    assert first.resolved is not None
-    assert first.resolved.kernel == "another"
-    assert second.resolved is None
+    assert first.model_info is not None
+    assert first.model_info.kernel == "another"
+    assert second.model_info is None
 
 
 async def test_ids_of_different_tokenizers_are_not_compared(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ async def test_ids_of_different_tokenizers_are_not_compared(tmp_path: Path) -> N
         assert answer.ready is not None
         for other in ("other", ""):
             answer.ready = replace(
-                answer.ready, resolved=replace(answer.ready.resolved, tokenizer_hash=other)
+                answer.ready, model_info=replace(answer.ready.model_info, tokenizer_hash=other)
             )
             assert record(comparison, sampler_of()).turns[0].divergence_point is None
 
@@ -242,7 +242,7 @@ async def comparing_llamas(
     folder: Path, pair: tuple[int, int] = (0, 1), device: str = "cpu"
 ) -> AsyncIterator[Comparison]:
     """A comparison whose `pair` runs what lies in `folder`."""
-    ran = replace(resolved(), model=str(folder), device=device)
+    ran = replace(model_info(), model=str(folder), device=device)
     scripts = {label: Script(ran) for label in SCRIPTS}
     comparison = Comparison(
         PROFILE, provider=ScriptedProvider(scripts), start=starter(scripts, folder)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.saved_snapshots import RESOLVED, snapshot, variant
+from fakes.saved_snapshots import MODEL_INFO, snapshot, variant
 from fakes.timed_snapshots import measured
 from quantchat.errors import UserError
 from quantchat.snapshot.compare import RunsCompared, compare_runs
@@ -88,16 +88,16 @@ def test_what_differed_is_told_by_column() -> None:
     result = compared(
         measured(),
         measured(
-            resolved={
+            model_info={
                 "kernel": "Marlin",
                 "libraries": libraries,
-                "devices": [RESOLVED.device, "cuda:1"],
+                "devices": [MODEL_INFO.device, "cuda:1"],
             },
             rounds=3,
         ),
     )
     found = {one.what: one.values for one in result.differences}
-    old, device, name = RESOLVED.kernel, RESOLVED.device, RESOLVED.device_name
+    old, device, name = MODEL_INFO.kernel, MODEL_INFO.device, MODEL_INFO.device_name
     assert found == {
         "kernel": (old, old, "Marlin", "Marlin"),
         "device": (*[f"{device} ({name})"] * 2, *[f"{device}+1 ({name})"] * 2),
@@ -118,14 +118,14 @@ def test_the_same_again_differs_in_nothing() -> None:
         ({"prompts": ("else",)}, "runs 1 and 2 have no prompt in common"),
         ({"tokens": 7}, 'output tokens differ, as in prompt 1, round 1: a ("GPTQ" of run 1) 5, '),
         (
-            {"resolved": {"checkpoint_hash": "e" * 64}},
+            {"model_info": {"checkpoint_hash": "e" * 64}},
             'a ("GPTQ" of run 1) ran the checkpoint ffffffffffff, c ("GPTQ" of run 2) eeeeeeeeeeee',
         ),
-        ({"resolved": {"tokenizer_hash": "new"}}, "is a different model than in run 1"),
-        ({"resolved": {"architecture": "Other"}}, "is a different model than in run 1"),
+        ({"model_info": {"tokenizer_hash": "new"}}, "is a different model than in run 1"),
+        ({"model_info": {"architecture": "Other"}}, "is a different model than in run 1"),
         (
             {
-                "resolved": {"checkpoint_hash": ""},
+                "model_info": {"checkpoint_hash": ""},
                 "profile": {"variants": [{"label": "GPTQ", "model": "org/model@v2"}]},
             },
             "ran the checkpoint org/model, ",
@@ -133,7 +133,7 @@ def test_the_same_again_differs_in_nothing() -> None:
     ],
 )
 def test_what_is_not_comparable_is_refused(changes: dict[str, Any], said: str) -> None:
-    first = measured(resolved={"checkpoint_hash": ""} if "profile" in changes else None)
+    first = measured(model_info={"checkpoint_hash": ""} if "profile" in changes else None)
     other = measured(**changes)
     with pytest.raises(NotComparable) as caught:
         compared(first, other)
@@ -145,7 +145,7 @@ def test_what_is_not_comparable_is_refused(changes: dict[str, Any], said: str) -
 
 
 def test_another_path_of_the_same_checkpoint_is_comparable() -> None:
-    result = compared(measured(), measured(resolved={"model": "/elsewhere/smol"}))
+    result = compared(measured(), measured(model_info={"model": "/elsewhere/smol"}))
     assert [one.what for one in result.differences] == ["model"]
 
 
@@ -162,8 +162,8 @@ def test_prompt_tokens_count_too() -> None:
 
 
 def test_two_variants_within_a_run_may_be_of_different_checkpoints() -> None:
-    ran = [dataclasses.replace(RESOLVED, checkpoint_hash=digit * 64) for digit in "ab"]
-    variants = [variant("GPTQ", resolved=ran[0]), variant("NF4", resolved=ran[1])]
+    ran = [dataclasses.replace(MODEL_INFO, checkpoint_hash=digit * 64) for digit in "ab"]
+    variants = [variant("GPTQ", model_info=ran[0]), variant("NF4", model_info=ran[1])]
     result = compared(measured(variants=variants))
     assert {one.what: one.values for one in result.differences} == {
         "checkpoint": ("a" * 12, "b" * 12)

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from fakes.saved_snapshots import scored
+from fakes.saved_snapshots import MODEL_INFO, scored
 from quantchat.cli import main
 from quantchat.snapshot import store
-from quantchat.snapshot.evaluation import TaskResultRecord
+from quantchat.snapshot.evaluation import EvaluatedRecord, TaskResultRecord
 from quantchat.snapshot.fields import Record
 from quantchat.snapshot.load_test import LoadTestedRecord
 from quantchat.snapshot.pick import ComparedRecord
-from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot
+from quantchat.snapshot.schema import SCHEMA_VERSION, Snapshot, VariantRecord
+from quantchat.snapshot.score import ScoredRecord
 
 FOLDER = Path(__file__).parents[2] / "data" / "snapshots"
 FILES = [FOLDER / f"v{version}.json" for version in range(1, SCHEMA_VERSION + 1)]
@@ -30,6 +31,7 @@ each_version = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem
 RENAMED = {
     "mend": "hint",
     "parting": "divergence",
+    "resolved": "model_info",
     "same_top": "top1_agreement",
     "surprises": "cross_perplexities",
     "ways": "continuations",
@@ -123,13 +125,12 @@ def test_top_1_agreement_is_read_under_its_former_name() -> None:
 
 def record_with(kind: type[Record], **changes: Any) -> Record:
     """A record of `kind` in which each other required field has an empty value of its type."""
-    empty = {"string": "", "integer": 0, "array": [], "boolean": False}
+    empty = {"string": "", "integer": 0, "number": 0.0, "array": [], "boolean": False}
     schema = kind.model_json_schema()
-    fields = {
-        name: empty.get(schema["properties"][name].get("type", ""))
-        for name in schema["required"]
-        if name not in changes and name not in kind.formerly
-    }
+    fields = {}
+    for name in schema["required"]:
+        described = schema["properties"][name]
+        fields[name] = described.get("enum", [empty.get(described.get("type"))])[0]
     return kind.model_validate({**fields, **changes})
 
 
@@ -139,6 +140,10 @@ def record_with(kind: type[Record], **changes: Any) -> Record:
         (ComparedRecord, "told_apart", "difference_shown", True),
         (LoadTestedRecord, "counted", "tokens_counted", True),
         (TaskResultRecord, "documents", "questions", 12),
+        (EvaluatedRecord, "resolved", "model_info", MODEL_INFO),
+        (LoadTestedRecord, "resolved", "model_info", MODEL_INFO),
+        (ScoredRecord, "resolved", "model_info", MODEL_INFO),
+        (VariantRecord, "resolved", "model_info", MODEL_INFO),
         (TaskResultRecord, "documents_sha256", "questions_sha256", "d" * 64),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.saved_evaluations import done, evaluation, figure
 from fakes.saved_scores import read, score_record
-from fakes.saved_snapshots import RESOLVED, snapshot, variant
+from fakes.saved_snapshots import MODEL_INFO, snapshot, variant
 from quantchat.errors import UserError
 from quantchat.snapshot.compared_sides import letters
 from quantchat.snapshot.expression import parse
@@ -27,7 +27,7 @@ from quantchat.statistics.flips import Flips
 def scored() -> Snapshot:
     return snapshot(
         variants=[variant("NF4"), variant("GPTQ"), variant("bf16")],
-        score=score_record(RESOLVED),
+        score=score_record(MODEL_INFO),
     )
 
 
@@ -73,7 +73,7 @@ def test_a_value_near_the_threshold_is_undecided_and_says_how_many_tokens_decide
 def test_the_perplexity_is_paired_with_the_references() -> None:
     """Both read the same tokens: their ratio is known far better than either of them."""
     ratio = judged("a.perplexity / ref.perplexity < 9", scored()).found
-    (model,) = [one for one in score_record(RESOLVED).models if one.label == "NF4"]
+    (model,) = [one for one in score_record(MODEL_INFO).models if one.label == "NF4"]
     assert model.divergence is not None
     log = model.divergence.log_ratio
     assert ratio.low is not None and ratio.high is not None
@@ -84,13 +84,13 @@ def test_the_perplexity_is_paired_with_the_references() -> None:
 
 def test_two_variants_get_both_margins() -> None:
     models = [
-        read("bf16", "reference", RESOLVED, 0.001),
-        read("one", "variant", RESOLVED, 0.2),
-        read("another", "variant", RESOLVED, 0.25),
+        read("bf16", "reference", MODEL_INFO, 0.001),
+        read("one", "variant", MODEL_INFO, 0.2),
+        read("another", "variant", MODEL_INFO, 0.25),
     ]
     both = snapshot(
         variants=[variant("one"), variant("another")],
-        score=score_record(RESOLVED, models=models),
+        score=score_record(MODEL_INFO, models=models),
     )
     one, other, difference = (
         judged(f"{text} < 1", both).found for text in ("a.kld", "b.kld", "b.kld - a.kld")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fakes.saved_snapshots import (
     LEDGER,
-    RESOLVED,
+    MODEL_INFO,
     SAMPLE,
     answer,
     hostile,
@@ -115,7 +115,7 @@ def test_any_number_is_saved_so_that_it_can_be_read(one: int, two: int, three: f
                 answers=[answer("a", cached_tokens=two)],
             )
         ],
-        variants=[variant("a", resolved=dataclasses.replace(RESOLVED, context_length=two))],
+        variants=[variant("a", model_info=dataclasses.replace(MODEL_INFO, context_length=two))],
         environment=snapshot().environment.model_copy(
             update={"device": dataclasses.replace(SAMPLE, at_s=three)}
         ),

@@ -178,9 +178,9 @@ def test_the_place_of_a_wrong_type_is_named() -> None:
     body["turns"][0]["answers"][1]["ids"][2] = "4"
     assert "turns.0.answers.1.ids.2" in complaint(json.dumps(body).encode())
     body = body_of()
-    body["variants"][1]["resolved"]["kernel"] = 4
+    body["variants"][1]["model_info"]["kernel"] = 4
     text = complaint(json.dumps(body).encode())
-    assert "variants.1.resolved" in text
+    assert "variants.1.model_info" in text
     assert "kernel" in text
 
 

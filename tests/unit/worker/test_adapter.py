@@ -115,9 +115,9 @@ def test_no_direct_call_leaves_it_out(tmp_path: Path) -> None:
 
 def test_what_is_resolved_and_recorded(folders: tuple[Path, Path]) -> None:
     model, adapter = folders
-    told = loaded(model, adapter).resolved("eager")
+    told = loaded(model, adapter).model_info("eager")
     assert told.adapter == str(adapter) and len(told.adapter_hash) == 64
-    plain = loaded(model, None).resolved("eager")
+    plain = loaded(model, None).model_info("eager")
     assert (plain.adapter, plain.adapter_hash) == ("", "")
     # A rank of 4 for each of the three blocks: (64 + 64), (64 + 32) and (96 + 64) rows.
     assert told.parameters - plain.parameters == 3 * 4 * (128 + 96 + 160)
@@ -220,7 +220,7 @@ def test_merged_it_says_what_it_says_beside_the_weights(
     model, adapter = folders
     told = merge_job(model, adapter, tmp_path)
     assert told.kind == "LoRA r4 on down_proj, q_proj, v_proj"
-    assert told.sha256 == loaded(model, adapter).resolved("eager").adapter_hash
+    assert told.sha256 == loaded(model, adapter).model_info("eager").adapter_hash
     one = loaded(tmp_path / "output", None)
     assert (
         one.kernel == "not quantized"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fakes.saved_snapshots import RESOLVED
+from fakes.saved_snapshots import MODEL_INFO
 from fakes.tiny_folder import tiny_folder
 from quantchat.host.worker_process import WORKER_VARIABLES
 from quantchat.wire.messages import LoadModel
@@ -63,9 +63,9 @@ def test_a_loaded_variant_tells_its_backend(mode: str, tmp_path: Path) -> None:
         LoadModel("transformers", str(tiny_folder(tmp_path)), {}, device="cpu"), lambda stage: None
     )
     decoder = Decoder(loaded, mode, lambda stage: None)
-    resolved = loaded.resolved(decoder.chosen.name, decoder.resolved().attention_backend)
-    assert resolved.attention_used == "sdpa (flash)"  # the CPU's own flash attention
+    model_info = loaded.model_info(decoder.chosen.name, decoder.model_info().attention_backend)
+    assert model_info.attention_used == "sdpa (flash)"  # the CPU's own flash attention
 
 
 def test_what_is_not_known_is_not_named() -> None:
-    assert RESOLVED.attention_used == RESOLVED.attention
+    assert MODEL_INFO.attention_used == MODEL_INFO.attention

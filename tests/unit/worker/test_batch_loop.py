@@ -75,7 +75,7 @@ def test_a_batch_that_does_not_fit_ends_the_larger_ones(
                 raise RuntimeError("can't allocate memory: you tried to allocate 99 bytes")
             return super().decode(prompts, output_tokens)
 
-    model = loaded(resolved=lambda decode: f"resolved {decode}")
+    model = loaded(model_info=lambda decode: f"resolved {decode}")
     monkeypatch.setattr(batches, "Loaded", type(model))
     monkeypatch.setattr(batches, "BatchLoop", Full)
     monkeypatch.setattr(batches, "load_or_refuse", lambda load, report: model)

@@ -15,7 +15,7 @@ import transformers
 from accelerate import dispatch_model, init_empty_weights
 
 from fakes.saved_snapshots import LEDGER
-from fakes.scripted_worker import resolved
+from fakes.scripted_worker import model_info
 from fakes.tiny_folder import tiny_folder
 from fakes.tiny_llama import tiny_llama
 from quantchat.app.widgets.live_panel import ledger_parts
@@ -287,6 +287,6 @@ def test_the_ledger_adds_the_gpus_up_and_tells_each(monkeypatch: pytest.MonkeyPa
 
 
 def test_where_it_runs_in_short() -> None:
-    ran = replace(resolved(), device="cuda:0")
+    ran = replace(model_info(), device="cuda:0")
     assert ran.where == "cuda:0"
     assert replace(ran, devices=["cuda:0", "cuda:1", "cuda:3"]).where == "cuda:0+1+3"

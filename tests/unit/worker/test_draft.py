@@ -194,7 +194,7 @@ def test_the_draft_is_named_and_counted_in_the_ledger(tmp_path: Path) -> None:
     folder, small = tiny_folder(tmp_path / "one"), tmp_path / "small"
     tiny_folder(small, num_hidden_layers=1)
     decoder = opened(folder, str(small))
-    ran, ledger = decoder.resolved(), decoder.ledger()
+    ran, ledger = decoder.model_info(), decoder.ledger()
     assert (ran.decode, ran.draft, ran.decoding) == (
         "generate", str(small), "generate, draft small",
     )  # fmt: skip
@@ -202,7 +202,7 @@ def test_the_draft_is_named_and_counted_in_the_ledger(tmp_path: Path) -> None:
     assert ledger.draft == weights < ledger.weights
     assert "from its start" in decoder.note
     looked_up = opened(folder, PROMPT_LOOKUP)
-    assert looked_up.resolved().decoding == "generate, draft prompt-lookup"
+    assert looked_up.model_info().decoding == "generate, draft prompt-lookup"
     assert looked_up.ledger().draft == 0
 
 

@@ -67,7 +67,7 @@ def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
     fetched = {request.rpartition("/")[2] for request in asked if request.startswith("GET /org")}
     assert "model.safetensors.index.json" in fetched
     assert not fetched & {"consolidated.safetensors", "pytorch_model.bin", "README.md"}
-    ran = loaded.resolved("eager")
+    ran = loaded.model_info("eager")
     assert ran.model == NAME
     assert (
         len(ran.checkpoint_hash) == 64
@@ -75,7 +75,7 @@ def test_a_variant_of_a_hub_is_fetched_once_and_loads_without_a_network(
 
     at("http://127.0.0.1:9")  # where nobody listens
     again = loaders.load(command, stages.append)
-    assert again.resolved("eager") == ran
+    assert again.model_info("eager") == ran
     assert loaded.note == ""
     assert "loaded the copy in the hub's cache" in again.note
 

@@ -12,18 +12,18 @@ from safetensors.torch import load_file, save_file
 
 from fakes.tiny_folder import tiny_folder, tokenizer
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 from quantchat.worker.loaders import load
 
 NF4 = {"quant_type": "nf4", "double_quant": False, "compute_dtype": "auto"}
 
 
-def resolved(engine: str, folder: Path, options: dict[str, Any]) -> Resolved:
+def model_info(engine: str, folder: Path, options: dict[str, Any]) -> ModelInfo:
     """Load a model as a worker does, compute one token, and return what it says of itself."""
     found = load(LoadModel(engine, str(folder), options, device="cpu"), lambda stage: None)
     with torch.inference_mode():
         found.model(torch.tensor([[1, 2, 3]]))
-    return found.resolved("eager")
+    return found.model_info("eager")
 
 
 def test_experts_under_bitsandbytes(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_experts_under_bitsandbytes(tmp_path: Path) -> None:
     )  # fmt: skip
     MixtralForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    found = resolved("bitsandbytes", tmp_path, NF4)
+    found = model_info("bitsandbytes", tmp_path, NF4)
     assert found.not_as_promised.startswith("experts not quantized: 9")
     assert found.not_as_promised.endswith("of the weights, embeddings included, are bfloat16")
     assert 14 < found.bits_per_weight < 16
@@ -45,7 +45,7 @@ def test_experts_under_bitsandbytes(tmp_path: Path) -> None:
 def test_a_dense_model_under_bitsandbytes_is_as_promised(tmp_path: Path, width: int) -> None:
     """So are layers whose width keeps them from being repacked on a processor with AVX512-BF16."""
     folder = tiny_folder(tmp_path, vocab_size=97, intermediate_size=width)
-    found = resolved("bitsandbytes", folder, NF4)
+    found = model_info("bitsandbytes", folder, NF4)
     assert found.not_as_promised == "" and 4.5 < found.bits_per_weight < 8
 
 
@@ -61,7 +61,7 @@ def test_fp8_on_a_processor(tmp_path: Path) -> None:
     config = json.loads(file.read_text(encoding="utf-8"))
     told = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
     file.write_text(json.dumps({**config, "dtype": "bfloat16", "quantization_config": told}))
-    found = resolved("transformers", folder, {})
+    found = model_info("transformers", folder, {})
     assert found.kernel == "fp8, dequantized to bfloat16"
     assert found.not_as_promised.startswith("dequantized to bfloat16: ")
     assert found.bits_per_weight == pytest.approx(16, rel=0.02)
@@ -74,4 +74,4 @@ def test_weights_that_a_kernel_unpacked(bits: int, told: str, tmp_path: Path) ->
     folder = tiny_folder(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
     found = load(LoadModel("torchao", str(folder), options, device="cpu"), lambda stage: None)
     found._bits = bits
-    assert found.resolved("eager").not_as_promised == told
+    assert found.model_info("eager").not_as_promised == told

@@ -109,7 +109,7 @@ def test_the_cache_grows_and_keeps_what_it_holds(folder: Path) -> None:
 
 def test_a_fixed_cache_is_allocated_at_once_and_limits_the_chat(folder: Path) -> None:
     decoder = made(folder, n_ctx=256)
-    assert decoder.resolved().context_length == 256
+    assert decoder.model_info().context_length == 256
     before = decoder.ledger().kv_cache
     assert ask(decoder, tokens=400, ignore_eos=True).reason == "context"
     assert decoder.ledger().kv_cache == before
@@ -121,7 +121,7 @@ def test_the_types_of_the_cache_change_its_size(folder: Path) -> None:
     whole = made(folder, n_ctx=1024).ledger().kv_cache
     decoder = made(folder, n_ctx=1024, type_k="q8_0", type_v="q8_0")
     assert decoder.ledger().kv_cache / whole == pytest.approx(34 / 64, rel=0.1)
-    assert decoder.resolved().decode == "llama.cpp, KV cache q8_0/q8_0"
+    assert decoder.model_info().decode == "llama.cpp, KV cache q8_0/q8_0"
     assert len(ask(decoder, ignore_eos=True).ids) == 16
 
 
@@ -254,7 +254,7 @@ def test_the_vocabulary_is_the_same_as_in_another_library(decoder: LlamaDecoder)
     from quantchat.worker.model.vocabulary import vocabulary_hash
 
     named = {token: number for number, token in enumerate(tiny_gguf.VOCABULARY)}
-    assert decoder.resolved().vocabulary_hash == vocabulary_hash(named)
+    assert decoder.model_info().vocabulary_hash == vocabulary_hash(named)
 
 
 def test_a_system_message_that_the_template_refuses_goes_into_the_question(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_system_message_that_the_template_refuses_goes_into_the_question(tmp_p
 def test_a_base_model_continues_the_text(tmp_path: Path) -> None:
     tiny_gguf.write_tiny(tmp_path / "m.gguf", template="")
     decoder = made(tmp_path)
-    assert not decoder.resolved().chat_template
+    assert not decoder.model_info().chat_template
     heard = ask(decoder, tokens=1)
     assert decoder._loaded.tokenizer_backend.decode(heard.prompt) == CHAT[0].content
 
@@ -285,10 +285,10 @@ def test_the_ledger_counts_tensors_by_type_and_the_buffers(tmp_path: Path) -> No
     assert ledger.weights == sum(ledger.weights_by_dtype.values())
     assert ledger.overhead == {"scales": ledger.weights_by_dtype["Q4_0"] // 18 * 2}
     assert ledger.other_live > 0 and ledger.process > ledger.weights
-    resolved = decoder.resolved()
-    assert resolved.kernel.startswith("llama.cpp Q4_0") and "CPU" in resolved.kernel
-    assert (resolved.device, resolved.architecture) == ("cpu", "llama (GGUF)")
-    assert resolved.attention == "flash"
+    model_info = decoder.model_info()
+    assert model_info.kernel.startswith("llama.cpp Q4_0") and "CPU" in model_info.kernel
+    assert (model_info.device, model_info.architecture) == ("cpu", "llama (GGUF)")
+    assert model_info.attention == "flash"
 
 
 def test_two_files_of_one_model_have_two_hashes(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_two_files_of_one_model_have_two_hashes(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         tiny_gguf.write_tiny(tmp_path / name / "m.gguf", seed=seed)
-        hashes.add(made(tmp_path / name).resolved().checkpoint_hash)
+        hashes.add(made(tmp_path / name).model_info().checkpoint_hash)
     assert len(hashes) == 2
 
 

@@ -99,5 +99,5 @@ def test_the_job_asks_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     job = EvaluateJob(model.command, [], Workspace(str(tmp_path), str(tmp_path)))
     monkeypatch.setattr(evaluate, "load_or_refuse", lambda command, report: model)
-    lm, resolved = evaluate._loaded_model(job, lambda *counts: None)
-    assert isinstance(lm, LlamaLM) and resolved().architecture == "llama (GGUF)"
+    lm, model_info = evaluate._loaded_model(job, lambda *counts: None)
+    assert isinstance(lm, LlamaLM) and model_info().architecture == "llama (GGUF)"

@@ -50,10 +50,10 @@ def spelled(one: Any) -> str:
 def test_its_chats_are_put_as_the_other_model_s_are(model: Path, chat: Path) -> None:
     own, lent = loaded(model), loaded(model, tokenizer=str(chat))
     assert (spelled(own), spelled(lent)) == ("Why?", "[Why?]")
-    assert own.resolved("eager").tokenizer == ""
-    ran = lent.resolved("eager")
+    assert own.model_info("eager").tokenizer == ""
+    ran = lent.model_info("eager")
     assert ran.chat_template and ran.tokenizer == str(chat)
-    assert ran.tokenizer_hash == own.resolved("eager").tokenizer_hash  # the same vocabulary
+    assert ran.tokenizer_hash == own.model_info("eager").tokenizer_hash  # the same vocabulary
 
 
 def test_it_need_have_none_of_its_own(model: Path, chat: Path) -> None:
@@ -73,7 +73,7 @@ def test_of_a_hub_no_weight_is_fetched_for_it(
         ask_at(address, monkeypatch)
         one = loaded(model, tokenizer="org/chat@main")
     assert spelled(one) == "[Why?]"
-    assert one.resolved("eager").tokenizer == "org/chat@main"
+    assert one.model_info("eager").tokenizer == "org/chat@main"
     assert any("tokenizer.json" in request for request in asked)
     assert not any("safetensors" in request for request in asked)
 

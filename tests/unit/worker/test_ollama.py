@@ -74,7 +74,7 @@ async def asked(opened: Opened) -> Answer:
 async def test_what_it_tells_of_a_model(opened: Opened) -> None:
     one = await opened.load()
     assert one.ready is not None, one.failure
-    told = one.ready.resolved
+    told = one.ready.model_info
     assert (told.kernel, told.dtype) == ("server (Ollama, Q4_1)", "Q4_1")
     assert (told.context_length, told.parameters) == (4096, 134515008)
     assert "it reports 0.20 GiB for the model, none of it on a GPU" in one.ready.note
@@ -192,7 +192,7 @@ async def test_where_only_its_openai_side_is_reached_it_is_a_server_as_any_other
     one = await opened.load()
     assert one.ready is not None and "from its own prompt cache" in one.ready.note
     assert one.ready.keeps_prompts
-    assert one.ready.resolved.libraries["server"] == "fp_ollama"
+    assert one.ready.model_info.libraries["server"] == "fp_ollama"
     assert (await asked(opened)).text == "Paris"
 
 

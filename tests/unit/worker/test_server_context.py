@@ -71,7 +71,7 @@ async def test_a_wrong_name_is_told_with_those_that_there_are(server: FakeServer
 
 async def test_what_the_server_says_that_it_is_goes_into_the_snapshot(opened: Opened) -> None:
     assert opened.one.ready is not None
-    assert opened.one.ready.resolved.libraries["server"] == BUILD
+    assert opened.one.ready.model_info.libraries["server"] == BUILD
 
 
 async def test_a_stopped_answer_is_counted_where_the_server_counts_along(

@@ -132,7 +132,7 @@ async def test_a_page_in_place_of_a_list_of_models_tells_nothing(
     server.listed = "<!doctype html><title>Welcome</title>"
     one = await opened.load()
     assert one.ready is not None, one.failure
-    assert one.ready.resolved.context_length == 0
+    assert one.ready.model_info.context_length == 0
 
 
 async def test_a_stream_without_an_end_is_no_server_that_is_ready(
@@ -208,7 +208,7 @@ async def test_the_context_of_llama_cpp_is_that_of_one_request(
     )
     one = await opened.load()
     assert one.ready is not None, one.failure
-    assert one.ready.resolved.context_length == 512
+    assert one.ready.model_info.context_length == 512
 
 
 async def test_openvino_s_server_loses_no_more_than_the_option_that_it_does_not_take(

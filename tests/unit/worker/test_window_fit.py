@@ -57,8 +57,8 @@ def test_a_short_text_shortens_the_windows_to_a_power_of_two(model: Path, tmp_pa
 
 def test_the_context_of_the_model_shortens_the_windows(model: Path, tmp_path: Path) -> None:
     result = scored(model, tmp_path, 20000, window=2**20, stride=2**20)
-    assert result.window <= result.resolved.context_length < 20000
-    assert result.window_limit == f"the model takes {result.resolved.context_length}"
+    assert result.window <= result.model_info.context_length < 20000
+    assert result.window_limit == f"the model takes {result.model_info.context_length}"
 
 
 def test_little_memory_shortens_the_windows(model: Path, tmp_path: Path) -> None:

@@ -21,22 +21,22 @@ from quantchat.profile.model import AnyVariant
 from quantchat.system.host import cpu_has
 from quantchat.text import one_line
 from quantchat.wire.library import FolderReader
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 PROMPT_TOKENS = 512
 """Length of the prompt, in tokens, that an estimate assumes; the longest answer comes on top."""
 
 
-def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
+def files_of(spec: AnyVariant, info: ModelInfo) -> ModelFiles | None:
     """Return the headers of the files from which `spec` was loaded; None if unreadable.
 
-    `resolved` names the model that was loaded. Reading takes milliseconds for files that were just
+    `info` names the model that was loaded. Reading takes milliseconds for files that were just
     loaded, but blocks without end on a network share that hangs.
     """
     if engine_of(spec).is_server:
         return None
     try:
-        return _headers(spec, resolve(resolved.model), fetch=False)
+        return _headers(spec, resolve(info.model), fetch=False)
     except UserError:
         return None
 
@@ -44,18 +44,18 @@ def files_of(spec: AnyVariant, resolved: Resolved) -> ModelFiles | None:
 def predicted(
     spec: AnyVariant,
     files: ModelFiles | None,
-    resolved: Resolved,
+    info: ModelInfo,
     tokens: int,
     capability: Capability | None = None,
 ) -> Estimate | None:
     """Return the memory estimate for the loaded variant `spec`; None without its headers `files`.
 
-    The estimate is for the device on which `spec` really runs (`resolved`); `capability` is that of
+    The estimate is for the device on which `spec` really runs (`info`); `capability` is that of
     its GPU, if known, and `tokens` is the context length.
     """
     if files is None:
         return None
-    return estimate_of(spec, files, resolved.device.startswith("cuda"), tokens, capability)
+    return estimate_of(spec, files, info.device.startswith("cuda"), tokens, capability)
 
 
 def estimate_of(

@@ -71,7 +71,7 @@ def how_compared(snapshot: Snapshot) -> str:
     if snapshot.measurement is None:
         raise ValueError("the snapshot holds no measurement")
     order = ORDERS[snapshot.measurement.order]
-    ran = {variant.label: variant.resolved for variant in snapshot.variants}
+    ran = {variant.label: variant.model_info for variant in snapshot.variants}
     first, last = (ran.get(label) for label in (snapshot.shown[0], snapshot.shown[-1]))
     return f"{order}, by different decode loops" if decode_modes_differ(first, last) else order
 

@@ -35,7 +35,7 @@ def machine(snapshot: Snapshot) -> list[str]:
 
 def variants_table(snapshot: Snapshot) -> Table:
     """Return what really ran, not what was asked for."""
-    variants = [v for v in snapshot.variants if v.resolved or v.failure]
+    variants = [v for v in snapshot.variants if v.model_info or v.failure]
     rows = [
         row("engine", variants, _ran("engine")),
         row("model", variants, _ran("model")),
@@ -46,11 +46,11 @@ def variants_table(snapshot: Snapshot) -> Table:
         row("attention", variants, _ran("attention_used")),
         row("caution", variants, _caution),
         row("decoding", variants, _ran("decoding")),
-        row("parameters", variants, lambda v: v.resolved and _count(v.resolved.parameters)),
+        row("parameters", variants, lambda v: v.model_info and _count(v.model_info.parameters)),
         row("bits per weight", variants, _bits),
         row("context", variants, _context),
         row("prompts", variants, _prompts),
-        row("checkpoint", variants, lambda v: v.resolved and v.resolved.checkpoint_hash[:12]),
+        row("checkpoint", variants, lambda v: v.model_info and v.model_info.checkpoint_hash[:12]),
         row("adapter", variants, _adapter),
         row("libraries", variants, _libraries),
         row("load time", variants, _load),
@@ -84,7 +84,7 @@ def memory_table(snapshot: Snapshot) -> Table:
 
 
 def _context(variant: VariantRecord) -> str | None:
-    length = variant.resolved.context_length if variant.resolved else 0
+    length = variant.model_info.context_length if variant.model_info else 0
     return f"{length} tokens" if length > 0 else None
 
 
@@ -94,7 +94,7 @@ _Read = Callable[[VariantRecord], str]
 
 
 def _ran(field: str) -> _Read:
-    return lambda variant: getattr(variant.resolved, field) if variant.resolved else ""
+    return lambda variant: getattr(variant.model_info, field) if variant.model_info else ""
 
 
 def _bytes(field: str) -> _Read:
@@ -110,13 +110,13 @@ def _draft(variant: VariantRecord) -> str:
 
 
 def _adapter(variant: VariantRecord) -> str | None:
-    ran = variant.resolved
+    ran = variant.model_info
     return f"{ran.adapter} ({ran.adapter_hash[:12]})" if ran is not None and ran.adapter else None
 
 
 def _caution(variant: VariantRecord) -> str:
     """Return what could have run any code, or makes figures misleading."""
-    ran = variant.resolved
+    ran = variant.model_info
     allowed = [
         ("THE MODEL'S OWN CODE RAN (trust_remote_code)", ran is not None and ran.trusted_code),
         ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
@@ -130,37 +130,39 @@ def _caution(variant: VariantRecord) -> str:
 
 
 def _bits(variant: VariantRecord) -> str:
-    bits = variant.resolved.bits_per_weight if variant.resolved else 0
+    bits = variant.model_info.bits_per_weight if variant.model_info else 0
     return f"{bits:.2f}" if bits else ""
 
 
 def _device(variant: VariantRecord) -> str:
-    if variant.resolved is None:
+    if variant.model_info is None:
         return ""
-    threads = f", {variant.resolved.threads} threads" if variant.resolved.device == "cpu" else ""
-    return f"{variant.resolved.where} ({variant.resolved.device_name}{threads})"
+    threads = (
+        f", {variant.model_info.threads} threads" if variant.model_info.device == "cpu" else ""
+    )
+    return f"{variant.model_info.where} ({variant.model_info.device_name}{threads})"
 
 
 def _prompts(variant: VariantRecord) -> str:
-    if variant.resolved is None:
+    if variant.model_info is None:
         return ""
-    if not variant.resolved.chat_template:
+    if not variant.model_info.chat_template:
         return "plain completion, no template"
-    other = variant.resolved.tokenizer
+    other = variant.model_info.tokenizer
     return f"chat template of {other}" if other else "chat template"
 
 
 def _libraries(variant: VariantRecord) -> str:
-    if variant.resolved is None:
+    if variant.model_info is None:
         return ""
-    return ", ".join(f"{name} {version}" for name, version in variant.resolved.libraries.items())
+    return ", ".join(f"{name} {version}" for name, version in variant.model_info.libraries.items())
 
 
 def _load(variant: VariantRecord) -> str:
     load = variant.load
     if load is None:
         return ""
-    device = variant.resolved.device if variant.resolved else ""
+    device = variant.model_info.device if variant.model_info else ""
     parts = load_parts(device, load.import_s, load.weights_s, load.warmup_s)
     split = ", ".join(f"{name} {seconds(took)}" for name, took in parts)
     return f"{seconds(load.total_s)} ({split})"

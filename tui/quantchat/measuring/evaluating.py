@@ -37,7 +37,7 @@ from quantchat.system.sampler import DeviceSampler
 from quantchat.text import one_line
 from quantchat.wire.jobs import EvaluateJob, Workspace
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 OWN = "own"
 """Name of the built-in task. Its questions come with quantchat, so it needs no network."""
@@ -135,10 +135,10 @@ class Evaluating:
                 done.failure and done.failure.kind == "bad_task"
             ):  # every model would fail in the same way
                 return
-            if role == "reference" and done.resolved is not None:
-                await self._ask_again(done.resolved)
+            if role == "reference" and done.model_info is not None:
+                await self._ask_again(done.model_info)
 
-    async def _ask_again(self, ran: Resolved) -> None:
+    async def _ask_again(self, ran: ModelInfo) -> None:
         """Evaluate the noise floor, if the plan asks for it. `ran` is the loaded reference."""
         floor = floor_of(self._plan.reference, ran, self._plan.floor)
         if floor is not None:
@@ -153,7 +153,7 @@ class Evaluating:
             return EvaluatedRecord(
                 label=spec.label,
                 role=role,
-                resolved=None,
+                model_info=None,
                 note="",
                 tasks=[],
                 seconds=0.0,
@@ -163,7 +163,7 @@ class Evaluating:
         return EvaluatedRecord(
             label=spec.label,
             role=role,
-            resolved=result.resolved,
+            model_info=result.model_info,
             note=note,
             tasks=[TaskResultRecord.model_validate(asdict(one)) for one in result.tasks],
             seconds=result.seconds,

@@ -188,7 +188,7 @@ def _different_answer_lengths(measured: Sequence[Measured]) -> list[str]:
 
 def _different_templates(sides: Sequence[LiveVariant]) -> list[str]:
     """Return a warning if only one side applies a chat template."""
-    templates = {one.label: one.resolved.chat_template for one in sides if one.resolved}
+    templates = {one.label: one.model_info.chat_template for one in sides if one.model_info}
     if len(set(templates.values())) < 2:
         return []
     without = next(label for label, has in templates.items() if not has)
@@ -198,12 +198,12 @@ def _different_templates(sides: Sequence[LiveVariant]) -> list[str]:
 def _different_loops(sides: Sequence[LiveVariant]) -> list[str]:
     """Return a warning if the sides used different decode loops or steps."""
     a, b = sides[0], sides[-1]
-    if not decode_modes_differ(a.resolved, b.resolved):
+    if not decode_modes_differ(a.model_info, b.model_info):
         return []
-    assert a.resolved is not None and b.resolved is not None  # noqa: S101 - they differ
+    assert a.model_info is not None and b.model_info is not None  # noqa: S101 - they differ
     return [
-        f"the sides decode by different loops ({a.label}: {a.resolved.decode}; {b.label}: "
-        f"{b.resolved.decode}): the ratio of their speeds compares the loops as well as the "
+        f"the sides decode by different loops ({a.label}: {a.model_info.decode}; {b.label}: "
+        f"{b.model_info.decode}): the ratio of their speeds compares the loops as well as the "
         "quantization"
     ]
 

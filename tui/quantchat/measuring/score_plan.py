@@ -9,7 +9,7 @@ from typing import Literal
 from quantchat.corpus import Corpus
 from quantchat.engines.registry import engine_of
 from quantchat.profile.model import AnyVariant
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 DEFAULT_TOKENS = 8192
 """Default number of tokens of the text that are read."""
@@ -68,7 +68,7 @@ def longest_window(variants: Sequence[AnyVariant]) -> tuple[int, str]:
     return window, limit
 
 
-def floor_of(reference: AnyVariant, ran: Resolved, floor: Floor) -> AnyVariant | None:
+def floor_of(reference: AnyVariant, ran: ModelInfo, floor: Floor) -> AnyVariant | None:
     """Return the reference with another attention implementation or dtype; None: no noise floor.
 
     `ran` is what the reference actually ran as. An engine with a single attention implementation

@@ -26,7 +26,7 @@ from quantchat.snapshot.score import (
 from quantchat.statistics.quality import depth_ends, passages
 from quantchat.wire.jobs import Fit, ScoreJob, ScoreResult, Workspace
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 FORM = "half precision"
 """Storage format of the logits; see `worker/scoring/logit_store.py`."""
@@ -114,7 +114,7 @@ class Scoring:
         """Return whether the model `label` is scored or failed."""
         return any(one.label == label for one in self.models)
 
-    async def score(self, role: Role, spec: AnyVariant) -> Resolved | None:
+    async def score(self, role: Role, spec: AnyVariant) -> ModelInfo | None:
         """Score the text with `spec`; return the resolved variant, or None if it failed."""
         try:
             folder = paths.private(self._folder / str(len(self.models)))
@@ -126,7 +126,7 @@ class Scoring:
                 role, spec, ScoredRecord.failed(spec.label, role, failure_before_start(error))
             )
             return None
-        ran = result.resolved
+        ran = result.model_info
         remark = self._record_setting(result)
         figures = self._figures(folder, result.positions)
         has_kld = not engine_of(spec).is_server or result.likeliest > 0
@@ -134,7 +134,7 @@ class Scoring:
         scored = ScoredRecord(
             label=spec.label,
             role=role,
-            resolved=ran,
+            model_info=ran,
             note="; ".join(filter(None, (note, remark))),
             perplexity=figures.perplexity,
             divergence=figures.divergence_from(base.figures, base.name)
@@ -206,7 +206,7 @@ class Scoring:
 
     def _record_setting(self, result: ScoreResult) -> str:
         """Store the setting of the first scored model; return a note if a tokenizer differs."""
-        plan, tokenizer_hash = self._plan, result.resolved.tokenizer_hash
+        plan, tokenizer_hash = self._plan, result.model_info.tokenizer_hash
         if self._setting is None:
             window = result.window
             stride = min(plan.stride, window)

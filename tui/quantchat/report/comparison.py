@@ -103,7 +103,7 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
             for one in pair.figures:
                 rows.append(cells((name, one.figure, *ratio_texts(one.ratio))))
                 name = ""
-            if pair.figures and decode_modes_differ(pair.a.resolved, pair.b.resolved):
+            if pair.figures and decode_modes_differ(pair.a.model_info, pair.b.model_info):
                 note = Cell("different decode loops", role="warning")
                 rows.append(cells(("", note, "", "")))
         title = f"Ratios {kind}, paired by prompt and round"

@@ -81,10 +81,10 @@ def _request(comparison: Comparison, turn: Turn, record: AnswerRecord) -> Genera
 
 def _ready(record: AnswerRecord, variant: VariantRecord | None) -> Ready | None:
     """Return what the answer ran on, as far as the snapshot has it."""
-    resolved = record.resolved or (variant.resolved if variant else None)
+    model_info = record.model_info or (variant.model_info if variant else None)
     ledger = record.ledger or (variant.ledger if variant else None)
-    if resolved is None or ledger is None:
+    if model_info is None or ledger is None:
         return None
     load = variant.load if variant else None
     seconds = (load.import_s, load.weights_s, load.warmup_s) if load else (0.0, 0.0, 0.0)
-    return Ready(resolved, ledger, *seconds, note=variant.note if variant else "")
+    return Ready(model_info, ledger, *seconds, note=variant.note if variant else "")

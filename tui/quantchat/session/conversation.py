@@ -337,7 +337,7 @@ def same_tokenizer(first: Answer, second: Answer) -> bool:
     """Return whether the token ids of two answers are comparable; False if one is unknown."""
     if first.ready is None or second.ready is None:
         return False
-    return same_vocabulary(first.ready.resolved, second.ready.resolved)
+    return same_vocabulary(first.ready.model_info, second.ready.model_info)
 
 
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:

@@ -39,7 +39,7 @@ from quantchat.wire.messages import (
     TokenScores,
 )
 from quantchat.wire.protocol import Event
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 
 
 class State(Enum):
@@ -137,9 +137,9 @@ class LiveVariant:
     # ------------------------------------------------------------ state for others
 
     @property
-    def resolved(self) -> Resolved | None:
+    def model_info(self) -> ModelInfo | None:
         """What actually runs, once loaded."""
-        return self.ready.resolved if self.ready else None
+        return self.ready.model_info if self.ready else None
 
     @property
     def pid(self) -> int | None:
@@ -262,7 +262,7 @@ class LiveVariant:
                     self.load_s = time.monotonic() - began - event.fetch_s
                     self.ready = _with_notes(event, prepared.note, event.note)
                     self.ledger = event.ledger
-                    self.files = await self._read_files(event.resolved)
+                    self.files = await self._read_files(event.model_info)
                     self._set_state(State.READY)
                 elif isinstance(event, Note) and self.ready is not None:
                     self.ready = _with_notes(self.ready, prepared.note, event.note)
@@ -295,7 +295,7 @@ class LiveVariant:
             self._finish_answer(Failed("worker_ended", "the variant was ended"))
             self._end_scoring("the variant was ended")
 
-    async def _read_files(self, resolved: Resolved) -> ModelFiles | None:
+    async def _read_files(self, info: ModelInfo) -> ModelFiles | None:
         """Read the headers of the loaded checkpoint; None if that takes over `HEADERS_S`.
 
         Reads in a daemon thread, because a network file system may hang.
@@ -314,7 +314,7 @@ class LiveVariant:
 
             found = None
             try:
-                found = files_of(self.spec, resolved)
+                found = files_of(self.spec, info)
             except Exception:  # noqa: BLE001 - then a snapshot lacks the estimate
                 log_exception()
             with contextlib.suppress(RuntimeError):  # the loop is closed by now

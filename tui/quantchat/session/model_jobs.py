@@ -26,7 +26,7 @@ from quantchat.snapshot.schema import Snapshot, VariantRecord
 from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.messages import Failed, LoadModel, Progress
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 if TYPE_CHECKING:
     from quantchat.wire.jobs import Job, Result
@@ -102,7 +102,7 @@ class JobRecord(Protocol):
         """Name of the variant in the profile."""
 
     @property
-    def resolved(self) -> Resolved | None:
+    def model_info(self) -> ModelInfo | None:
         """The model, libraries and settings that actually ran; None after a failure."""
 
     @property
@@ -162,7 +162,7 @@ def _variant(label: str, done: JobRecord | None) -> VariantRecord:
     return VariantRecord(
         label=label,
         state=(State.FAILED if failure else State.IDLE).value,
-        resolved=done.resolved if done else None,
+        model_info=done.model_info if done else None,
         load=None,
         note=done.note if done else "",
         ledger=None,

@@ -36,10 +36,10 @@ def recommendations(sides: Iterable[LiveVariant]) -> list[Recommendation]:
     """
     found: list[Recommendation] = []
     for side in sides:
-        resolved = side.resolved
-        if resolved is None or not resolved.recommended:
+        model_info = side.model_info
+        if model_info is None or not model_info.recommended:
             continue
-        own = Recommendation((side.label,), resolved.recommended_by, resolved.recommended)
+        own = Recommendation((side.label,), model_info.recommended_by, model_info.recommended)
         for at, other in enumerate(found):
             if (other.source, other.settings) == (own.source, own.settings):
                 found[at] = Recommendation((*other.labels, *own.labels), own.source, own.settings)

@@ -31,7 +31,7 @@ from quantchat.system.process_memory import ProcessMemory, complete
 from quantchat.system.sampler import DeviceSampler
 from quantchat.system.visible_gpus import cuda_name, shown_gpus
 from quantchat.wire.messages import Generate, Ready
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 _LIBRARIES = (
     "torch",
@@ -123,18 +123,18 @@ def _variant(
     return VariantRecord(
         label=variant.label,
         state=variant.state.value,
-        resolved=ran.resolved if ran else None,
+        model_info=ran.model_info if ran else None,
         load=_load(variant.load_s, ran) if ran else None,
         note=ran.note if ran else "",
         ledger=complete(ledger, memory) if ledger and memory else ledger,
         memory=memory,
-        predicted=_predicted(variant, ran.resolved, gpus, tokens) if ran else None,
+        predicted=_predicted(variant, ran.model_info, gpus, tokens) if ran else None,
         failure=variant.failure,
     )
 
 
 def _predicted(
-    variant: LiveVariant, ran: Resolved, gpus: Sequence[GpuSample], tokens: int
+    variant: LiveVariant, ran: ModelInfo, gpus: Sequence[GpuSample], tokens: int
 ) -> Estimate | None:
     shown = shown_gpus(gpus)
     used = [gpu for gpu in shown if cuda_name(gpu, shown) in (ran.device, *ran.devices)]
@@ -184,14 +184,14 @@ def _divergence(turn: Turn) -> int | None:
 
 
 def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
-    resolved = answer.ready.resolved if answer.ready else None
+    model_info = answer.ready.model_info if answer.ready else None
     return AnswerRecord(
         variant=answer.variant,
         order=answer.order,
         state=answer.state.value,
         reason=answer.reason,
         request=_request(answer.request) if answer.request else None,
-        resolved=None if ran and resolved == ran.resolved else resolved,
+        model_info=None if ran and model_info == ran.model_info else model_info,
         prompt_tokens=answer.prompt_tokens,
         cached_tokens=answer.cached_tokens,
         received_ns=answer.received_ns,

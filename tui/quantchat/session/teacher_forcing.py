@@ -67,9 +67,9 @@ async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerple
     ready = variant.ready
     if ready is None or answer.ready is None:
         return CrossPerplexity(variant.label, problem="the variant is not loaded")
-    if answer.from_server or ready.resolved.device in SERVERS:
+    if answer.from_server or ready.model_info.device in SERVERS:
         return CrossPerplexity(variant.label, problem="servers report no token ids")
-    if not same_vocabulary(ready.resolved, answer.ready.resolved):
+    if not same_vocabulary(ready.model_info, answer.ready.model_info):
         return CrossPerplexity(variant.label, problem="the variant's tokenizer differs")
     tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
     scored = await variant.score_tokens(score_tokens_request(answer, tokens))

@@ -19,7 +19,7 @@ from quantchat.snapshot.schema import (
     TurnRecord,
     VariantRecord,
 )
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 
 
 class TaskKey(NamedTuple):
@@ -104,11 +104,13 @@ class Column:
         }
 
     @property
-    def resolved(self) -> Resolved | None:
+    def model_info(self) -> ModelInfo | None:
         """Return what really ran, or None if not known."""
-        if self.variant is not None and self.variant.resolved is not None:
-            return self.variant.resolved
-        return next((answer.resolved for answer in self.answers.values() if answer.resolved), None)
+        if self.variant is not None and self.variant.model_info is not None:
+            return self.variant.model_info
+        return next(
+            (answer.model_info for answer in self.answers.values() if answer.model_info), None
+        )
 
     @property
     def ledger(self) -> Ledger | None:

@@ -16,7 +16,7 @@ from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.flips import Flips, design_effect
 from quantchat.statistics.intervals import Pair, Ratio, ratio_of
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 Role = Literal["reference", "floor", "variant"]
 
@@ -74,12 +74,14 @@ class TaskResultRecord(Record):
 class EvaluatedRecord(Record):
     """One model and its results."""
 
+    formerly: ClassVar[Mapping[str, str]] = {"resolved": "model_info"}
+
     label: Text
     """Name of the variant in the profile."""
     role: Role
     """`reference`: the model that the others are compared with. `floor`: the noise floor, the
     reference once more with another attention implementation or dtype."""
-    resolved: AsObject[Resolved] | None
+    model_info: AsObject[ModelInfo] | None
     """What really ran; None if the model failed."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
@@ -258,5 +260,5 @@ def _tasks(one: EvaluationRecord) -> dict[str, set[tuple[str, int, str]]]:
 
 def _reference(one: EvaluationRecord) -> str:
     """Return what identifies the reference: its checkpoint or name on the hub, and its dtype."""
-    ran = one.reference.resolved if one.reference else None
+    ran = one.reference.model_info if one.reference else None
     return f"{ran.checkpoint_hash[:12] or ran.model} in {ran.dtype}" if ran else "none"

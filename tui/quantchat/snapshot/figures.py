@@ -103,7 +103,7 @@ def _weights(variant: VariantRecord, ledger: Ledger | None) -> float | None:
 
 
 def _bits(variant: VariantRecord, ledger: Ledger | None) -> float | None:
-    return variant.resolved.bits_per_weight or None if variant.resolved else None
+    return variant.model_info.bits_per_weight or None if variant.model_info else None
 
 
 def _process(variant: VariantRecord, ledger: Ledger | None) -> float | None:

@@ -16,17 +16,20 @@ from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.serving import LevelFigures, level_figures, limits, of_batch
 from quantchat.wire.jobs import BatchRound, LoadTestLevel, LoadTestRound, RequestTimes
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 
 class LoadTestedRecord(Record):
     """One variant and its rounds."""
 
-    formerly: ClassVar[Mapping[str, str]] = {"counted": "tokens_counted"}
+    formerly: ClassVar[Mapping[str, str]] = {
+        "counted": "tokens_counted",
+        "resolved": "model_info",
+    }
 
     label: Text
     """Name of the variant in the profile."""
-    resolved: AsObject[Resolved] | None
+    model_info: AsObject[ModelInfo] | None
     """What really ran; None if nothing was measured."""
     note: Text
     """Notes on the checkpoint and on the server's figures."""

@@ -70,5 +70,5 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
 
 
 def _checkpoint(snapshot: Snapshot, label: str) -> str:
-    ran = (one.resolved for one in snapshot.variants if one.label == label)
+    ran = (one.model_info for one in snapshot.variants if one.label == label)
     return next((found.checkpoint_hash for found in ran if found is not None), "")

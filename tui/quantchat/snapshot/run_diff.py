@@ -10,7 +10,7 @@ from quantchat.errors import UserError
 from quantchat.snapshot.compared_sides import Column, Run, TaskKey, pairs_between_runs
 from quantchat.snapshot.schema import AnswerRecord, RequestRecord
 from quantchat.system.process_memory import SOURCES
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 _HASH_SHOWN = 12
 """Number of hexadecimal digits that are shown of a hash."""
@@ -84,8 +84,10 @@ _LIBRARY = "library "
 
 def _recorded(column: Column, first: Run) -> dict[str, str]:
     """Return all that is recorded on how a column ran, by name."""
-    resolved, run = column.resolved, column.run
-    values = {name: read(resolved) if resolved else "" for name, read in _RESOLVED_FIELDS.items()}
+    model_info, run = column.model_info, column.run
+    values = {
+        name: read(model_info) if model_info else "" for name, read in _MODEL_INFO_ROWS.items()
+    }
     environment, measurement = run.snapshot.environment, run.measurement
     device = environment.device
     values |= {
@@ -107,11 +109,11 @@ def _recorded(column: Column, first: Run) -> dict[str, str]:
         "output tokens": _counts(column, lambda answer: answer.timing.output_tokens),
         "memory source": _source(column),
     }
-    libraries = resolved.libraries if resolved else {}
+    libraries = model_info.libraries if model_info else {}
     return values | {f"{_LIBRARY}{name}": version for name, version in libraries.items()}
 
 
-_RESOLVED_FIELDS: dict[str, Callable[[Resolved], str]] = {
+_MODEL_INFO_ROWS: dict[str, Callable[[ModelInfo], str]] = {
     "model": lambda r: r.model,
     "checkpoint": lambda r: r.checkpoint_hash[:_HASH_SHOWN],
     "adapter": lambda r: r.adapter_hash[:_HASH_SHOWN],
@@ -216,24 +218,24 @@ def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
 
 
 def _other_model(first: Sequence[Column], own: Sequence[Column]) -> Iterator[str]:
-    known = {_model(column.resolved) for column in first if column.resolved}
+    known = {_model(column.model_info) for column in first if column.model_info}
     for column in own:
-        if column.resolved and known and _model(column.resolved) not in known:
+        if column.model_info and known and _model(column.model_info) not in known:
             yield f"{_name(column)} is a different model than in run 1: {_model_text(column)}"
 
 
-def _model(resolved: Resolved) -> tuple[str, str]:
-    return resolved.architecture, resolved.tokenizer_hash
+def _model(info: ModelInfo) -> tuple[str, str]:
+    return info.architecture, info.tokenizer_hash
 
 
 def _model_text(column: Column) -> str:
-    resolved = column.resolved
-    assert resolved is not None  # noqa: S101  # the caller checked
-    return f"{resolved.architecture}, tokenizer {resolved.tokenizer_hash[:_HASH_SHOWN]}"
+    model_info = column.model_info
+    assert model_info is not None  # noqa: S101  # the caller checked
+    return f"{model_info.architecture}, tokenizer {model_info.tokenizer_hash[:_HASH_SHOWN]}"
 
 
 def _other_checkpoint(base: Column, column: Column) -> Iterator[str]:
-    a, b = base.resolved, column.resolved
+    a, b = base.model_info, column.model_info
     if a is None or b is None:
         return
     if a.checkpoint_hash and b.checkpoint_hash:
@@ -244,13 +246,13 @@ def _other_checkpoint(base: Column, column: Column) -> Iterator[str]:
         yield f"{_name(base)} ran the checkpoint {one}, {_name(column)} {other}"
 
 
-def _model_in_profile(column: Column, resolved: Resolved) -> str:
+def _model_in_profile(column: Column, info: ModelInfo) -> str:
     """Return the model as the profile names it, for a model without a hash of its files."""
     variants = column.run.snapshot.profile.get("variants")
     for variant in variants if isinstance(variants, list) else []:
         if isinstance(variant, dict) and variant.get("label") == column.label:
-            return str(variant.get("model", resolved.model))
-    return resolved.model
+            return str(variant.get("model", info.model))
+    return info.model
 
 
 def _other_tokens(base: Column, column: Column) -> Iterator[str]:

@@ -33,7 +33,7 @@ from quantchat.system.energy import Energy
 from quantchat.system.process_memory import ProcessMemory
 from quantchat.system.sampler import DeviceSample
 from quantchat.wire.messages import Failed, Sampling
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 
 SCHEMA_VERSION: Final = 1
 
@@ -69,7 +69,10 @@ class LoadTimesRecord(Record):
 class AnswerRecord(Record):
     """One variant's answer, token by token. `ids`, `pieces` and `times_ns` run in parallel."""
 
-    formerly: ClassVar[Mapping[str, str]] = {"surprises": "cross_perplexities"}
+    formerly: ClassVar[Mapping[str, str]] = {
+        "surprises": "cross_perplexities",
+        "resolved": "model_info",
+    }
 
     variant: Text
     """Label of the variant."""
@@ -83,7 +86,7 @@ class AnswerRecord(Record):
     length, stop (by the user), context or failed; empty if it had not ended."""
     request: RequestRecord | None
     """What was sent; None if the variant never got the request, as after an early stop."""
-    resolved: AsObject[Resolved] | None = None
+    model_info: AsObject[ModelInfo] | None = None
     """What ran, if it differs from the record of the variant."""
     prompt_tokens: int
     """Tokens of the prompt, including cached tokens; 0 if not known."""
@@ -174,11 +177,13 @@ class TurnRecord(Record):
 class VariantRecord(Record):
     """One variant: what really ran, its load time and its memory when the snapshot was taken."""
 
+    formerly: ClassVar[Mapping[str, str]] = {"resolved": "model_info"}
+
     label: Text
     """Name of the variant in the profile."""
     state: Text
     """State at that moment: idle, preparing, loading, ready, answering or failed."""
-    resolved: AsObject[Resolved] | None
+    model_info: AsObject[ModelInfo] | None
     """What really ran; None if the variant never ran."""
     load: LoadTimesRecord | None
     """How long loading took; None if it is not known, e.g. because the variant never ran."""
@@ -259,7 +264,7 @@ class Environment(Record):
     os: Text
     """Operating system with its version and the architecture of the machine."""
     libraries: dict[Text, Text]
-    """Versions in quantchat's environment. `resolved` has those that a worker really used."""
+    """Versions in quantchat's environment. `model_info` has those that a worker really used."""
     device: AsObject[DeviceSample]
     """GPUs with driver and clocks, CPU and RAM when the snapshot was taken."""
 

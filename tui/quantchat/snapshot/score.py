@@ -5,8 +5,8 @@ Times are in seconds, sizes in bytes, divergences in nats, probabilities from 0 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from quantchat.snapshot.fields import AsObject, Record, Text
 from quantchat.statistics.quality import EQUAL_DEPTHS, Divergence, Quantity
 from quantchat.wire.jobs import PartDivergence
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 Role = Literal["reference", "floor", "variant"]
 
@@ -39,7 +39,7 @@ class SettingRecord(Record):
     begin: Text
     """The BOS token that replaces the first token of each window; empty if there is none."""
     tokenizer_hash: Text
-    """`Resolved.tokenizer_hash` of the first model that read the text."""
+    """`ModelInfo.tokenizer_hash` of the first model that read the text."""
     ids_sha256: Text
     """Hash of the token ids that were read."""
     vocabulary: int
@@ -98,11 +98,13 @@ class LocatedRecord(Record):
 class ScoredRecord(Record):
     """One model and its figures."""
 
+    formerly: ClassVar[Mapping[str, str]] = {"resolved": "model_info"}
+
     label: Text
     """Name of the variant in the profile, or of the noise floor."""
     role: Role
     """`floor`: the noise floor, the reference with another attention implementation or dtype."""
-    resolved: AsObject[Resolved] | None
+    model_info: AsObject[ModelInfo] | None
     """What really ran; None if the model failed."""
     note: Text
     """A note on the model, e.g. that its base was itself dequantized."""
@@ -125,7 +127,7 @@ class ScoredRecord(Record):
         return cls(
             label=label,
             role=role,
-            resolved=None,
+            model_info=None,
             note="",
             perplexity=None,
             divergence=None,
@@ -201,7 +203,7 @@ def _short(value: Any) -> str:
 def _reference(score: ScoreRecord) -> str:
     """Return what identifies the reference: its checkpoint or name on the hub, and its dtype."""
     for model in score.models:
-        if model.role == "reference" and model.resolved is not None:
-            ran = model.resolved
+        if model.role == "reference" and model.model_info is not None:
+            ran = model.model_info
             return f"{ran.checkpoint_hash[:12] or ran.model} in {ran.dtype}"
     return "none"

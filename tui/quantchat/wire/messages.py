@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from quantchat.wire.codec import FORMERLY
 from quantchat.wire.library import FolderReader, Library
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 
 VERSION = 2
 """Version of the protocol, which `Hello` reports."""
@@ -203,7 +203,7 @@ class Progress:
 class Ready:
     """The variant is loaded: what really runs, its memory, and the load time in seconds."""
 
-    resolved: Resolved
+    model_info: ModelInfo
     ledger: Ledger
     import_s: float
     """From the start of the process until the libraries were imported."""

@@ -13,7 +13,7 @@ SERVERS = (SERVER, STARTED_SERVER)
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ModelInfo:
     """What really runs, read from the loaded model, not from the request."""
 
     engine: str
@@ -104,14 +104,14 @@ class Resolved:
         return "+".join([self.device, *others])
 
 
-def same_vocabulary(a: Resolved, b: Resolved) -> bool:
+def same_vocabulary(a: ModelInfo, b: ModelInfo) -> bool:
     """Return whether a token id means the same for both; False if a vocabulary is not known."""
     if a.vocabulary_hash and b.vocabulary_hash:
         return a.vocabulary_hash == b.vocabulary_hash
     return a.tokenizer_hash == b.tokenizer_hash != ""
 
 
-def decode_modes_differ(a: Resolved | None, b: Resolved | None) -> bool:
+def decode_modes_differ(a: ModelInfo | None, b: ModelInfo | None) -> bool:
     """Return whether quantchat itself, and not a server, decoded both variants in different modes.
 
     A ratio of their speeds then compares the decode modes too, not only the quantization.
@@ -130,7 +130,7 @@ class Ledger:
     """
 
     device: str
-    """The device, or the first of several GPUs, named as in `Resolved`."""
+    """The device, or the first of several GPUs, named as in `ModelInfo`."""
     weights: int
     """The weights with the quantization's own data."""
     weights_by_dtype: dict[str, int]

@@ -149,7 +149,7 @@ class _Server:
         server = self._decoder = opened.decoder
         self._outbox.send(
             Ready(
-                resolved=server.resolved(),
+                model_info=server.model_info(),
                 ledger=server.ledger(),
                 import_s=opened.imported - self._began,
                 weights_s=opened.started - opened.imported,
@@ -195,7 +195,7 @@ class _Server:
         fetch, weights = seconds[FETCHING], seconds[WEIGHTS]
         self._outbox.send(
             Ready(
-                resolved=decoder.resolved(),
+                model_info=decoder.model_info(),
                 ledger=decoder.ledger(),
                 import_s=imported,
                 weights_s=weights,

@@ -83,7 +83,7 @@ async def test_local_models_decode_batches(models: Path, tmp_path: Path) -> None
         assert (first.figures.requests, second.figures.requests) == (3, 6)
         assert second.figures.output_tps.low is not None, "three rounds have an interval"
         assert second.kv_bytes == 2 * first.kv_bytes > 0
-        assert model.resolved and model.resolved.decode.startswith("static batch")
+        assert model.model_info and model.model_info.decode.startswith("static batch")
     saved = store.load(store.save(snapshot, tmp_path))
     assert saved.load_test == found, "it is read as it was saved"
 

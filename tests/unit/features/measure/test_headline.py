@@ -39,10 +39,10 @@ def test_a_measurement_is_said_in_a_sentence(saved: Snapshot) -> None:
 
 def test_a_slow_kernel_comes_before_the_figures(saved: Snapshot) -> None:
     gptq, nf4 = saved.variants
-    assert gptq.resolved is not None
-    resolved = replace(gptq.resolved, slow_kernel="it unpacks (a cure)")
+    assert gptq.model_info is not None
+    model_info = replace(gptq.model_info, slow_kernel="it unpacks (a cure)")
     slow = saved.model_copy(
-        update={"variants": [gptq.model_copy(update={"resolved": resolved}), nf4]}
+        update={"variants": [gptq.model_copy(update={"model_info": model_info}), nf4]}
     )
     assert headline(slow) == f"SLOW KERNEL of GPTQ: it unpacks (a cure). {headline(saved)}"
     assert "SLOW KERNEL: it unpacks (a cure)" in printed(variants_table(slow))

@@ -11,7 +11,7 @@ import pytest
 
 from fakes.printed_document import printed
 from fakes.scripted_worker import Script, ScriptedProvider, starter
-from fakes.scripted_worker import resolved as resolved_as
+from fakes.scripted_worker import model_info as info_of
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import variants_table
 from quantchat.features.measure.printing import measured
@@ -57,7 +57,7 @@ def test_the_plan_says_so(tmp_path: Path, capsys: Capture) -> None:
 
 def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None:
     daring = Script()
-    daring.resolved = replace(resolved_as(), trusted_code=True, pickle_allowed=True)
+    daring.model_info = replace(info_of(), trusted_code=True, pickle_allowed=True)
     scripts = {"safe": Script(), "daring": daring}
     sides = Comparison(
         profile(**BOTH), provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
@@ -75,7 +75,7 @@ def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None
 
 def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> None:
     slow = Script()
-    slow.resolved = replace(resolved_as(), slow_kernel="it unpacks (a cure)")
+    slow.model_info = replace(info_of(), slow_kernel="it unpacks (a cure)")
     scripts = {"safe": Script(), "daring": slow}
     sides = Comparison(
         profile(**BOTH), provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
@@ -83,7 +83,7 @@ def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> N
     assert measured(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=True) == 0
     captured = capsys.readouterr()
     assert captured.err.count("SLOW KERNEL of daring: it unpacks (a cure)\n") == 1
-    assert json.loads(captured.out)["variants"][1]["resolved"]["slow_kernel"]
+    assert json.loads(captured.out)["variants"][1]["model_info"]["slow_kernel"]
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "x.ckpt"])

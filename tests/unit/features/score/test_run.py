@@ -106,8 +106,8 @@ async def test_from_profile_to_snapshot(models: Path, tmp_path: Path) -> None:
     assert not found.unread
     reference, floor, near, far = found.models
     assert reference.divergence is None
-    assert floor.resolved is not None
-    assert floor.resolved.attention == "eager"
+    assert floor.model_info is not None
+    assert floor.model_info.attention == "eager"
     assert floor.divergence is not None
     assert near.divergence is not None
     assert far.divergence is not None
@@ -176,8 +176,8 @@ async def test_another_dtype_is_a_floor_too(models: Path, tmp_path: Path) -> Non
     _, found = await scored(asked, str(models / "base"), tmp_path, floor="dtype", tokens=64)
     floor = found.models[1]
     assert floor.label == "base, bfloat16"
-    assert floor.resolved is not None
-    assert floor.resolved.dtype == "bfloat16"
+    assert floor.model_info is not None
+    assert floor.model_info.dtype == "bfloat16"
     assert floor.divergence is not None
     assert 1e-7 < floor.divergence.kld_mean.value < 1e-2
 

@@ -13,7 +13,7 @@ import pytest
 
 from fakes.printed_document import printed
 from fakes.saved_scores import read, score_record, setting
-from fakes.saved_snapshots import RESOLVED, scored, snapshot
+from fakes.saved_snapshots import MODEL_INFO, scored, snapshot
 from fakes.timed_snapshots import measured
 from quantchat.cli import main
 from quantchat.document.figures import with_error
@@ -51,7 +51,7 @@ def test_the_wider_error_is_shown_with_sign_and_scale() -> None:
 
 
 def test_the_whole_score_says_what_was_read_and_what_is_in_doubt() -> None:
-    text = printed(report.blocks(score_record(RESOLVED)))
+    text = printed(report.blocks(score_record(MODEL_INFO)))
     for said in (
         "own (SHA-256 aaaaaaaaaaaa): 512 tokens of tokenizer bbbbbbbbbbbb, 248 scored",
         "windows of 64 tokens, a stride of 64, the first 33 of each only read, begun without a BOS",
@@ -62,7 +62,7 @@ def test_the_whole_score_says_what_was_read_and_what_is_in_doubt() -> None:
         "the reference is itself quantized: TorchQuantLinear gptq 4 bits",
     ):  # fmt: skip
         assert said in text, said
-    begun = printed(report.blocks(score_record(RESOLVED, setting=setting(begin="<s>"))))
+    begun = printed(report.blocks(score_record(MODEL_INFO, setting=setting(begin="<s>"))))
     assert "begun with <s>" in begun
 
 
@@ -120,10 +120,10 @@ def test_a_row_for_each_figure_in_csv() -> None:
 
 
 def test_what_makes_scores_incomparable() -> None:
-    one = score_record(RESOLVED)
-    assert obstacles([one, score_record(RESOLVED)]) == []
+    one = score_record(MODEL_INFO)
+    assert obstacles([one, score_record(MODEL_INFO)]) == []
     other = score_record(
-        RESOLVED,
+        MODEL_INFO,
         setting=setting(
             text_sha256="d" * 64, tokens=8, window=32, stride=16, context=16, begin="<s>",
             tokenizer_hash="e" * 64, ids_sha256="f" * 64, vocabulary=9,
@@ -181,7 +181,7 @@ def test_what_cannot_be_asked_of_scores(tmp_path: Path, capsys: Capture) -> None
 
 def with_depths(*ends: int, parts: int, **changes: Any) -> ScoreRecord:
     """A score whose NF4 has a KLD of 0.1, 0.2, … in so many parts of the windows."""
-    record = score_record(RESOLVED)
+    record = score_record(MODEL_INFO)
     seen = record.models[2].divergence
     assert seen is not None
     depths = [Quantity((n + 1) / 10, 0.01, None) for n in range(parts)]
@@ -230,7 +230,7 @@ def test_an_older_score_has_four_equal_parts_of_the_scored_tokens() -> None:
 
 
 def test_a_difference_of_perplexity_that_is_not_shown_has_a_limit() -> None:
-    record = score_record(RESOLVED)
+    record = score_record(MODEL_INFO)
     seen = record.models[2].divergence
     assert seen is not None
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes.saved_evaluations import done, evaluation, figure
-from fakes.saved_snapshots import RESOLVED, scored
+from fakes.saved_snapshots import MODEL_INFO, scored
 from quantchat.cli import main
 from quantchat.report import writer
 from quantchat.report.csv_tables import tables
@@ -120,8 +120,8 @@ def test_answers_to_other_questions_are_no_flips(tmp_path: Path, capsys: Capture
 def test_another_reference_is_not_compared(tmp_path: Path, capsys: Capture) -> None:
     files = []
     for checkpoint in ("a" * 64, "b" * 64):
-        ran = dataclasses.replace(RESOLVED, checkpoint_hash=checkpoint)
-        found = evaluation(done("bf16", "reference", figure("1100"), resolved=ran))
+        ran = dataclasses.replace(MODEL_INFO, checkpoint_hash=checkpoint)
+        found = evaluation(done("bf16", "reference", figure("1100"), model_info=ran))
         snapshot = scored().model_copy(update={"score": None, "evaluation": found})
         files.append(str(store.save(snapshot, tmp_path)))
     assert main(["compare", *files]) == 2

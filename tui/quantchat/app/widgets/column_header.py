@@ -7,7 +7,7 @@ from textual.widget import Widget
 
 from quantchat.app.widgets.text_layout import fitted, quiet, spread, untrusted
 from quantchat.session.live_variant import LiveVariant, State
-from quantchat.wire.variant import SERVERS, Resolved
+from quantchat.wire.variant import SERVERS, ModelInfo
 
 BADGES = {
     State.IDLE: ("○ not loaded", "$quiet"),
@@ -56,39 +56,41 @@ class ColumnHeader(Widget):
         return Content("\n").join([first, second])
 
     def _what_runs(self, width: int) -> Content:
-        resolved = self._variant.resolved
-        if resolved is None:
+        model_info = self._variant.model_info
+        if model_info is None:
             spec = self._variant.spec
             return quiet("to load: ") + untrusted(f"{spec.engine} · {spec.model}", "$quiet")
         # Dtype and device are always shown. A detail that does not fit is left out; a long name of
         # a kernel is cut.
-        dtype = _DTYPES.get(resolved.dtype, resolved.dtype)
-        where = resolved.device_name if _is_server(resolved) else f"{dtype} · {resolved.where}"
+        dtype = _DTYPES.get(model_info.dtype, model_info.dtype)
+        where = (
+            model_info.device_name if _is_server(model_info) else f"{dtype} · {model_info.where}"
+        )
         right = untrusted(where, "$quiet")
-        parts = (untrusted(part, "$quiet") for part in (_kernel(resolved), *_details(resolved)))
+        parts = (untrusted(part, "$quiet") for part in (_kernel(model_info), *_details(model_info)))
         return spread(fitted(parts, width - right.cell_length - 1, " · "), right, width)
 
 
-def what_runs(resolved: Resolved) -> str:
+def what_runs(info: ModelInfo) -> str:
     """Return what actually runs as one line: kernel, dtype, device, context, decode mode."""
-    where = [resolved.device_name] if _is_server(resolved) else [resolved.dtype, resolved.where]
-    return " · ".join([_kernel(resolved), *where, *_details(resolved)])
+    where = [info.device_name] if _is_server(info) else [info.dtype, info.where]
+    return " · ".join([_kernel(info), *where, *_details(info)])
 
 
-def _kernel(resolved: Resolved) -> str:
-    kernel = f"SLOW KERNEL {resolved.kernel}" if resolved.slow_kernel else resolved.kernel
-    return " · ".join(filter(None, (resolved.not_as_promised, kernel)))
+def _kernel(info: ModelInfo) -> str:
+    kernel = f"SLOW KERNEL {info.kernel}" if info.slow_kernel else info.kernel
+    return " · ".join(filter(None, (info.not_as_promised, kernel)))
 
 
-def _is_server(resolved: Resolved) -> bool:
+def _is_server(info: ModelInfo) -> bool:
     """Whether a server runs the variant; servers report neither dtype nor device."""
-    return resolved.device in SERVERS
+    return info.device in SERVERS
 
 
-def _details(resolved: Resolved) -> list[str]:
+def _details(info: ModelInfo) -> list[str]:
     parts = [
-        f"context {resolved.context_length}" if resolved.context_length > 0 else "",
-        "" if _is_server(resolved) else resolved.attention_used,
-        resolved.decoding.removeprefix("server, "),  # the kernel's name says "server" already
+        f"context {info.context_length}" if info.context_length > 0 else "",
+        "" if _is_server(info) else info.attention_used,
+        info.decoding.removeprefix("server, "),  # the kernel's name says "server" already
     ]
     return [part for part in parts if part]

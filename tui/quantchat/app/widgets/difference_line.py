@@ -81,7 +81,7 @@ def _speed(
     # Say "single answer": such ratios scatter widely even between two runs of one variant.
     orders = figures.NARROW_ORDERS if short else figures.ORDERS
     how = orders["together" if contended else "in-turn"] + ", single answer"
-    loops = [answer.ready.resolved if answer.ready else None for answer in (first, second)]
+    loops = [answer.ready.model_info if answer.ready else None for answer in (first, second)]
     if decode_modes_differ(*loops):
         how += ", different decode loops"
     text += quiet(f" · {how}")

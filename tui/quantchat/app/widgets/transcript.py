@@ -178,29 +178,31 @@ class Transcript(VerticalScroll, can_focus=False):
         self._note.display = ready is not None
         if ready is None:
             return
-        resolved = ready.resolved
-        parts = figures.load_parts(resolved.device, ready.import_s, ready.weights_s, ready.warmup_s)
+        model_info = ready.model_info
+        parts = figures.load_parts(
+            model_info.device, ready.import_s, ready.weights_s, ready.warmup_s
+        )
         # With no-break spaces, a narrow column breaks the line only between parts. From ten seconds
         # on there are no decimals, or a load time in minutes would not fit at 120 columns.
         split = " + ".join(f"{name}\xa0{s:.{0 if s >= 9.95 else 1}f}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
-        if resolved.device in SERVERS:
-            lines.append(quiet("model: ") + untrusted(resolved.model, "$quiet"))
+        if model_info.device in SERVERS:
+            lines.append(quiet("model: ") + untrusted(model_info.model, "$quiet"))
         else:
-            lines.append(quiet("decode mode: ") + untrusted(resolved.decoding, "$quiet"))
-        if resolved.tokenizer:
-            lines.append(quiet("tokenizer: ") + untrusted(resolved.tokenizer, "$quiet"))
-        if not resolved.chat_template:
+            lines.append(quiet("decode mode: ") + untrusted(model_info.decoding, "$quiet"))
+        if model_info.tokenizer:
+            lines.append(quiet("tokenizer: ") + untrusted(model_info.tokenizer, "$quiet"))
+        if not model_info.chat_template:
             hint = (
                 'Set api = "chat" in the profile to use the server\'s template.'
-                if resolved.device in SERVERS
+                if model_info.device in SERVERS
                 else "Set `tokenizer` in the profile to a model that has one."
             )
             plain = "No chat template: the model continues the prompt as plain text."
             lines.append(Content.styled(f"{plain} {hint}", "$warning"))
-        if resolved.slow_kernel:
+        if model_info.slow_kernel:
             slow = Content.styled("SLOW KERNEL: ", "bold $error")
-            lines.append(slow + untrusted(resolved.slow_kernel))
+            lines.append(slow + untrusted(model_info.slow_kernel))
         if ready.note:
             lines.append(untrusted(ready.note))
         self._note.update(Content("\n").join(lines))

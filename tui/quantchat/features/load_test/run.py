@@ -155,12 +155,12 @@ class LoadTest:
                 workspace=workspace,
             )
 
-        record = LoadTestedRecord(label=spec.label, resolved=None, note="", tokens_counted=False)
+        record = LoadTestedRecord(label=spec.label, model_info=None, note="", tokens_counted=False)
         known: dict[str, object] = {}
         try:
             _, result = await self._jobs.do(spec, job)
             known = {
-                "resolved": result.resolved,
+                "model_info": result.model_info,
                 "note": result.note,
                 "tokens_counted": result.tokens_counted,
             }
@@ -174,7 +174,7 @@ class LoadTest:
         most = planned.largest_batch
         fitting = [size for size in plan.batches if most is None or size <= most]
         beyond = [size for size in plan.batches if size not in fitting]
-        record = LoadTestedRecord(label=spec.label, resolved=None, note="", tokens_counted=True)
+        record = LoadTestedRecord(label=spec.label, model_info=None, note="", tokens_counted=True)
         left_out = ""
         if beyond:
             left_out = (
@@ -200,7 +200,7 @@ class LoadTest:
         known: dict[str, object] = {"left_out": left_out}
         try:
             note, result = await self._jobs.do(spec, job)
-            known |= {"note": note, "resolved": result.resolved}
+            known |= {"note": note, "model_info": result.model_info}
         except JobFailed as error:
             known["failure"] = error.failure
         return record.model_copy(update={**known, "batches": _read(workspace, BatchRound)})
@@ -226,7 +226,7 @@ def _partial(label: str, workspace: Workspace) -> list[LoadTestedRecord]:
     return [
         LoadTestedRecord(
             label=label,
-            resolved=None,
+            model_info=None,
             note="",
             tokens_counted=True,
             rounds=rounds,

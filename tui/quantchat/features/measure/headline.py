@@ -29,7 +29,7 @@ def headline(snapshot: Snapshot) -> str:
 def _cautions(snapshot: Snapshot) -> Iterator[str]:
     """Yield a caution for each variant whose weights or kernel are untypical of its method."""
     for variant in snapshot.variants:
-        ran, label = variant.resolved, one_line(variant.label)
+        ran, label = variant.model_info, one_line(variant.label)
         if variant.label not in snapshot.shown or ran is None:
             continue
         if ran.not_as_promised:

@@ -52,7 +52,7 @@ def measured(
         if variant.ready is None or variant.label in announced:
             return
         announced.add(variant.label)
-        ran = variant.ready.resolved
+        ran = variant.ready.model_info
         if ran.not_as_promised:
             click.echo(one_line(f"{variant.label}: {ran.not_as_promised}"), err=True)
         if ran.slow_kernel:

@@ -160,7 +160,7 @@ def _variant(label: str, state: PickState) -> VariantRecord:
     return VariantRecord(
         label=label,
         state=(State.FAILED if its and its.failed else State.IDLE).value,
-        resolved=scored.resolved if scored else None,
+        model_info=scored.model_info if scored else None,
         load=None,
         note="",
         ledger=None,

@@ -103,8 +103,8 @@ def score_warnings(score: ScoreRecord) -> list[str]:
     if score.unread:
         lines.append(f"stopped before the end, not read: {', '.join(score.unread)}")
     for model in score.models:
-        if model.role == "reference" and model.resolved:
-            kernel = model.resolved.kernel
+        if model.role == "reference" and model.model_info:
+            kernel = model.model_info.kernel
             if kernel != "not quantized":
                 lines.append(f"the reference is itself quantized: {kernel}")
     return lines + notes([model for model in score.models if model.role != "floor"])

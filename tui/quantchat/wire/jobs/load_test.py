@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 ROUNDS_FILE = "rounds.jsonl"
 """File in the output folder of a load test or batch job: each finished round as a line of JSON."""
@@ -82,7 +82,7 @@ class LoadTestProgress:
 class LoadTestResult:
     """Which server and model answered a load test. The rounds are in the file `ROUNDS_FILE`."""
 
-    resolved: Resolved
+    model_info: ModelInfo
     note: str
     """Notes for the user on the figures."""
     tokens_counted: bool
@@ -137,7 +137,7 @@ class BatchRound:
 class BatchResult:
     """The model that decoded the batches. The rounds are in the file `ROUNDS_FILE`."""
 
-    resolved: Resolved
+    model_info: ModelInfo
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 
 @dataclass(frozen=True)
 class ScoreResult:
     """The tokens that a model read, and the time. The figures are in the output folder."""
 
-    resolved: Resolved
+    model_info: ModelInfo
     tokens: int
     """Tokens of the text that were read."""
     positions: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from quantchat.wire.jobs.job import Job, Workspace
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TaskResult:
 class EvaluateResult:
     """The figures of a model in all tasks."""
 
-    resolved: Resolved
+    model_info: ModelInfo
     harness: str
     """Version of lm-evaluation-harness."""
     seconds: float

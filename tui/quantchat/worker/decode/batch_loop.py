@@ -58,7 +58,7 @@ class BatchLoop:
         if device.type == "cpu":
             step = cpu.fast_step(model, fault, batches=True).step
         self.name = f"static batch, {step.name if step else 'eager'}"
-        """The decode mode, for the report of what ran (`wire.variant.Resolved.decode`)."""
+        """The decode mode, for the report of what ran (`wire.variant.ModelInfo.decode`)."""
         self._cache_parameter = cache_parameter(model)
         self._positions = position_argument(model)
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import cached_property
 
 from quantchat.wire.messages import ScoreTokens, TokenScores
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 from quantchat.worker.decode.attention import BackendRecord
 from quantchat.worker.decode.draft import Draft
 from quantchat.worker.decode.loop_decoder import WARM_UP_STEPS, WARM_UP_TOKENS, LoopDecoder
@@ -53,9 +53,9 @@ class Decoder(LoopDecoder):
         )
         return "; ".join(filter(None, notes))
 
-    def resolved(self) -> Resolved:
+    def model_info(self) -> ModelInfo:
         """Return what really runs."""
-        return self._loaded.resolved(self.chosen.name, self._attention_backend)
+        return self._loaded.model_info(self.chosen.name, self._attention_backend)
 
     def ledger(self) -> Ledger:
         """Return the memory ledger of this moment."""

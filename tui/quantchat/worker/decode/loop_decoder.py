@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from quantchat.wire.messages import Generate, LoadModel, Message, ScoreTokens, Started, TokenScores
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 from quantchat.worker.decode.loop import Loop, RunningAnswer
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import render
@@ -158,7 +158,7 @@ class LoopDecoder(ABC):
         """Notes for the user on what runs."""
 
     @abstractmethod
-    def resolved(self) -> Resolved:
+    def model_info(self) -> ModelInfo:
         """Return what really runs."""
 
     @abstractmethod

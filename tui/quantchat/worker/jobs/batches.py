@@ -60,7 +60,7 @@ def run(job: BatchJob, report: Report) -> BatchResult:
                 if done.failure:
                     sizes = sizes[:place]
                     break
-    return BatchResult(loaded.resolved(loop.name))
+    return BatchResult(loaded.model_info(loop.name))
 
 
 def lengths(batch: int, longest: int, *, mixed: bool) -> list[int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from quantchat.wire.jobs import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 from quantchat.worker.failures import Refused, first_line
 from quantchat.worker.jobs.job_env import prepare_process, template_variables
 from quantchat.worker.loaders import loader_of
@@ -68,7 +68,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
         )
     tasks = _tasks(job.tasks, report)
     served = getattr(loader_of(job.load), "SERVER", False)
-    lm, resolved = _served_model(job, report) if served else _loaded_model(job, report)
+    lm, model_info = _served_model(job, report) if served else _loaded_model(job, report)
     if job.template and not lm.tokenizer.chat_template:
         raise Refused(
             "unsupported", "the model has no chat template", "evaluate without --chat-template"
@@ -76,7 +76,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
     began = time.monotonic()
     results = _evaluate(lm, tasks, job, report)
     return EvaluateResult(
-        resolved=resolved(),
+        model_info=model_info(),
         harness=metadata.version("lm_eval"),
         seconds=round(time.monotonic() - began, 2),
         tasks=[_result(name, results, lm.tokenizer) for name in sorted(results["samples"])],
@@ -159,14 +159,14 @@ def _beside(path: Path, files: Any) -> Any:
 # ---------------------------------------------------------------- answering
 
 
-def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], Resolved]]:
+def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], ModelInfo]]:
     """Return the loaded model with the harness's interface, and a function that says what ran."""
     loaded = load_or_refuse(job.load, report)
     variables = template_variables(job.load)
     if not isinstance(loaded, Loaded):
         from quantchat.worker.llama.harness import LlamaLM
 
-        return LlamaLM(loaded, variables), lambda: loaded.resolved(DECODE)
+        return LlamaLM(loaded, variables), lambda: loaded.model_info(DECODE)
     from lm_eval.models.huggingface import HFLM
 
     lm = HFLM(
@@ -176,10 +176,10 @@ def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], R
         trust_remote_code=False,
         chat_template_args=variables,
     )
-    return lm, lambda: loaded.resolved(DECODE)
+    return lm, lambda: loaded.model_info(DECODE)
 
 
-def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], Resolved]]:
+def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], ModelInfo]]:
     """Connect to the job's server; return the same as `_loaded_model`. Raises Refused."""
     from quantchat.worker.servers.harness import ServedLM
 
@@ -193,7 +193,7 @@ def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], R
     tokenizer = load_tokenizer(load)
     opener = Opener(lambda stage, detail: report(0, 0, detail or stage), lambda _: None)
     client = opener.open(job.load, loader_of(job.load)).decoder.client
-    return ServedLM(client, tokenizer, template_variables(job.load)), client.resolved
+    return ServedLM(client, tokenizer, template_variables(job.load)), client.model_info
 
 
 def _evaluate(lm: Any, tasks: Any, job: EvaluateJob, report: Report) -> Any:

@@ -53,7 +53,7 @@ def run(job: LoadTestJob, report: Report) -> LoadTestResult:
         Path(output, PROGRESS_FILE).open("w", encoding="utf-8") as progress,
     ):
         client.run(_LoadTest(client, job, report, rounds, progress).run())
-    return LoadTestResult(client.resolved(), client.note, client.counts)
+    return LoadTestResult(client.model_info(), client.note, client.counts)
 
 
 PROGRESS_EVERY_S = 0.2

@@ -50,7 +50,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     seconds = round(time.monotonic() - began, 2)
     loaded, first = reading.loaded, reading.tokens.begin
     return ScoreResult(
-        resolved=loaded.resolved(DECODE),
+        model_info=loaded.model_info(DECODE),
         tokens=len(reading.tokens.ids),
         positions=reading.positions,
         context=reading.windows.context,

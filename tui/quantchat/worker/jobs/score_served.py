@@ -75,7 +75,7 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
         if len(values) == positions:
             (Path(job.workspace.output) / name).write_bytes(values.tobytes())
     return ScoreResult(
-        resolved=server.resolved(),
+        model_info=server.model_info(),
         tokens=job.tokens,
         positions=positions,
         context=layout.context,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from quantchat.wire.messages import ScoreTokens, TokenScores
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 from quantchat.worker.decode.loop_decoder import WARM_UP_STEPS, WARM_UP_TOKENS, LoopDecoder
 from quantchat.worker.llama.loop import LlamaLoop
 from quantchat.worker.llama.model import LlamaModel
@@ -31,13 +31,13 @@ class LlamaDecoder(LoopDecoder):
         """Notes for the user on what runs."""
         return self._loaded.note
 
-    def resolved(self) -> Resolved:
+    def model_info(self) -> ModelInfo:
         """Return what really runs."""
         attention = "flash" if self._context.flash else "llama.cpp"
         options = self._loaded.command.options
         kinds = (options.get("type_k", "f16"), options.get("type_v", "f16"))
         cache = "" if kinds == ("f16", "f16") else f", KV cache {kinds[0]}/{kinds[1]}"
-        return self._loaded.resolved(f"llama.cpp{cache}", attention)
+        return self._loaded.model_info(f"llama.cpp{cache}", attention)
 
     def ledger(self) -> Ledger:
         """Return the memory ledger of this moment.

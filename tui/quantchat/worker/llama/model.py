@@ -17,7 +17,7 @@ from quantchat.common.gguf import TYPES, GgufHeader, parts
 from quantchat.common.memory_rules import WEIGHTS_SHARE
 from quantchat.common.versions import versions
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 from quantchat.worker.failures import Refused
 from quantchat.worker.llama.context import Context, Settings
 from quantchat.worker.llama.library import Device, LogCapture, build, gpus
@@ -158,11 +158,11 @@ class LlamaModel(WithChatTemplate):
         repacked = ", repacked for the CPU" if self.buffers["CPU_REPACK"] else ""
         return f"llama.cpp {' + '.join(most) or 'not quantized'}{repacked} ({build()})"
 
-    def resolved(self, decode: str, attention: str = "") -> Resolved:
+    def model_info(self, decode: str, attention: str = "") -> ModelInfo:
         """Return what really runs; `attention` is the implementation, if it is known."""
         metadata, command = self.header.metadata, self.command
         parameters = int(c.llama_model_n_params(self.pointer))
-        return Resolved(
+        return ModelInfo(
             engine=command.engine,
             model=command.model + (f"@{command.revision}" if command.revision else ""),
             architecture=f"{metadata.get('general.architecture')} (GGUF)",

@@ -14,7 +14,7 @@ from typing import Any
 from quantchat.common.model_folder import quantization_package
 from quantchat.common.versions import versions
 from quantchat.wire.messages import LoadModel
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 from quantchat.worker.failures import Refused
 from quantchat.worker.memory import TensorBytes
 from quantchat.worker.model import recommended
@@ -125,7 +125,7 @@ class Loaded(WithChatTemplate):
         """Bytes of the weights at this moment: some kernels repack them on first use."""
         return TensorBytes.of(self.model).by_dtype.total()
 
-    def resolved(self, decode: str, attention_backend: str = "") -> Resolved:
+    def model_info(self, decode: str, attention_backend: str = "") -> ModelInfo:
         """Return what really runs; `decode` names the decode step."""
         import torch
 
@@ -133,7 +133,7 @@ class Loaded(WithChatTemplate):
         config = model.config
         # Count after the first forward pass, in which some libraries repack or unpack the weights.
         contents, tensors = Contents.of(model), TensorBytes.of(model)
-        return Resolved(
+        return ModelInfo(
             engine=command.engine,
             model=command.model + (f"@{command.revision}" if command.revision else ""),
             architecture=type(model).__name__,

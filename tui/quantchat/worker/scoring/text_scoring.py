@@ -25,7 +25,7 @@ MAX_MEAN_NATS = 300.0
 """Largest mean surprisal in nats: e^300 and the square of its error still fit into a float64."""
 
 DECODE = "none: reads whole windows"
-"""`Resolved.decode` of a model that only reads a text."""
+"""`ModelInfo.decode` of a model that only reads a text."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from quantchat.common.versions import versions
 from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
-from quantchat.wire.variant import SERVER, STARTED_SERVER, Resolved
+from quantchat.wire.variant import SERVER, STARTED_SERVER, ModelInfo
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers import ollama
 from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
@@ -175,14 +175,14 @@ class ServerClient:
                 ended = ended or bool(record.reason)
         return ended
 
-    def resolved(self) -> Resolved:
+    def model_info(self) -> ModelInfo:
         """Return what the server reports about itself and the model."""
         meta = mapping(self._listed.get("meta"))
         # `max_model_len`: vLLM and SGLang. `n_ctx`: llama.cpp, for one request. `n_ctx_train`: old
         # llama.cpp, the training context.
         lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
         owner = name(self._listed.get("owned_by"))
-        resolved = Resolved(
+        model_info = ModelInfo(
             engine=self._command.engine,
             model=self._model,
             architecture="not reported by the server",
@@ -201,7 +201,7 @@ class ServerClient:
                 **({"server": self._build} if self._build else {}),
             },
         )
-        return self.ollama.with_details(resolved) if self.ollama else resolved
+        return self.ollama.with_details(model_info) if self.ollama else model_info
 
     @property
     def keeps_prompts(self) -> bool:

@@ -23,8 +23,10 @@ class ServedLM(HarnessModel):
     """Answers with the server of `client`; `tokenizer` must be the served model's."""
 
     def __init__(self, client: ServerClient, tokenizer: Any, variables: Mapping[str, Any]) -> None:
-        resolved = client.resolved()
-        super().__init__(resolved.model, tokenizer, variables, resolved.context_length or _CONTEXT)
+        model_info = client.model_info()
+        super().__init__(
+            model_info.model, tokenizer, variables, model_info.context_length or _CONTEXT
+        )
         self._client = client
 
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:

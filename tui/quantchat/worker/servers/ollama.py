@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from quantchat.wire.messages import Message
-from quantchat.wire.variant import Resolved
+from quantchat.wire.variant import ModelInfo
 from quantchat.worker.servers.stream import count, mapping, name
 
 FINGERPRINT = "fp_ollama"
@@ -66,22 +66,20 @@ class Ollama:
             self.size = max(0, count(running.get("size")))
             self.on_gpu = min(max(0, count(running.get("size_vram"))), self.size)
 
-    def with_details(self, resolved: Resolved) -> Resolved:
-        """Return `resolved` with what Ollama reports about the model."""
-        details, info = (
-            mapping(self._show_response.get("details")),
-            mapping(self._show_response.get("model_info")),
-        )
-        dtype = name(details.get("quantization_level")) or resolved.dtype
+    def with_details(self, info: ModelInfo) -> ModelInfo:
+        """Return `info` with what Ollama reports about the model."""
+        details = mapping(self._show_response.get("details"))
+        shown_info = mapping(self._show_response.get("model_info"))
+        dtype = name(details.get("quantization_level")) or info.dtype
         weights = _WEIGHTS.search(str(self._show_response.get("modelfile") or ""))
         return replace(
-            resolved,
+            info,
             kernel=f"server (Ollama, {dtype})",  # the screen shows no dtype of a server
             dtype=dtype,
             context_length=self.context,
-            parameters=max(0, count(info.get("general.parameter_count"))),
+            parameters=max(0, count(shown_info.get("general.parameter_count"))),
             checkpoint_hash=weights[1] if weights else "",
-            libraries={**resolved.libraries, "server": f"ollama {self._version}"},
+            libraries={**info.libraries, "server": f"ollama {self._version}"},
         )
 
     @property

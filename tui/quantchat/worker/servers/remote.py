@@ -28,7 +28,7 @@ from quantchat.wire.messages import (
     Tokens,
     TokenScores,
 )
-from quantchat.wire.variant import Ledger, Resolved
+from quantchat.wire.variant import Ledger, ModelInfo
 from quantchat.worker.failures import Refused
 from quantchat.worker.outbox import Outbox
 from quantchat.worker.servers import ollama
@@ -107,9 +107,9 @@ class RemoteDecoder:
         """Connect as `ServerClient.connect` does. Raises Refused."""
         self.client.connect(wait)
 
-    def resolved(self) -> Resolved:
+    def model_info(self) -> ModelInfo:
         """Return what the server reports about itself and the model."""
-        return self.client.resolved()
+        return self.client.model_info()
 
     @property
     def note(self) -> str:

@@ -24,7 +24,7 @@ class Step(Protocol):
     """A model with its KV cache."""
 
     name: str
-    """The name of the decode mode, for `wire.variant.Resolved.decode`."""
+    """The name of the decode mode, for `wire.variant.ModelInfo.decode`."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
