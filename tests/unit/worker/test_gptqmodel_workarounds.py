@@ -6,15 +6,18 @@ import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import accelerate
 import pytest
 import torch
 from gptqmodel.looper import gptq_checkpoint
 from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointCorrupt, CheckpointStore
 from gptqmodel.looper.module_looper import ModuleLooper
 from gptqmodel.utils import looper_helpers
+from gptqmodel.utils import model as gptqmodel_model
 
 from fakes.hub_folder import as_in_hub_cache
 from quantchat.worker.jobs.gptqmodel_workarounds import add_file_digest, follow_links, only_on
+from quantchat.worker.loaders.gptq import in_memory
 
 
 def model_in(folder: Path) -> SimpleNamespace:
@@ -50,6 +53,21 @@ def test_what_is_kept_can_be_compared_on_python_3_10(
         with pytest.raises(CheckpointCorrupt):
             store.object_path(kept)
     assert not hasattr(hashlib, "file_digest")
+
+
+def test_weights_are_not_written_to_a_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[dict[str, object]] = []
+
+    def record(*_args: object, **named: object) -> None:
+        options.append(named)
+
+    monkeypatch.setattr(accelerate, "load_checkpoint_in_model", record)
+    with in_memory():
+        gptqmodel_model.load_checkpoint_in_model_then_tie_weights(
+            SimpleNamespace(tie_weights=lambda: None), checkpoint=None, offload_state_dict=True
+        )
+    assert options == [{"checkpoint": None, "offload_state_dict": False}]
+    assert accelerate.load_checkpoint_in_model is record
 
 
 @pytest.mark.parametrize("chosen", ["cuda:0", "cuda:1"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,33 +13,39 @@ from typing import Any
 import pytest
 
 import quantchat
-from quantchat.worker.import_pruning import compiled_when_called, unhide
+from quantchat.worker.import_pruning import compiled_when_called, unhide, without_collection
 
 PROGRAM = """
-import importlib.util, sys
+import importlib.util, json, sys
 from quantchat.worker.loaders import hide_unused
 from quantchat.wire.messages import LoadModel
-hide_unused(LoadModel(sys.argv[1], "", {}, trust_remote_code=sys.argv[2] == "trusted"))
-print([name for name in ("scipy", "torchao") if importlib.util.find_spec(name) is None])
+hide_unused(LoadModel(sys.argv[1], "", **{"options": {}, **json.loads(sys.argv[2])}))
+print([name for name in ("hqq", "scipy", "torchao") if importlib.util.find_spec(name) is None])
 """
 
 
 @pytest.mark.parametrize(
-    ("engine", "trust", "hidden"),
+    ("engine", "more", "hidden"),
     [
-        ("gptq", "", ["scipy", "torchao"]),
-        ("bitsandbytes", "", ["scipy", "torchao"]),
-        ("transformers", "", ["scipy"]),
-        ("transformers", "trusted", []),
-        ("auto-gptq", "", []),
+        ("gptq", {}, ["hqq", "scipy", "torchao"]),
+        ("bitsandbytes", {}, ["hqq", "scipy", "torchao"]),
+        ("transformers", {}, ["hqq", "scipy", "torchao"]),
+        ("transformers", {"trust_remote_code": True}, []),
+        ("gptq", {"options": {"kv_cache": "int4"}}, ["scipy", "torchao"]),
+        ("gptq", {"options": {"kv_cache": "fp8"}}, ["hqq", "scipy", "torchao"]),
+        ("hqq", {}, ["scipy", "torchao"]),
+        ("torchao", {}, ["hqq", "scipy"]),
+        ("auto-gptq", {}, []),
     ],
 )
-def test_what_is_hidden_from_which_engine(engine: str, trust: str, hidden: list[str]) -> None:
-    for name in ("scipy", "torchao"):
+def test_what_is_hidden_from_which_model(
+    engine: str, more: dict[str, Any], hidden: list[str]
+) -> None:
+    for name in ("hqq", "scipy", "torchao"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, engine, trust],
+        [sys.executable, "-c", PROGRAM, engine, json.dumps(more)],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
         capture_output=True,
         text=True,
@@ -94,6 +102,19 @@ def test_bitsandbytes_brings_no_compiler() -> None:
         check=True,
     )
     assert run.stdout.strip() == "False"
+
+
+def test_imports_run_without_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("once"))
+    assert gc.isenabled()
+    with without_collection():
+        assert not gc.isenabled()
+        with without_collection():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert frozen == ["once"]
 
 
 def test_what_a_checkpoints_library_imports_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

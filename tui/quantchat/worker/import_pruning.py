@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-SCIENCE = ("matplotlib", "pandas", "scipy", "sklearn")
-"""Libraries that no loader of quantchat needs. A loader lists further ones in its `UNUSED`."""
+OPTIONAL = ("hqq", "matplotlib", "pandas", "scipy", "sklearn", "torchao")
+"""Libraries that transformers or GPTQModel import where they are installed, and that most models do
+not need. A loader lists in its `UNUSED` those that it does without."""
 
-_IMPORTED_BY = {"auto-round": ("pandas",)}
-"""Key: a `quant_method`; value: hidden libraries that the library of this method always imports.
-Checked with auto-round 0.16."""
+_IMPORTED_BY = {"auto-round": ("pandas", "torchao"), "hqq": ("hqq",), "torchao": ("torchao",)}
+"""Key: a `quant_method`; value: optional libraries that its checkpoints need, or that the library
+of this method always imports. Checked with auto-round 0.16."""
 
 
 def unhide(quant_method: str) -> None:
@@ -24,6 +26,24 @@ def unhide(quant_method: str) -> None:
     for name in _IMPORTED_BY.get(quant_method, ()):
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause garbage collection while the context lasts; use it for imports.
+
+    What an import creates stays until the process ends, and the collector would look through all of
+    it again and again. Afterwards these objects are no longer looked through at all.
+    """
+    if not gc.isenabled():
+        yield  # an outer context resumes it
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ SAMPLE = (
     "Quantization stores the weights of a model in fewer bits. What is lost by that, and what is "
     "gained, differs from model to model; so it is measured, and not believed."
 )
-STEPS = 12
+STEPS = 8
 """Number of tokens decoded one by one after `SAMPLE`."""
 
 ULPS = 16

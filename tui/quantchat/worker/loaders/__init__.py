@@ -13,6 +13,7 @@ A loader is a module with `load(command, stage)`, which returns a `Loaded`. The 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -22,10 +23,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from quantchat.common.kv_cache import KV_CACHES
 from quantchat.wire.library import FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, LoadModel, Progress
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import unhide
+from quantchat.worker.import_pruning import unhide, without_collection
 from quantchat.worker.model.devices import make_current
 from quantchat.worker.model.files_check import check_files, check_kind, quantization_method
 from quantchat.worker.model.hub import checkpoint, small_files
@@ -75,8 +77,11 @@ def hide_unused(command: LoadModel) -> None:
     if command.trust_remote_code:
         return
     modules: dict[str, Any] = sys.modules
+    kv_cache = KV_CACHES.get(str(command.options.get("kv_cache") or ""))
+    needed = kv_cache.library.module if kv_cache and kv_cache.library else ""
     for name in getattr(loader_of(command), "UNUSED", ()):
-        modules.setdefault(name, None)
+        if name != needed:
+            modules.setdefault(name, None)
 
 
 def load(
@@ -104,15 +109,23 @@ def load(
         command, note = replace(command, model=str(found.folder), revision=None), found.note
     command = fetch_named(command)
     stage(IMPORTING)
-    import torch
+    importing = contextlib.ExitStack()
 
-    check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
-    unhide("" if gguf else quantization_method(command.model))
-    if command.threads:
-        torch.set_num_threads(command.threads)
-    adapter = _adapter(command.options.get("adapter"))
-    more = {"building": building} if getattr(loader, "COMPILES", False) else {}
-    loaded: Loaded = loader.load(command, stage, **more)
+    def next_stage(name: str) -> None:
+        importing.close()
+        stage(name)
+
+    with importing:
+        importing.enter_context(without_collection())
+        import torch
+
+        unhide("" if gguf else quantization_method(command.model))
+        check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
+        if command.threads:
+            torch.set_num_threads(command.threads)
+        adapter = _adapter(command.options.get("adapter"))
+        more = {"building": building} if getattr(loader, "COMPILES", False) else {}
+        loaded: Loaded = loader.load(command, next_stage, **more)
     loaded.command = requested
     loaded.note = "; ".join(filter(None, (note, loaded.note)))
     if adapter is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from quantchat.common.bitsandbytes_repacking import is_repackable
 from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
+from quantchat.worker.import_pruning import OPTIONAL, compiled_when_called
 from quantchat.worker.loaders.bitsandbytes_probe import kernels as kernels
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for
@@ -20,7 +20,7 @@ from quantchat.worker.model.full_precision import (
 from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
-UNUSED = (*SCIENCE, "torchao")
+UNUSED = OPTIONAL
 
 _NOT_QUANTIZED = "not quantized"
 

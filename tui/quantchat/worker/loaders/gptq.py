@@ -10,7 +10,7 @@ from typing import Any
 from quantchat.common import cuda_toolkit
 from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused, describe, on_one_line
-from quantchat.worker.import_pruning import SCIENCE, compiled_when_called
+from quantchat.worker.import_pruning import OPTIONAL, compiled_when_called
 from quantchat.worker.loaders import gptq_kernels
 from quantchat.worker.loaders.gptq_probe import kernels as kernels
 from quantchat.worker.loaders.kernel_build import Building
@@ -24,7 +24,7 @@ from quantchat.worker.model.files_check import folder_of, refuse_pickled
 from quantchat.worker.model.loaded import Loaded, choose_dtype, commonest_class
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
-UNUSED = (*SCIENCE, "torchao")
+UNUSED = OPTIONAL
 COMPILES = True
 
 
@@ -68,7 +68,7 @@ def load(
         more["attn_implementation"] = command.attention
     single = _single_device(command, device)
     on_device = contextlib.nullcontext() if single is None else _only_on(single)
-    with on_device, name_model_kind(command.model, "load"):
+    with on_device, in_memory(), name_model_kind(command.model, "load"):
         model = text_model(
             GPTQModel.load(
                 command.model,
@@ -171,6 +171,28 @@ def _only_on(device: str) -> Iterator[None]:
         yield
     finally:
         loader._layerwise_device_count, loader._layerwise_device_strings = original
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[None]:
+    """Prevent GPTQModel from writing weights to a temporary folder, within this context.
+
+    GPTQModel 7.6 makes accelerate write each tensor of a model on the CPU to a file of its own, and
+    read it again (`offload_state_dict`), which takes longer than all else. Remove this workaround
+    when GPTQModel no longer does so.
+    """
+    import accelerate
+
+    original = accelerate.load_checkpoint_in_model
+
+    def load(*args: Any, **options: Any) -> None:
+        original(*args, **{**options, "offload_state_dict": False})
+
+    accelerate.load_checkpoint_in_model = load
+    try:
+        yield
+    finally:
+        accelerate.load_checkpoint_in_model = original
 
 
 def _backend(family: str, kernel: str, backends: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from quantchat.common.group_size import fitting_group
 from quantchat.wire.messages import WEIGHTS, LoadModel
-from quantchat.worker.import_pruning import SCIENCE
+from quantchat.worker.import_pruning import OPTIONAL
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for
 from quantchat.worker.model.files_check import refuse_quantized
@@ -20,7 +20,7 @@ from quantchat.worker.model.full_precision import (
 from quantchat.worker.model.loaded import Loaded, load_model
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
-UNUSED = SCIENCE
+UNUSED = tuple(name for name in OPTIONAL if name != "torchao")
 
 _BITS = {"int4": 4, "nvfp4": 4, "int8": 8, "int8-dynamic": 8, "float8": 8}
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from quantchat.wire.messages import WEIGHTS, LoadModel
-from quantchat.worker.import_pruning import SCIENCE
+from quantchat.worker.import_pruning import OPTIONAL
 from quantchat.worker.model.contents import Contents, unpacked
 from quantchat.worker.model.devices import device_for, fast_dtype
 from quantchat.worker.model.files_check import quantization_method
 from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
 from quantchat.worker.model.tokenizer import fast_tokenizer
 
-UNUSED = SCIENCE
+UNUSED = OPTIONAL
 
 
 def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
