@@ -41,3 +41,31 @@ def test_other_devices_and_processors_compute_as_they_do(monkeypatch: pytest.Mon
     assert isinstance(fast_products(CPU), contextlib.nullcontext)
     monkeypatch.setattr(kernels, "NATIVE_BF16", False)
     assert isinstance(fast_products(torch.device("cuda:0")), contextlib.nullcontext)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_one_row_is_multiplied_by_the_kernel_that_was_faster(
+    monkeypatch: pytest.MonkeyPatch, plain: bool
+) -> None:
+    layer = torch.nn.Linear(64, 40, bias=False, dtype=torch.bfloat16).eval()
+    seconds = iter([1.0, 2.0] if plain else [2.0, 1.0])
+    monkeypatch.setattr(kernels, "_PLAIN", {})
+    monkeypatch.setattr(
+        kernels, "_seconds", lambda compute: compute() is not None and next(seconds)
+    )
+    mv = torch.mv
+    called: list[str] = []
+
+    def recorded(*given: torch.Tensor) -> torch.Tensor:
+        called.append("mv")
+        return mv(*given)
+
+    product = kernels.product([layer])
+    monkeypatch.setattr(torch, "mv", recorded)
+    row = torch.randn(1, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
+    assert product is not None
+    with torch.inference_mode():
+        assert torch.allclose(product(row), layer(row), rtol=2**-7, atol=1e-3)
+        assert torch.allclose(product(row.expand(2, -1)), layer(row), rtol=2**-7, atol=1e-3)
+    assert called == (["mv"] if plain else [])
+    assert kernels.product([layer]) is not None  # the choice is known: nothing is tried again

@@ -8,7 +8,8 @@ packed them; the rows of fused layers lie in one block, and each layer has a vie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,9 @@ _ROWS = 8
 
 _UNPACK_ROWS = 256
 """Number of rows from which unpacking torch's 4-bit weights makes a product faster."""
+
+_TRIES = 4
+"""Number of calls of which the fastest counts when two kernels are compared."""
 
 _SLAB = 2**20
 """Number of weights unpacked at a time: few enough to stay in the processor's cache."""
@@ -88,8 +92,7 @@ class _Dense:
         _share(layers, "weight", self._weight, [layer.out_features for layer in layers])
         self._bias = _bias(layers)
         self._widen = self._weight.dtype is torch.bfloat16 and not NATIVE_BF16
-        # oneDNN's product of one row is slower than the plain one where bf16 is native.
-        self._plain = NATIVE_BF16 and self._bias is None
+        self._plain = self._bias is None and _plain_is_faster(self._weight)
 
     def __call__(self, rows: Any) -> Any:
         if self._plain and rows.shape[0] == 1:
@@ -98,6 +101,35 @@ class _Dense:
             bias = None if self._bias is None else self._bias.float()
             return functional.linear(rows.float(), self._weight.float(), bias).to(rows.dtype)
         return functional.linear(rows, self._weight, self._bias)
+
+
+_PLAIN: dict[tuple[Any, ...], bool] = {}
+"""What `_plain_is_faster` found, by shape, dtype and number of threads."""
+
+
+def _plain_is_faster(weight: Any) -> bool:
+    """Return whether `torch.mv` multiplies one row by `weight` faster than oneDNN, by trying both.
+
+    No rule is known: of two processors with fast bfloat16, one multiplied the output head of the
+    demo's model faster with `torch.mv`, the other took 1.5 times as long with it.
+    """
+    key = (*weight.shape, weight.dtype, torch.get_num_threads())
+    if key not in _PLAIN:
+        row = weight[:1].clone()
+        with torch.inference_mode():
+            plain = _seconds(lambda: torch.mv(weight, row[0]))
+            _PLAIN[key] = plain < _seconds(lambda: functional.linear(row, weight))
+    return _PLAIN[key]
+
+
+def _seconds(compute: Callable[[], Any]) -> float:
+    """Return the shortest time of a few calls, but not of the first, which may prepare."""
+    times = []
+    for _ in range(1 + _TRIES):
+        began = time.perf_counter()
+        compute()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
 
 
 class _Int4:
