@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fakes.byte_tokenizer import byte_folder
 from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
@@ -87,3 +88,19 @@ async def test_a_format_of_safetensors(
     assert ready.model_info.kernel == kernel
     assert answer.output_tokens == MOST
     assert ready.ledger.weights == pytest.approx(planned, rel=0.02)
+
+
+@pytest.mark.parametrize("form", ["q4_0", "q4_k_m"])
+async def test_a_gguf_file(tmp_path: Path, form: str) -> None:
+    for module in ("auto_round", "sentencepiece", "llama_cpp"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    byte_folder(tmp_path / "source", hidden_size=256, intermediate_size=512)
+    spec = variant(tmp_path, "gguf", format=form)
+    assert engine_of(spec).label(spec) == f"AutoRound {form.upper()}"
+    before, _ = files_to_load(spec, fetch=False)
+    expected = estimate_of(spec, before, False, 64)
+    ready, answer, planned = await answered(spec)
+    assert ready.model_info.engine == "gguf"
+    assert answer.output_tokens == MOST
+    assert ready.ledger.weights == pytest.approx(planned, rel=0.02)
+    assert expected.weights == planned

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from quantchat.checkpoints import bitsandbytes_stage, calibration_stages, gptq_stage, merge_stage
-from quantchat.checkpoints.autoround_stage import QuantizeWithAutoRound
+from quantchat.checkpoints.autoround_stage import QuantizeToGguf, QuantizeWithAutoRound
 from quantchat.checkpoints.bitsandbytes_stage import QuantizeBitsAndBytes
 from quantchat.checkpoints.calibration_stages import calibration_stage
 from quantchat.checkpoints.fetch import SMOLLM2
@@ -17,7 +17,7 @@ from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.checkpoints.merge_stage import Merge
 from quantchat.checkpoints.sources import Named
 from quantchat.checkpoints.stages import Dequantize, Fetch, Stage
-from quantchat.engines.quantize import Quantize, QuantizeAutoRound
+from quantchat.engines.quantize import Quantize, QuantizeAutoRound, QuantizeGguf
 
 WEIGHTS = Weights(Named("org/model", "v1"), "bfloat16", "cuda:0", trusted=False)
 LENT = Weights(
@@ -51,6 +51,7 @@ def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
         (QuantizeGptq(DEMO, DATA_SET), "smollm2-135m-instruct-gptq-4bit-g128-2cfc3986eb28"),
         (QuantizeWithAutoRound(WEIGHTS, AUTO_ROUND), "model-autoround-4bit-g64-ac311b592a76"),
         (QuantizeWithAutoRound(WEIGHTS, IN_AWQ), "model-autoround-awq-4bit-g64-7e0bab50f092"),
+        (QuantizeToGguf(WEIGHTS, QuantizeGguf()), "model-autoround-q4_k_m-703502be82df"),
         (QuantizeBitsAndBytes(WEIGHTS, "nf4", True, "bfloat16"), "model-nf4-8cd720d7ac5b"),
         (QuantizeBitsAndBytes(LENT, "int8", True, "auto"), "model-int8-9506f7c776bc"),
         (calibration_stage(WEIGHTS, OWN), "model-chats-0b5ce336fa4c"),

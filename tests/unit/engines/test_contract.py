@@ -21,6 +21,7 @@ from quantchat.checkpoints.variant_files import files_to_load
 from quantchat.engines.engine import Engine
 from quantchat.engines.memory import estimate
 from quantchat.engines.registry import baseline, engine_of, engines
+from quantchat.engines.table import inner_tables
 from quantchat.features.memory_plan.tables import blocks
 from quantchat.measuring.memory_plan import make_plan
 from quantchat.profile.load import loads
@@ -67,11 +68,12 @@ def profile_with(engine: Engine[Any], base: Path, **more: Any) -> Profile:
     if engine.only_quantized and "quantize" not in more:
         config = {**SMALL, "quantization_config": GPTQ}
         model = write_model(base.parent / "finished", config, gptq_tensors(SMALL, 4, 64))
-    if "gguf_file" in engine.example:
+    example = engine.example if "quantize" not in more else {}
+    if "gguf_file" in example:
         shapes = {n: s for n, (_, s) in llama_tensors(SMALL).items()}
-        write_gguf(base / engine.example["gguf_file"], shapes, SMALL)
+        write_gguf(base / example["gguf_file"], shapes, SMALL)
     variants = [
-        {"label": "it", "engine": engine.name, "model": str(model), **engine.example, **more},
+        {"label": "it", "engine": engine.name, "model": str(model), **example, **more},
         {"label": "base", "engine": baseline().name, "model": str(base)},
     ]
     return Profile.model_validate({"name": "Contract", "variants": variants})
@@ -236,7 +238,8 @@ def test_each_method_validates_and_has_a_stage_where_it_is_saved(
     for method in engine.methods:
         keys = dict(method.keys)
         if method.calibrated:
-            keys["quantize"] = {"group_size": 64}
+            fields = inner_tables(engine.table)["quantize"].model_fields
+            keys["quantize"] = {"group_size": 64} if "group_size" in fields else {}
         spec: AnyVariant = profile_with(engine, base, **keys).variants[0]
         assert engine.is_saved(spec) == method.calibrated
         assert engine.starts_from_base(spec) != engine.is_baseline

@@ -47,10 +47,16 @@ def test_what_it_comments_out_is_the_default() -> None:
     assert shown == read(template())
 
 
+OTHERS = (
+    "Transformers", "OpenAI", "Server", "Profile", "Gguf", "QuantizeAutoRound", "QuantizeGguf",
+)  # fmt: skip
+"""Tables that the template does not have: it has a GPTQ and a bitsandbytes variant."""
+
+
 def test_it_names_every_key() -> None:
     for name, definition in objects():
-        if name in ("Transformers", "OpenAI", "Server", "Profile", "Gguf", "QuantizeAutoRound"):
-            continue  # the template has a GPTQ and a bitsandbytes variant
+        if name in OTHERS:
+            continue
         for key in definition["properties"]:
             assert re.search(rf"(?m)^(#?{key} = |\[variants\.{key}\])", template()), key
 

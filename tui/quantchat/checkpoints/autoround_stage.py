@@ -1,4 +1,4 @@
-"""The stage from a model in full precision to an AutoRound checkpoint."""
+"""The stages from a model in full precision to an AutoRound checkpoint, or to a GGUF file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from quantchat.checkpoints.full_precision import Weights
-from quantchat.checkpoints.gptq_stage import Calibrated
+from quantchat.checkpoints.gptq_stage import Calibrated, Grouped
 from quantchat.checkpoints.stages import Stage
 from quantchat.engines.autoround import AUTO_ROUND, GPTQ_FORMAT
-from quantchat.engines.quantize import QuantizeAutoRound
+from quantchat.engines.gguf import GGUF_MAKERS
+from quantchat.engines.quantize import QuantizeAutoRound, QuantizeGguf
 from quantchat.engines.variant import VariantBase
-from quantchat.wire.jobs import AutoRoundSettings, QuantizeAutoRoundJob
+from quantchat.wire.jobs import (
+    AutoRoundSettings,
+    GgufSettings,
+    QuantizeAutoRoundJob,
+    QuantizeGgufJob,
+)
 
 
 @dataclass(frozen=True)
-class QuantizeWithAutoRound(Calibrated):
+class QuantizeWithAutoRound(Grouped):
     """The stage that quantizes with AutoRound."""
 
     quantize: QuantizeAutoRound
@@ -50,9 +56,36 @@ class QuantizeWithAutoRound(Calibrated):
         return QuantizeAutoRoundJob(settings=self.settings, format=self.quantize.format, **common)
 
 
+@dataclass(frozen=True)
+class QuantizeToGguf(Calibrated):
+    """The stage that makes a GGUF file with AutoRound."""
+
+    quantize: QuantizeGguf
+    versioned = (*(library.package for library in GGUF_MAKERS), "torch", "transformers")
+    optional = GGUF_MAKERS
+    key = "quantizing to GGUF"
+    title = "rounding block"
+
+    @property
+    def slug(self) -> str:
+        """The model's slug and the format."""
+        return f"{self.weights.source.slug}-autoround-{self.quantize.format}"
+
+    @property
+    def settings(self) -> GgufSettings:
+        """AutoRound's settings for a GGUF file."""
+        return GgufSettings(self.quantize.format, self.quantize.iters)
+
+    def job(self, **common: Any) -> QuantizeGgufJob:
+        """Return the job for a GGUF file."""
+        return QuantizeGgufJob(settings=self.settings, **common)
+
+
 def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     """Return the stage that builds the checkpoint of `spec` from `weights`."""
     quantize = spec.calibration_table
+    if isinstance(quantize, QuantizeGguf):
+        return QuantizeToGguf(weights, quantize)
     # A variant without this table loads a finished checkpoint, and needs no stage.
     assert isinstance(quantize, QuantizeAutoRound)  # noqa: S101
     return QuantizeWithAutoRound(weights, quantize)

@@ -262,7 +262,7 @@ def _note(spec: AnyVariant, checkpoint: Path) -> str:
     built = read_built(checkpoint)
     adapter, calibration = built_results.merged_adapter(built), calibration_used(built)
     merged = f"the adapter {adapter.name} is merged ({adapter.kind})" if adapter else ""
-    as_published = bool(engine_of(spec).gguf_file(spec))
+    as_published = bool(engine_of(spec).gguf_file(spec)) and spec.calibration_table is None
     demo = DEMO_NOTE if spec.model == DEMO_MODEL and not as_published else ""
     short = shortage(calibration) if calibration else ""
     return "; ".join(filter(None, (merged, demo, short)))

@@ -17,7 +17,7 @@ from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.common.calibration_text import SHAPE, read
 from quantchat.common.input_files import Unreadable
 from quantchat.common.versions import versions
-from quantchat.engines.quantize import Calibration
+from quantchat.engines.quantize import Calibration, InGroups
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed
 from quantchat.text import one_line
@@ -104,6 +104,13 @@ class Calibrate(FromWeights):
             return short[-HELD_OUT:]
         return [*short[:-HELD_OUT], *long][: self.quantize.samples]
 
+    @property
+    def _group_size(self) -> int:
+        """The group size that the model must suit; -1 if any model does."""
+        if isinstance(self.quantize, InGroups) and self.part == "calibration":
+            return self.quantize.group_size
+        return -1
+
     async def build(self, work: BuildContext) -> dict[str, object]:
         """Let the model answer the prompts, in a worker."""
         job = CalibrateJob(
@@ -114,7 +121,7 @@ class Calibrate(FromWeights):
             seed=self.quantize.seed,
             workspace=work.workspace,
             # The group size is not among the inputs, because the chats do not depend on it.
-            group_size=self.quantize.group_size if self.part == "calibration" else -1,
+            group_size=self._group_size,
         )
         try:
             result = await work.job(job)

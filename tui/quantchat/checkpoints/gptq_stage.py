@@ -15,16 +15,18 @@ from quantchat.checkpoints.full_precision import FromWeights, Weights
 from quantchat.checkpoints.stages import MIB, BuildContext, Stage
 from quantchat.common.versions import versions
 from quantchat.engines.gptq import ENGINE
-from quantchat.engines.quantize import Calibration, Quantize, QuantizeAwq
+from quantchat.engines.quantize import Calibration, InGroups, Quantize, QuantizeAwq
 from quantchat.engines.variant import VariantBase
 from quantchat.wire.jobs import (
     CHATS_FILE,
     AutoRoundSettings,
     AwqSettings,
+    GgufSettings,
     GptqSettings,
-    QuantizeAutoRoundJob,
+    Job,
     QuantizeAwqJob,
     QuantizeGptqJob,
+    QuantizeGptqResult,
 )
 
 _GPTQMODEL = tuple(library.package for library in ENGINE.libraries)
@@ -42,11 +44,11 @@ class Calibrated(FromWeights):
 
     @property
     @abstractmethod
-    def settings(self) -> GptqSettings | AwqSettings | AutoRoundSettings:
+    def settings(self) -> GptqSettings | AwqSettings | AutoRoundSettings | GgufSettings:
         """The method's settings for the job."""
 
     @abstractmethod
-    def job(self, **common: Any) -> QuantizeGptqJob | QuantizeAwqJob | QuantizeAutoRoundJob:
+    def job(self, **common: Any) -> Job[QuantizeGptqResult]:
         """Return the method's job; `common` are the fields that the jobs share."""
 
     @property
@@ -96,14 +98,21 @@ class Calibrated(FromWeights):
             return self.quantize.sample_tokens
         return cut_length(read_built(work.needs[-1]))
 
+
+@dataclass(frozen=True)
+class Grouped(Calibrated):
+    """A calibrated stage whose weights share scales in groups."""
+
+    quantize: InGroups
+
     def model_slug(self, method: str) -> str:
         """The model's slug, the method, the bits and the group size."""
         group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
-        return f"{self.weights.source.slug}-{method}{self.settings.bits}bit-{group}"
+        return f"{self.weights.source.slug}-{method}{self.quantize.bits}bit-{group}"
 
 
 @dataclass(frozen=True)
-class QuantizeGptq(Calibrated):
+class QuantizeGptq(Grouped):
     """The stage that quantizes with GPTQ."""
 
     quantize: Quantize
@@ -127,7 +136,7 @@ class QuantizeGptq(Calibrated):
 
 
 @dataclass(frozen=True)
-class QuantizeWithAwq(Calibrated):
+class QuantizeWithAwq(Grouped):
     """The stage that quantizes with AWQ."""
 
     quantize: QuantizeAwq

@@ -10,6 +10,7 @@ from quantchat.checkpoints.headers import read, read_gguf_of
 from quantchat.checkpoints.sources import Named, resolve
 from quantchat.engines.engine import Capability
 from quantchat.engines.memory import estimate
+from quantchat.engines.quantize import InGroups
 from quantchat.engines.registry import baseline, engine_of
 from quantchat.engines.table import is_path
 from quantchat.engines.variant import DEMO_MODEL
@@ -36,7 +37,8 @@ def files_of(spec: AnyVariant, info: ModelInfo) -> ModelFiles | None:
     if engine_of(spec).is_server:
         return None
     try:
-        return _headers(spec, resolve(info.model), fetch=False)
+        gguf = engine_of(spec).gguf_file(spec)
+        return _headers(spec, resolve(info.model), gguf, fetch=False)
     except UserError:
         return None
 
@@ -87,7 +89,8 @@ def guess(spec: AnyVariant, cuda: bool, tokens: int) -> Estimate | None:
     if not engine_of(spec).only_quantized:
         return found
     settings = spec.calibration_table
-    weights = by_name.quantized_bytes(spec.model, settings.bits if settings else None) or 0
+    bits = settings.bits if isinstance(settings, InGroups) else None
+    weights = by_name.quantized_bytes(spec.model, bits) or 0
     return replace(found, weights=weights, overhead={}, loading=0)
 
 
@@ -149,20 +152,26 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     if spec.model == DEMO_MODEL:
         return demo_files(), ["not built yet: estimated from the demo's known shape"]
     # The checkpoint is not built yet; transformers reads its base.
-    reader = baseline().reader if engine.only_quantized else engine.reader
-    return _loadable(spec, resolve(spec.model), fetch, reader), []
+    to_build = engine.only_quantized or spec.calibration_table is not None
+    reader = baseline().reader if to_build else engine.reader
+    return _loadable(spec, resolve(spec.model), fetch, reader, base=to_build), []
 
 
-def _loadable(spec: AnyVariant, named: Named, fetch: bool, reader: FolderReader) -> ModelFiles:
-    """Return the headers of `named` for `spec`. Raises UserError if `reader` cannot load it."""
-    files = _headers(spec, named, fetch=fetch)
-    for problem in files.folder.problems(reader, gguf=bool(engine_of(spec).gguf_file(spec))):
+def _loadable(
+    spec: AnyVariant, named: Named, fetch: bool, reader: FolderReader, *, base: bool = False
+) -> ModelFiles:
+    """Return the headers of `named` for `spec`; `base`: of the model to quantize.
+
+    Raises UserError if `reader` cannot load it.
+    """
+    gguf = "" if base else engine_of(spec).gguf_file(spec)
+    files = _headers(spec, named, gguf, fetch=fetch)
+    for problem in files.folder.problems(reader, gguf=bool(gguf)):
         raise UserError(problem.what, where=one_line(named.model), hint=problem.hint)
     return files
 
 
-def _headers(spec: AnyVariant, named: Named, *, fetch: bool) -> ModelFiles:
-    gguf = engine_of(spec).gguf_file(spec)
+def _headers(spec: AnyVariant, named: Named, gguf: str, *, fetch: bool) -> ModelFiles:
     files = read_gguf_of(named, gguf) if gguf else read(named, fetch=fetch)
     if spec.draft_model is None:
         return files

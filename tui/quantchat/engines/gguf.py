@@ -10,21 +10,34 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from quantchat.common.gguf import ANY, BY_NAME, SUFFIX
-from quantchat.engines.engine import Engine
+from quantchat.engines.autoround import AUTO_ROUND
+from quantchat.engines.engine import Engine, Method
+from quantchat.engines.gptqmodel import build_note
+from quantchat.engines.quantize import QuantizeGguf
 from quantchat.engines.table import GgufFile, is_path
 from quantchat.engines.variant import VariantBase
+from quantchat.estimate.gguf_types import built_files
 from quantchat.estimate.model_files import FLOATS, ModelFiles
 from quantchat.estimate.weights import Weights
 from quantchat.wire.library import FolderReader, Library
+
+GGUF_MAKERS = (
+    AUTO_ROUND,
+    Library("gguf", "gguf"),
+    Library("sentencepiece", "sentencepiece", dependency=False, extra="autoround"),
+)
+"""Libraries that make a GGUF file; loading it needs none of them."""
 
 CacheType = Literal["f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
 class Gguf(VariantBase):
-    """A GGUF file, computed by llama.cpp from its quantized weights."""
+    """A GGUF file, computed by llama.cpp: a finished one, or one built here first (`quantize`)."""
 
     engine: Literal["gguf"]
     """Computes with llama.cpp, through llama-cpp-python."""
+    quantize: QuantizeGguf | None = None
+    """If present, a GGUF file of the model is built first, and cached."""
     gguf_file: GgufFile | None = Field(None, examples=["Q4_K_M", "model-q4_k_m.gguf"])
     """The GGUF file in the model's folder or repository: its name, or a quantization that only one
     of its GGUF files has. Not needed if there is only one GGUF file. `model` may name the file
@@ -65,6 +78,14 @@ class Gguf(VariantBase):
         return {**given, **found}
 
     @model_validator(mode="after")
+    def _one_file(self) -> Gguf:
+        if self.quantize and self.gguf_file:
+            raise ValueError(
+                "gguf_file names a finished file, and [variants.quantize] builds one; leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_keys_of_torch(self) -> Gguf:
         for name in ("dtype", "attention", "decode"):
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -88,9 +109,21 @@ class Gguf(VariantBase):
 
 class _Engine(Engine[Gguf]):
     table = Gguf
-    summary = 'a GGUF file, computed by llama.cpp (model = "org/name:Q4_K_M" or a file)'
+    summary = (
+        'a GGUF file (model = "org/name:Q4_K_M" or a file), or one built here, run by llama.cpp'
+    )
     example: ClassVar[Mapping[str, str]] = {"gguf_file": "model.gguf"}
     loader = "quantchat.worker.loaders.gguf"
+    stage = "quantchat.checkpoints.autoround_stage:stage_of"
+    methods = (
+        Method(
+            "autoround-gguf",
+            "AutoRound Q4_K_M",
+            saved={},
+            calibrated=True,
+            made_with=GGUF_MAKERS,
+        ),
+    )
     libraries = (
         Library(
             "llama-cpp-python",
@@ -116,10 +149,12 @@ class _Engine(Engine[Gguf]):
     runs_gguf = True
 
     def label(self, spec: Gguf) -> str:
+        if spec.quantize:
+            return f"AutoRound {spec.quantize.format.upper()}"
         return (spec.gguf_file or "GGUF").removesuffix(SUFFIX)
 
     def starts_from_base(self, spec: Gguf) -> bool:
-        return False
+        return spec.quantize is not None
 
     def gguf_file(self, spec: Gguf) -> str:
         return spec.gguf_file or ANY
@@ -130,6 +165,8 @@ class _Engine(Engine[Gguf]):
     def weights(
         self, spec: Gguf, files: ModelFiles, element_bytes: int, *, cuda: bool, avx512_bf16: bool
     ) -> Weights:
+        if spec.quantize and not _is_gguf(files):
+            files = built_files(files, spec.quantize.format)
         packed, plain, scales = 0, 0, 0
         for tensor in files.tensors.values():
             if tensor.dtype in FLOATS:
@@ -156,6 +193,8 @@ class _Engine(Engine[Gguf]):
         return 0
 
     def notes(self, spec: Gguf, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
+        if spec.quantize and not _is_gguf(files):
+            return build_note(spec, files, self.auto_dtype(files, cuda=cuda))
         sizes: Counter[str] = Counter()
         for tensor in files.tensors.values():
             sizes[tensor.dtype] += tensor.bytes
@@ -165,3 +204,8 @@ class _Engine(Engine[Gguf]):
 
 
 ENGINE = _Engine()
+
+
+def _is_gguf(files: ModelFiles) -> bool:
+    """Return whether `files` are those of a GGUF file, and not of its base model."""
+    return any(name.endswith(SUFFIX) for name in files.names)

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from quantchat.engines.engine import Engine, Table
+from quantchat.engines.quantize import InGroups
 from quantchat.engines.variant import TakesAdapter, VariantBase
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles, TensorInfo
 from quantchat.estimate.weights import (
@@ -177,8 +178,7 @@ class GptqModelEngine(Engine[Table]):
     ) -> tuple[list[Layer], list[TensorInfo]]:
         layers, rest = [], []
         made = spec.calibration_table
-        bits = made.bits if made else 4
-        group_size = made.group_size if made else 128
+        bits, group_size = (made.bits, made.group_size) if isinstance(made, InGroups) else (4, 128)
         for name, tensor in files.tensors.items():
             linear = is_linear(name, tensor, files.vocabulary)
             if linear and BLOCK.search(name) and not OTHER_MODALITIES.search(name):

@@ -14,14 +14,15 @@ _DATA_SET = re.compile(
 )
 
 
+GgufFormat = Literal[
+    "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "q4_0", "q4_1", "q4_k_s", "q4_k_m", "q5_0", "q5_1",
+    "q5_k_s", "q5_k_m", "q6_k", "q8_0",
+]  # fmt: skip
+
+
 class Calibration(Table):
     """Settings for building a checkpoint with calibration: the text, and its length."""
 
-    if TYPE_CHECKING:
-        bits: int  # each method's own table allows only certain values
-
-    group_size: int = Field(128, ge=-1, le=2**16)
-    """Number of weights that share a scale; -1: a whole row. It must divide the layers' widths."""
     calibration: Line | None = Field(None, examples=["./chats.jsonl", "hub:org/name:train:text"])
     """The calibration text: a file with plain text or JSONL (`{"messages": […]}` or `{"text": …}`
     per line), or a dataset on the Hugging Face hub, `hub:org/name[:split[:column]]`. By default the
@@ -34,13 +35,6 @@ class Calibration(Table):
     CPU."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed for choosing the calibration prompts or pieces of text."""
-
-    @field_validator("group_size")
-    @classmethod
-    def _group_size(cls, value: int) -> int:
-        if value == 0:
-            raise ValueError("must be -1 (a whole row) or a positive number such as 128")
-        return value
 
     @field_validator("calibration")
     @classmethod
@@ -58,7 +52,24 @@ class Calibration(Table):
         return self.calibration if self.calibration and is_path(self.calibration) else None
 
 
-class Quantize(Calibration):
+class InGroups(Calibration):
+    """Settings for building a checkpoint with calibration in groups of a size to choose."""
+
+    if TYPE_CHECKING:
+        bits: int  # each method's own table allows only certain values
+
+    group_size: int = Field(128, ge=-1, le=2**16)
+    """Number of weights that share a scale; -1: a whole row. It must divide the layers' widths."""
+
+    @field_validator("group_size")
+    @classmethod
+    def _group_size(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be -1 (a whole row) or a positive number such as 128")
+        return value
+
+
+class Quantize(InGroups):
     """Build a GPTQ checkpoint of the variant's model before it is first loaded."""
 
     bits: Literal[2, 3, 4, 8] = 4
@@ -78,7 +89,7 @@ class Quantize(Calibration):
     cannot be resumed."""
 
 
-class QuantizeAwq(Calibration):
+class QuantizeAwq(InGroups):
     """Build an AWQ checkpoint of the variant's model before it is first loaded."""
 
     bits: Literal[4] = 4
@@ -87,7 +98,7 @@ class QuantizeAwq(Calibration):
     """Symmetric quantization, without a zero point for each group."""
 
 
-class QuantizeAutoRound(Calibration):
+class QuantizeAutoRound(InGroups):
     """Build an AutoRound checkpoint of the variant's model before it is first loaded."""
 
     bits: Literal[2, 3, 4, 8] = 4
@@ -107,3 +118,14 @@ class QuantizeAutoRound(Calibration):
                 f'the format auto_awq has 4 bits, not {self.bits}; use format = "auto_gptq"'
             )
         return self
+
+
+class QuantizeGguf(Calibration):
+    """Build a GGUF file of the variant's model with AutoRound before it is first loaded."""
+
+    format: GgufFormat = "q4_k_m"
+    """Format of the GGUF file, as llama.cpp names it. The formats with `k` need layers whose widths
+    are multiples of 256; other layers get `q5_0` or `q8_0`."""
+    iters: int = Field(0, ge=0, le=10_000)
+    """Steps of optimization for each block of the model. 0: search the scales instead, as
+    auto-round recommends for GGUF files."""

@@ -32,7 +32,7 @@ from quantchat.common.server_address import is_loopback
 from quantchat.engines import registry
 from quantchat.engines.engine import Method
 from quantchat.engines.memory import estimate
-from quantchat.engines.table import folder_or_hub_id, is_path
+from quantchat.engines.table import folder_or_hub_id, inner_tables, is_path
 from quantchat.engines.variant import DEMO_MODEL
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import ModelFiles
@@ -68,7 +68,7 @@ class _Side:
     method: str | None = None
     """The variant's label, if there is only one; None for a full-precision model to quantize."""
     quantize: dict[str, Any] = field(default_factory=dict)
-    """The TOML table `[variants.quantize]` for a GPTQ checkpoint built on this machine."""
+    """The TOML table `[variants.quantize]` for a checkpoint built on this machine."""
 
 
 def profile_of(
@@ -184,7 +184,10 @@ def _variants(
             if finished := gptq or _published(side.keys["model"], engine.name):
                 made["model"] = finished
             else:
-                made["quantize"] = side.quantize
+                fields = inner_tables(engine.table)["quantize"].model_fields
+                made["quantize"] = {k: v for k, v in side.quantize.items() if k in fields}
+                if engine.runs_gguf:
+                    made |= computing_gguf()
         made["label"] = f"{side.name} {method.label}".strip() if many else method.label
         found.append(made)
     return found
@@ -225,7 +228,7 @@ def _side(word: str, model: str, others: Sequence[str]) -> _Side:
     if word.endswith(gguf.SUFFIX) or _path_is(word, _holds_gguf_alone):
         return _gguf(word)
     if (found := _GGUF_OF_HUB.fullmatch(word)) and not _path_is(word, Path.exists):
-        keys = {**_computing_gguf(), "model": found[1], "gguf_file": found[2]}
+        keys = {**computing_gguf(), "model": found[1], "gguf_file": found[2]}
         if "engine" not in keys:
             (library,) = registry.computing_gguf().libraries
             raise UserError(
@@ -289,12 +292,12 @@ def _gguf(word: str) -> _Side:
             raise UserError(str(error), where=one_line(word), hint=error.hint) from None
     elif not _path_is(word, Path.is_file):
         raise not_found(word)
-    keys = {"engine": registry.engine_with("gguf_file").name, **_computing_gguf()}
+    keys = {"engine": registry.engine_with("gguf_file").name, **computing_gguf()}
     keys |= {"model": str(path.parent), "gguf_file": path.name}
     return _Side(path.stem, keys, "GGUF")
 
 
-def _computing_gguf() -> dict[str, str]:
+def computing_gguf() -> dict[str, str]:
     """Return the keys of a variant that computes with the quantized weights of a GGUF file.
 
     They name the engine, and its environment if the library is installed only there. Empty if the

@@ -23,7 +23,7 @@ from quantchat.checkpoints import export
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.cli import main
 from quantchat.engines.gptq import Gptq
-from quantchat.engines.quantize import Quantize, QuantizeAutoRound
+from quantchat.engines.quantize import Quantize, QuantizeAutoRound, QuantizeGguf
 from quantchat.errors import UserError
 from quantchat.features.quantize import outcome
 from quantchat.features.quantize.cli import _METHOD_ONLY
@@ -193,7 +193,7 @@ def test_what_it_cannot_be_asked(
 
 def test_every_setting_has_its_option() -> None:
     elsewhere = {"calibration", "samples", "sample_tokens", "seed"}
-    settings = Quantize.model_fields.keys() | QuantizeAutoRound.model_fields.keys()
+    settings = {*Quantize.model_fields, *QuantizeAutoRound.model_fields, *QuantizeGguf.model_fields}
     assert set(_METHOD_ONLY) == settings - elsewhere
 
 
@@ -414,6 +414,27 @@ def test_autoround_makes_the_format_that_is_asked_for(
     assert 'label = "AutoRound 4-bit (AWQ)"' in said
     assert main([*asked, "--bits", "3"]) == 2
     assert "the format auto_awq has 4 bits, not 3" in capsys.readouterr().err
+
+
+def test_autoround_makes_a_gguf_file(
+    jobs: Jobs, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("auto_round", "sentencepiece", "llama_cpp"):
+        monkeypatch.setitem(sys.modules, name, _named(name))
+    jobs.results["quantize gguf"] = replace(QUANTIZED, losses=[])
+    asked = ["quantize", "model", "--method", "autoround-gguf", "--no-perplexity"]
+    assert main([*asked, "--format", "q5_k_m"]) == 0
+    assert jobs.names() == ["calibrate", "quantize gguf"]
+    job = dict(jobs.begun)["quantize gguf"]
+    assert (job.settings.format, job.settings.iters) == ("q5_k_m", 0)
+    said = capsys.readouterr().out
+    assert "made/model-autoround-q5_k_m-" in said
+    assert 'label = "AutoRound Q5_K_M"' in said and 'engine = "gguf"' in said
+    assert "gguf_file" not in said
+    assert main([*asked, "--format", "auto_awq"]) == 2
+    assert "--format" in capsys.readouterr().err
+    assert main([*asked, "--group-size", "64"]) == 2
+    assert "--group-size: cannot be used with --method" in capsys.readouterr().err
 
 
 def test_a_missing_library_is_named_before_the_calibration(

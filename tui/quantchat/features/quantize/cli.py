@@ -146,12 +146,14 @@ def _method_help() -> str:
 @click.option(
     "--iters",
     type=int,
-    help="AutoRound: steps of optimization for each block of the model. Default: 200.",
+    help="AutoRound: steps of optimization for each block of the model. Default: 200; for a GGUF "
+    "file 0.",
 )
 @click.option(
     "--format",
     type=click.Choice(_formats()),
-    help="AutoRound: format of the checkpoint, auto_gptq (the default) or auto_awq.",
+    help="AutoRound: format of the checkpoint. Default: auto_gptq for autoround, q4_k_m for "
+    "autoround-gguf.",
 )
 @click.option("--no-double-quant", is_flag=True, help="nf4, fp4: do not quantize the scales.")
 @click.option(
@@ -242,7 +244,7 @@ def quantize(
         common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
     if tokenizer is not None:
         common["tokenizer"] = _from_here(_named(tokenizer))
-    if how.calibrated and "group_size" not in given:
+    if _takes(engine, how, "group_size") and "group_size" not in given:
         given["group_size"] = _group_size(_named(model))
     variants = _variants(method, common, given, double_quant=not no_double_quant)
     return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
@@ -370,6 +372,7 @@ def _variants(
     from quantchat.errors import UserError
     from quantchat.profile.mistakes import key_text, mistakes
     from quantchat.profile.model import Profile
+    from quantchat.session.from_models import computing_gguf
 
     calibrating = next(name for name in _MADE if methods()[name][1].calibrated)
     variants: list[dict[str, object]] = [{"label": "base", "engine": baseline().name, **common}]
@@ -380,6 +383,8 @@ def _variants(
             keys["quantize"] = {key: given[key] for key in given if _takes(engine, how, key)}
         elif "double_quant" in engine.table.model_fields:
             keys["double_quant"] = double_quant
+        if engine.runs_gguf:
+            keys |= computing_gguf()
         variants.append({"label": name, "engine": engine.name, **keys, **common})
     try:
         return Profile.model_validate({"name": "quantize", "variants": variants}).variants

@@ -22,6 +22,7 @@ from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.sources import Named
 from quantchat.engines.quantize import Calibration
+from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
 from quantchat.host.job_runner import JobFailed, run_job
 from quantchat.host.worker_process import StartWorker, start_worker
@@ -149,7 +150,7 @@ async def judge(
     async def side(
         name: str, variant: AnyVariant, place: PreparedModel
     ) -> tuple[Side, _TokenScores | None]:
-        size = _size(place)[0]
+        size = _size(variant, place)[0]
         tokens = _tokens(text) if text else 0
         if text is None or tokens < FEWEST:
             return Side(size, None, why), None
@@ -168,7 +169,7 @@ async def judge(
         before=before,
         after=after,
         perplexity_more=quantized.difference_from(base) if base and quantized else None,
-        parameters=_size(made.before)[1],
+        parameters=_size(made.base, made.before)[1],
         seconds=built.seconds if built else 0.0,
         losses=module_losses(built),
         calibration=calibration_used(built),
@@ -181,10 +182,11 @@ def _tokens(text: Path) -> int:
     return tokens_written(read_built(text.parent))
 
 
-def _size(prepared: PreparedModel) -> tuple[int | None, int | None]:
+def _size(spec: AnyVariant, prepared: PreparedModel) -> tuple[int | None, int | None]:
     """Return the bytes and elements of the tensors; None if the headers cannot be read."""
+    named, gguf = Named(prepared.model, prepared.revision), engine_of(spec).gguf_file(spec)
     try:
-        files = headers.read(Named(prepared.model, prepared.revision), fetch=False)
+        files = headers.read_gguf_of(named, gguf) if gguf else headers.read(named, fetch=False)
     except UserError:
         return None, None
     return files.bytes, sum(tensor.elements for tensor in files.tensors.values())

@@ -27,6 +27,7 @@ from quantchat.wire.jobs.checkpoints import (
     CollectSamplesResult,
     DequantizeJob,
     DequantizeResult,
+    GgufSettings,
     GptqSettings,
     MergeAdapterJob,
     MergeAdapterResult,
@@ -36,6 +37,7 @@ from quantchat.wire.jobs.checkpoints import (
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
     QuantizeBitsAndBytesResult,
+    QuantizeGgufJob,
     QuantizeGptqJob,
     QuantizeGptqResult,
 )
@@ -109,6 +111,7 @@ __all__ = [
     "EvaluateJob",
     "EvaluateResult",
     "Fit",
+    "GgufSettings",
     "GptqSettings",
     "InspectKernelsJob",
     "InspectKernelsResult",
@@ -133,6 +136,7 @@ __all__ = [
     "QuantizeAwqJob",
     "QuantizeBitsAndBytesJob",
     "QuantizeBitsAndBytesResult",
+    "QuantizeGgufJob",
     "QuantizeGptqJob",
     "QuantizeGptqResult",
     "RequestTimes",
@@ -151,6 +155,7 @@ AnyJob = (
     | CollectSamplesJob
     | MergeAdapterJob
     | QuantizeBitsAndBytesJob
+    | QuantizeGgufJob
     | QuantizeGptqJob
     | QuantizeAwqJob
     | QuantizeAutoRoundJob

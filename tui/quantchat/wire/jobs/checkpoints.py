@@ -195,6 +195,15 @@ class AutoRoundSettings:
 
 
 @dataclass(frozen=True)
+class GgufSettings:
+    """Settings of auto-round for a GGUF file."""
+
+    format: str
+    """llama.cpp's name of the format in small letters, such as `q4_k_m`."""
+    iters: int
+
+
+@dataclass(frozen=True)
 class ModuleLoss:
     """Quantization error of one module."""
 
@@ -220,7 +229,7 @@ class CalibrationUsed:
 
 @dataclass(frozen=True)
 class QuantizeGptqResult:
-    """The result of `QuantizeGptqJob`, `QuantizeAwqJob` and `QuantizeAutoRoundJob`."""
+    """The result of the jobs that quantize with a calibration set."""
 
     layers: int
     losses: list[ModuleLoss]
@@ -281,3 +290,19 @@ class QuantizeAutoRoundJob(Job[QuantizeGptqResult]):
     most_tokens: int | None = None
     format: str = "auto_gptq"
     """auto-round's name for the format of the checkpoint, `auto_gptq` or `auto_awq`."""
+
+
+@dataclass(frozen=True)
+class QuantizeGgufJob(Job[QuantizeGptqResult]):
+    """Quantize a model in full precision with AutoRound, block by block, and save a GGUF file.
+
+    A stopped run cannot be resumed.
+    """
+
+    title = "quantize gguf"
+
+    load: LoadModel
+    settings: GgufSettings
+    calibration: str
+    workspace: Workspace
+    most_tokens: int | None = None

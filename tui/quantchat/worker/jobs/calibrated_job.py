@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from quantchat.wire.jobs import (
     ModuleLoss,
     QuantizeAutoRoundJob,
     QuantizeAwqJob,
+    QuantizeGgufJob,
     QuantizeGptqJob,
     QuantizeGptqResult,
 )
@@ -28,7 +30,7 @@ from quantchat.worker.jobs.job_env import (
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.report import Report
 
-CalibratedJob = QuantizeGptqJob | QuantizeAwqJob | QuantizeAutoRoundJob
+CalibratedJob = QuantizeGptqJob | QuantizeAwqJob | QuantizeAutoRoundJob | QuantizeGgufJob
 
 
 @dataclass(frozen=True)
@@ -70,26 +72,36 @@ def samples(job: CalibratedJob, load: LoadModel) -> CalibrationSamples:
 
 
 def end(
+    job: CalibratedJob, used: CalibrationSamples, *, layers: int, tokens: int, **more: Any
+) -> QuantizeGptqResult:
+    """Complete the checkpoint with the tokenizer and the calibration samples; return the result.
+
+    The further arguments are those of `result`.
+    """
+    output = Path(job.workspace.output)
+    used.tokenizer.save_pretrained(output)
+    add_version_4_keys(output)
+    return result(job, used, layers=layers, tokens=tokens, **more)
+
+
+def result(
     job: CalibratedJob,
     used: CalibrationSamples,
     *,
     layers: int,
     tokens: int,
     widest: int = 0,
-    losses: list[ModuleLoss] | None = None,
+    losses: Sequence[ModuleLoss] = (),
     resumed: int = 0,
 ) -> QuantizeGptqResult:
-    """Complete the checkpoint with the tokenizer and the calibration samples; return the result.
+    """Store the calibration samples beside the checkpoint, and return the result.
 
     `tokens` is the number of tokens that the method really used.
     """
-    output = Path(job.workspace.output)
-    used.tokenizer.save_pretrained(output)
-    add_version_4_keys(output)
-    digest = keep(Path(job.calibration), output)
+    digest = keep(Path(job.calibration), Path(job.workspace.output))
     return QuantizeGptqResult(
         layers=layers,
-        losses=losses or [],
+        losses=list(losses),
         calibration=CalibrationUsed(len(used.chats), tokens, digest, widest, used.template),
         resumed=resumed,
     )

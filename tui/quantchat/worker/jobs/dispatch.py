@@ -17,6 +17,7 @@ from quantchat.wire.jobs import (
     QuantizeAutoRoundJob,
     QuantizeAwqJob,
     QuantizeBitsAndBytesJob,
+    QuantizeGgufJob,
     QuantizeGptqJob,
     ScoreJob,
 )
@@ -77,6 +78,10 @@ def run(job: AnyJob, report: Report) -> JobResult:
             from quantchat.worker.jobs import quantize_awq
 
             return quantize_awq.run(job, report)
+        case QuantizeGgufJob():
+            from quantchat.worker.jobs import quantize_gguf
+
+            return quantize_gguf.run(job, report)
         case QuantizeGptqJob():
             from quantchat.worker.jobs import quantize_gptq
 

@@ -14,11 +14,14 @@ from typing import Any
 
 from quantchat.wire.jobs import QuantizeAutoRoundJob, QuantizeGptqResult
 from quantchat.worker.failures import Refused
-from quantchat.worker.jobs.calibrated_job import begin, end, samples
+from quantchat.worker.jobs.calibrated_job import CalibrationSamples, begin, end, samples
 from quantchat.worker.jobs.layer_widths import check_groups
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype
 from quantchat.worker.report import Report, duration
+
+_BLOCK_WRITTEN = re.compile(r"^blk\.(\d+)\.")
+"""What AutoRound 0.16 logs for each tensor of a block that it has packed for a GGUF file."""
 
 _BLOCK_DONE = re.compile(
     r"quantized \d+/\d+ layers in the block(?:, loss iter 0: ([\d.e+-]+) -> iter \d+: ([\d.e+-]+))?"
@@ -33,7 +36,6 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     quantized, or the calibration set is empty.
     """
     load, output = begin(job, report, "auto_round"), Path(job.workspace.output)
-    from auto_round import AutoRound
     from transformers import AutoModelForCausalLM
 
     dtype = choose_dtype(load.dtype)
@@ -43,6 +45,35 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     dtype = model.dtype
     check_groups(model, job.settings.group_size)
     used = samples(job, load)
+    layers = model.config.get_text_config().num_hidden_layers
+    settings = dataclasses.asdict(job.settings)
+    folder, tokens = round_weights(
+        model, used, job.format, device=load.device, report=report, **settings
+    )
+    report(layers, layers, "writing the checkpoint")
+    for file in folder.iterdir():
+        file.rename(output / file.name)
+    _unquantized_in(output, dtype)
+    # Without `widest`: the number of inputs limits GPTQ's Hessian, and AutoRound has none.
+    return end(job, used, layers=layers, tokens=tokens)
+
+
+def round_weights(
+    model: Any,
+    used: CalibrationSamples,
+    form: str,
+    *,
+    device: str,
+    report: Report,
+    **settings: Any,
+) -> tuple[Path, int]:
+    """Quantize `model` with AutoRound; return the folder that it writes, and its tokens.
+
+    `form` is AutoRound's name of the format, and `settings` are further arguments. Raises Refused
+    if the calibration set is empty.
+    """
+    from auto_round import AutoRound
+
     rows = equal_rows(used.chats)
     tokens = sum(map(len, rows))
     layers = model.config.get_text_config().num_hidden_layers
@@ -50,22 +81,17 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     rounding = AutoRound(
         model,
         used.tokenizer,
-        **dataclasses.asdict(job.settings),
+        **settings,
         dataset=rows_as_tensors(rows),
         nsamples=len(rows),
         seqlen=len(rows[0]),
-        device_map=choose_device(load.device),
+        device_map=choose_device(device),
         enable_torch_compile=False,  # it needs a C++ compiler
     )
     with _reported(layers, report):
-        _, made = rounding.quantize_and_save("made", format=job.format)
-    report(layers, layers, "writing the checkpoint")
+        _, made = rounding.quantize_and_save("made", format=form)
     (folder,) = {Path(one) for one in ([made] if isinstance(made, str) else made)}
-    for file in folder.iterdir():
-        file.rename(output / file.name)
-    _unquantized_in(output, dtype)
-    # Without `widest`: the number of inputs limits GPTQ's Hessian, and AutoRound has none.
-    return end(job, used, layers=layers, tokens=tokens)
+    return folder, tokens
 
 
 def equal_rows(chats: list[list[int]]) -> list[list[int]]:
@@ -107,13 +133,19 @@ class _Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Report a finished block; AutoRound has no callback for it."""
-        found = _BLOCK_DONE.search(record.getMessage())
-        if found is None:
+        message, loss = record.getMessage(), ""
+        if found := _BLOCK_DONE.search(message):
+            done = self._done + 1
+            loss = f" · loss {found[1]} → {found[2]}" if found[1] else ""
+        elif written := _BLOCK_WRITTEN.match(message):
+            done = int(written[1]) + 1
+        else:
             return
-        self._done = min(self._done + 1, self._layers)
-        left = (self._layers - self._done) * (time.monotonic() - self._began) / self._done
-        loss = f" · loss {found[1]} → {found[2]}" if found[1] else ""
-        self._report(self._done, self._layers, f"{duration(left)} left{loss}")
+        if done <= self._done or done > self._layers:
+            return
+        self._done = done
+        left = (self._layers - done) * (time.monotonic() - self._began) / done
+        self._report(done, self._layers, f"{duration(left)} left{loss}")
 
 
 def _unquantized_in(folder: Path, dtype: Any) -> None:
