@@ -16,6 +16,7 @@ ALLOWED_FOLDERS = ("engines", "worker/loaders")
 _VERSIONS = "the library transformers, whose version is recorded"
 _FORMAT = "a value of `quant_method` in a checkpoint's files"
 _PACKAGE = "the package gguf, with which transformers reads GGUF files"
+_HIDDEN = "a package that other libraries import without need"
 ALLOWED = {
     ("checkpoints/autoround_stage.py", "transformers"): _VERSIONS,
     ("checkpoints/bitsandbytes_stage.py", "transformers"): _VERSIONS,
@@ -29,6 +30,8 @@ ALLOWED = {
         ("common/model_folder.py", name): _FORMAT
         for name in ("awq", "bitsandbytes", "gptq", "hqq", "torchao")
     },
+    ("worker/import_pruning.py", "hqq"): _HIDDEN,
+    ("worker/import_pruning.py", "torchao"): _HIDDEN,
     ("worker/jobs/quantize_autoround.py", "autoround"): "the name of auto-round's logger",
     ("worker/model/files_check.py", "bitsandbytes"): _FORMAT,
     ("worker/model/loaded.py", "transformers"): _VERSIONS,
