@@ -170,6 +170,10 @@ def test_bitsandbytes(tmp_path: Path, jobs: Jobs, capsys: Capture) -> None:
             "--act-order: cannot be used with --method awq",
         ),
         (["model", "--format", "auto_awq"], "--format: cannot be used with --method gptq"),
+        (
+            ["model", "--method", "autoround", "--format", "q4_k_m"],
+            "--format q4_k_m needs --method autoround-gguf",
+        ),
         (["model", "--no-double-quant"], "--no-double-quant needs --method nf4"),
         (["model", "--calibration", "gone.txt"], "cannot read the calibration: No such file"),
         (["model", "--calibration", "a", "--calibration-dataset", "b"], "both name a text"),
@@ -432,7 +436,7 @@ def test_autoround_makes_a_gguf_file(
     assert 'label = "AutoRound Q5_K_M"' in said and 'engine = "gguf"' in said
     assert "gguf_file" not in said
     assert main([*asked, "--format", "auto_awq"]) == 2
-    assert "--format" in capsys.readouterr().err
+    assert "--format auto_awq needs --method autoround" in capsys.readouterr().err
     assert main([*asked, "--group-size", "64"]) == 2
     assert "--group-size: cannot be used with --method" in capsys.readouterr().err
 

@@ -19,13 +19,18 @@ _MADE = [name for name, (_, method) in methods().items() if method.saved is not 
 """The methods whose checkpoints quantchat can build."""
 
 
-def _formats() -> list[str]:
-    """Return the formats that the tables `[variants.quantize]` of the methods offer."""
-    tables = [inner_tables(methods()[name][0].table).get("quantize") for name in _MADE]
-    fields = [table.model_fields.get("format") for table in tables if table]
-    every = [value for field in fields if field for value in get_args(field.annotation)]
-    return list(dict.fromkeys(every))
+def _formats() -> dict[str, str]:
+    """Return each format that a table `[variants.quantize]` offers, with its method."""
+    found: dict[str, str] = {}
+    for name in _MADE:
+        table = inner_tables(methods()[name][0].table).get("quantize")
+        if table and "format" in table.model_fields:
+            form = table.model_fields["format"].annotation
+            found |= dict.fromkeys(get_args(form), name)
+    return found
 
+
+_FORMATS = _formats()
 
 _METHOD_ONLY = {
     "bits": "--bits",
@@ -151,7 +156,7 @@ def _method_help() -> str:
 )
 @click.option(
     "--format",
-    type=click.Choice(_formats()),
+    type=click.Choice(list(_FORMATS)),
     help="AutoRound: format of the checkpoint. Default: auto_gptq for autoround, q4_k_m for "
     "autoround-gguf.",
 )
@@ -232,6 +237,9 @@ def quantize(
         raise click.UsageError("--no-double-quant needs --method nf4 or --method fp4")
     if wrong := [_METHOD_ONLY[name] for name in given if not _takes(engine, how, name)]:
         raise click.UsageError(f"{', '.join(wrong)}: cannot be used with --method {method}")
+    form = given.get("format")
+    if form is not None and _FORMATS[form] != method:
+        raise click.UsageError(f"--format {form} needs --method {_FORMATS[form]}")
     common = {
         "model": _named(model),
         "dtype": dtype,
