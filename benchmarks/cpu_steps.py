@@ -138,8 +138,8 @@ def table(result: dict[str, Any]) -> str:
         f"{result['date'][:10]}, {result['machine']}, {result['instructions']}, "
         + ", ".join(f"{name} {version}" for name, version in result["libraries"].items()),
         "",
-        f"| variant | step | tok/s | × modules | prefill of {PROMPT_TOKENS} tokens, ms | × modules "
-        "| built in, s |",
+        "| variant | step | tok/s | decode speed ÷ modules"
+        f" | prefill of {PROMPT_TOKENS} tokens, ms | prefill speed ÷ modules | build time, s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for label, one in result["variants"].items():

@@ -115,7 +115,8 @@ def table(result: dict[str, Any]) -> str:
     """Return the table of docs/explanation/decoding.md: medians, in Markdown."""
     lengths = " / ".join(str(length) for length in PROMPT_TOKENS)
     lines = [
-        f"| variant | decode | tok/s | × generate | MBU | TTFT ms at {lengths} | warm-up s |",
+        "| variant | decode mode | tok/s | tok/s ÷ generate | MBU"
+        f" | TTFT of {lengths} tokens, ms | warm-up, s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for label, modes in result["variants"].items():

@@ -106,8 +106,8 @@ def _table(kept: dict[str, Any]) -> str:
     rows = [
         f"{kept['date'][:10]}, {kept['cpu']}, `{kept['command']}`",
         "",
-        f"| an answer of | loop held at most, {small:,} characters | {large:,} | µs a character"
-        f" | at {large:,} |",
+        f"| text | longest step, {small:,} characters | longest step, {large:,} characters"
+        f" | µs per character, {small:,} characters | µs per character, {large:,} characters |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, (first, second) in kept["shapes"].items():

@@ -130,8 +130,8 @@ def run(count: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Return the table of docs/explanation/statistics.md."""
     lines = [
-        "| prompts × rounds | machine | coverage, plain → robust | ± half-width, plain → robust"
-        " | 5 % shown, plain → robust |",
+        "| prompts × rounds | machine | coverage, plain → robust | half-width, plain → robust"
+        " | slowdown of 5 % shown, plain → robust |",
         "| --- | --- | --- | --- | --- |",
     ]
     for one in result["cells"]:

@@ -252,7 +252,10 @@ def _compared(
 
 def table(saved: dict[str, Any]) -> str:
     """Return the saved results as Markdown, a table for all servers."""
-    heads = "server | at once | figure | quantchat | AIPerf | ratio of clients | of definitions"
+    heads = (
+        "server | concurrency | figure | quantchat | AIPerf"
+        " | ratio of clients | ratio of definitions"
+    )
     lines = [f"| {heads} |", "| --- | --: | --- | --: | --: | --: | --: |"]
     for server, result in saved.items():
         for one in result["figures"]:

@@ -69,7 +69,8 @@ def measured(asked: Profile, *options: str) -> dict[str, Any]:
 def table(result: dict[str, dict[str, Any]]) -> str:
     """Return the result as Markdown."""
     lines = [
-        "| variant | at once | output tok/s | TTFT p50 | ITL p50 | ITL p95 | peak memory |",
+        "| variant | requests at once, or batch | output tok/s | TTFT p50 | ITL p50 | ITL p95"
+        " | peak memory |",
         "| --- |" + " --: |" * 6,
     ]
     for part in result.values():

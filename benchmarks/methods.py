@@ -66,7 +66,7 @@ def table(result: dict[str, Any]) -> str:
     found = ScoreRecord.model_validate(result["score"])
     heads = (
         "method", "weights", "bits per weight", "KLD, nats", "top-1 agreement, %", "tok/s",
-        "÷ bf16 [95 %]",
+        "tok/s ÷ bf16 [95 % interval]",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]
     models = sorted(found.models, key=_distance)

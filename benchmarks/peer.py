@@ -169,7 +169,8 @@ def quantchat(streams: Streams, kind: str) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Return the result as the documentation's Markdown table."""
     lines = [
-        "| client | what streams | tok/s shown | µs a token | with workers | bytes a token | MB |",
+        "| client | text | tok/s shown | CPU µs per token | CPU µs per token, with workers"
+        " | bytes per token | memory, MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [

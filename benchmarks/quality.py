@@ -61,7 +61,7 @@ def table(result: dict[str, Any]) -> str:
     """Return the result as Markdown, the models closest to the reference first."""
     found = ScoreRecord.model_validate(result["score"])
     heads = (
-        "model", "weights", "perplexity", "ΔPPL", "KLD, nats", "KLD 99 %", "RMS Δp, %",
+        "model", "weights", "perplexity", "ΔPPL", "KLD, nats", "KLD, 99th percentile", "RMS Δp, %",
         "top-1 agreement, %",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --: |" * (len(heads) - 1)]

@@ -158,8 +158,8 @@ def table(kept: dict[str, Any]) -> str:
     """Return the saved result as Markdown, beside the result of before freed blocks went back."""
     before = json.loads(BEFORE.read_text())["models"]
     lines = [
-        "| model | layers | bf16 MiB | 4-bit MiB | peak above the libraries, MiB | ÷ bf16"
-        " | ÷ bf16, freed blocks kept |",
+        "| model | layers | bf16, MiB | 4-bit, MiB | peak without libraries, MiB | peak ÷ bf16"
+        " | peak ÷ bf16, freed blocks kept |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in kept["models"].items():

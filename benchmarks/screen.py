@@ -153,8 +153,8 @@ def table(result: dict[str, Any]) -> list[str]:
     ]
     for one in result["transcripts"]:
         named.append((f"prose after {one['transcript_tokens']:,} tokens", one))
-    costs = "" if busy else " µs a token | of a core | bytes a token | key p50 / p95 ms |"
-    lines = [f"| what streams | tok/s a side | lost | MB |{costs}"]
+    costs = "CPU µs per token | CPU, % of a core | bytes per token | key to echo, p50 / p95, ms |"
+    lines = ["| text | tok/s per side | lost tokens | memory, MB |" + ("" if busy else f" {costs}")]
     lines.append("|" + " --- |" * (lines[0].count("|") - 1))
     for name, one in named:
         lost = "nothing" if one["whole_and_in_order"] else "SOME"
@@ -168,7 +168,7 @@ def table(result: dict[str, Any]) -> list[str]:
         lines.append(line)
     lines += [
         "",
-        "| the terminal, for 30 s at 300 tok/s a side | decoded tok/s | longest gap ms | lost |",
+        "| terminal, 30 s at 300 tok/s per side | decoded tok/s | longest gap, ms | lost tokens |",
         "| --- | --- | --- | --- |",
     ]
     for one in result["hindered"]:

@@ -205,7 +205,7 @@ def _steady(snapshot: Snapshot) -> bool:
 def table(result: dict[str, Any]) -> str:
     """Return the saved result as Markdown."""
     lines = [
-        "| pair | variant | TTFT ms | ITL p50 ms | arrivals/s | tok/s | memory | equal texts |",
+        "| pair | variant | TTFT, ms | ITL p50, ms | chunks/s | tok/s | memory | equal answers |",
         "| --- | --- | --: | --: | --: | --: | --: | --: |",
     ]
     for number, pair in enumerate(result["pairs"], 1):

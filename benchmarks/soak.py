@@ -188,7 +188,8 @@ def soak(seconds: float) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[str]:
     """Return the saved result as Markdown, for docs/explanation/screen-benchmarks.md."""
     lines = [
-        "| process | MB at first, last, most | growth once settled | descriptors | threads |",
+        "| process | memory first, last, largest, MB | growth after 10 minutes"
+        " | file descriptors | threads |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, one in result["processes"].items():

@@ -69,7 +69,10 @@ def whole_start() -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> list[str]:
     """Return the times of first frames as Markdown."""
-    lines = ["| first frame of | s | fastest, slowest | × bare |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| first frame of | median, s | fastest, slowest, s | ÷ bare app |",
+        "| --- | --- | --- | --- |",
+    ]
     bare = result["first_frame_s"][BARE]
     for name, times in result["first_frame_s"].items():
         ratio = statistics.median(s / floor for s, floor in zip(times, bare, strict=True))

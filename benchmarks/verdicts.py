@@ -121,8 +121,8 @@ def run(count: int) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> str:
     """Return the tables of docs/explanation/statistics.md."""
     lines = [
-        "| machine | A against A: no difference shown | B as fast: passes, undecided, fails"
-        " | B 5 % slower | B 10 % slower |",
+        "| machine | A against A: no difference shown | B as fast as A: passes, undecided, fails"
+        " | B 5 % slower: the same | B 10 % slower: the same |",
         "| --- | --- | --- | --- | --- |",
     ]
     for cell in result["cells"]:
@@ -135,7 +135,8 @@ def tables(result: dict[str, Any]) -> str:
         lines.append(f"| {cell['machine']} | {same:.1%} | {' | '.join(shares)} |")
     lines += [
         "",
-        "| machine | width asked | coverage | rounds, median | ± half-width, median | reached |",
+        "| machine | width requested | coverage | median rounds | median half-width"
+        " | width reached |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for cell in result["cells"]:

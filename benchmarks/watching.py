@@ -193,7 +193,7 @@ def measure(turns: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[str]:
     """Return the lost throughput as Markdown."""
     lines = [
-        "| decoded by | tok/s alone | lost while watched (95 % CI) | windows, by four |",
+        "| variant | tok/s without the screen | lost with the screen (95 % CI) | cycles |",
         "| --- | --- | --- | --- |",
     ]
     for label, ratio in result["watched_to_alone"].items():

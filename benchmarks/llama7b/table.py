@@ -18,7 +18,8 @@ def table(result: dict[str, Any]) -> str:
         "",
         *_runs(result),
         "",
-        "| variant | kernel | decode | tok/s by context | × generate | MBU | TTFT ms | GB |",
+        "| variant | kernel | decode mode | tok/s by context | tok/s ÷ generate | MBU"
+        " | TTFT by context, ms | weights, GB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     notes = []
@@ -88,9 +89,9 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, 
 def _pair(pair: dict[str, Any]) -> list[str]:
     if "in turn" not in pair:
         reason = f"not run: {pair['not_run']}" if "not_run" in pair else "not measured"
-        return [f"Together and in turn: {reason}"]
+        return [f"Together and one at a time: {reason}"]
     lines = [
-        f"| tok/s at {pair['context']} | decode | in turn | together |",
+        f"| context of {pair['context']} | decode mode | tok/s one at a time | tok/s together |",
         "| --- | --- | --- | --- |",
     ]
     for label, rates in pair["in turn"].items():
