@@ -148,7 +148,7 @@ def one(name: str, lot: random.Random) -> dict[str, Any]:
             session.terminal.close()
         broken = list(broken_files(session, tidied=way.tidies))
         count = len(list(session.snapshots.glob("*.json")))
-        kept = len(recovered.waiting(session.snapshots))
+        kept = len(recovered.recovered_snapshots(session.snapshots))
         temporary = temporary_files(session.folder / "tmp")
     unsaved = way.saves and session.answered and not count
     return {

@@ -27,7 +27,7 @@ import numpy as np
 from intervals import MACHINES, Noise, measured
 
 from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow_enough
-from quantchat.snapshot.verdicts import Judged
+from quantchat.snapshot.verdicts import JudgedQuantity
 from quantchat.statistics.intervals import ratio_of
 
 RESULTS = Path(__file__).parent / "results" / "verdicts.json"
@@ -52,7 +52,7 @@ def gates(noise: Noise, count: int) -> dict[str, Any]:
         for slower, counter in found.items():
             # A slower B moves the whole interval by its factor.
             low, high = ratio.low * slower, ratio.high * slower
-            counter[Judged("", ratio.value * slower, low, high, MARGIN, "<").outcome] += 1
+            counter[JudgedQuantity("", ratio.value * slower, low, high, MARGIN, "<").outcome] += 1
     return {
         "no difference shown between equals": same / count,
         **{

@@ -16,7 +16,7 @@ from driving import Answer, NotRun, ask, loaded
 from llama7b.results import SavedResults
 from llama7b.shapes import SHAPES
 from quantchat.host.worker_process import Worker
-from quantchat.system.process_memory import complete
+from quantchat.system.process_memory import with_process_memory
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.messages import Generate, LoadModel, Message, Ready, Sampling
 
@@ -216,7 +216,7 @@ def _figures(side: Side, own: list[Answer], beside: list[Answer], shape: str) ->
 def _ledger(worker: Worker, answer: Answer, ready: Ready) -> dict[str, Any]:
     ledger = answer.ledger or ready.ledger
     sampler = DeviceSampler()
-    held = complete(ledger, sampler.process_memory(worker.pid, ledger))
+    held = with_process_memory(ledger, sampler.process_memory(worker.pid, ledger))
     sampler.close()
     return dataclasses.asdict(held)
 

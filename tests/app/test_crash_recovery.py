@@ -19,7 +19,7 @@ NOBODY_SAVED = "Recovered: not saved before"
 
 
 def waiting(run: Running) -> list[Path]:
-    return recovered.waiting(run.folder / "snapshots")
+    return recovered.recovered_snapshots(run.folder / "snapshots")
 
 
 async def test_a_signal_keeps_what_was_said(setup: Setup) -> None:

@@ -45,7 +45,7 @@ class Session:
         return self.report()
 
     def kept(self) -> list[Path]:
-        return recovered.waiting(self.folder)
+        return recovered.recovered_snapshots(self.folder)
 
     def report(self) -> dict[str, Any]:
         self.terminal.process.wait(PATIENCE_S)

@@ -66,7 +66,7 @@ def test_the_connection_is_cut(
         terminal.close()
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["status"] == 128 + signal.SIGHUP and report["closed"] == [True, True]
-    (kept,) = recovered.waiting(tmp_path)
+    (kept,) = recovered.recovered_snapshots(tmp_path)
     assert store.load(kept).turns[0].prompt == "Where?"
 
 
@@ -98,7 +98,7 @@ def test_the_connection_is_cut_while_a_real_worker_answers(
         assert not alive
     finally:
         terminal.close()
-    (kept,) = recovered.waiting(tmp_path / "snapshots")
+    (kept,) = recovered.recovered_snapshots(tmp_path / "snapshots")
     (turn,) = store.load(kept).turns
     assert any(answer.ids for answer in turn.answers)
 
@@ -132,5 +132,5 @@ def test_in_tmux_the_client_goes_and_the_program_stays(tmux: Tmux, tmp_path: Pat
     # The session's end is the program's.
     tmux("kill-session")
     wait_for((tmp_path / "report.json").exists, "its end")
-    (kept,) = recovered.waiting(tmp_path)
+    (kept,) = recovered.recovered_snapshots(tmp_path)
     assert [turn.prompt for turn in store.load(kept).turns] == ["Where?", "And now?"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from quantchat.document.document import Block
-from quantchat.document.terminal import rendered
+from quantchat.document.terminal import renderable
 
 
 def printed(parts: Block | Iterable[Block], width: int = 200) -> str:
@@ -16,5 +16,5 @@ def printed(parts: Block | Iterable[Block], width: int = 200) -> str:
     blocks = parts if isinstance(parts, Iterable) else [parts]
     file = io.StringIO()
     console = Console(file=file, width=width, color_system=None, emoji=False)
-    console.print(rendered(blocks), crop=False)
+    console.print(renderable(blocks), crop=False)
     return file.getvalue()

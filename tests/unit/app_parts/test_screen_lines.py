@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.content import Content
 
-from quantchat.app.widgets.text_layout import fitted, spread, untrusted
+from quantchat.app.widgets.text_layout import join_fitting, spread, untrusted
 
 _text = st.text(st.characters(categories=["L", "N", "P", "Zs", "So"]), max_size=40)
 
@@ -23,7 +23,7 @@ def test_spread_fills_the_width_exactly(left: str, right: str, width: int) -> No
 
 @given(st.lists(_text, max_size=6), st.integers(1, 60))
 def test_fitted_takes_whole_parts(parts: list[str], width: int) -> None:
-    line = fitted([Content(part) for part in parts], width, gap=" · ")
+    line = join_fitting([Content(part) for part in parts], width, gap=" · ")
     assert line.cell_length <= width
     taken = [Content(part).plain for part in parts if part]
     if taken and Content(taken[0]).cell_length <= width:
@@ -34,7 +34,7 @@ def test_fitted_takes_whole_parts(parts: list[str], width: int) -> None:
 
 def test_what_does_not_fit_is_left_out_and_what_follows_may_fit() -> None:
     parts = [Content("one"), Content("a long one"), Content(""), Content("two")]
-    assert fitted(parts, 9).plain == "one  two"
+    assert join_fitting(parts, 9).plain == "one  two"
 
 
 @given(st.text())

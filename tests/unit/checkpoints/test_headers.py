@@ -18,7 +18,7 @@ import quantchat
 from fakes.fake_hub import COMMIT, serving
 from fakes.model_folder import LLAMA_2_7B, header, llama_tensors, write_model
 from quantchat.checkpoints.headers import read, read_folder
-from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.sources import ModelName
 from quantchat.errors import UserError
 from quantchat.estimate.model_files import TensorInfo
 
@@ -171,4 +171,4 @@ def test_what_the_cache_has_is_not_asked_for(tmp_path: Path) -> None:
 
 def test_what_no_hub_can_have_is_not_here() -> None:
     with pytest.raises(UserError, match="not on this machine yet"):
-        read(Named("no:such:name"), fetch=False)
+        read(ModelName("no:such:name"), fetch=False)

@@ -15,13 +15,13 @@ from quantchat.checkpoints.fetch import SMOLLM2
 from quantchat.checkpoints.full_precision import Weights
 from quantchat.checkpoints.gptq_stage import QuantizeGptq
 from quantchat.checkpoints.merge_stage import Merge
-from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.sources import ModelName
 from quantchat.checkpoints.stages import Dequantize, Fetch, Stage
 from quantchat.engines.quantize import Quantize, QuantizeAutoRound, QuantizeGguf
 
-WEIGHTS = Weights(Named("org/model", "v1"), "bfloat16", "cuda:0", trusted=False)
+WEIGHTS = Weights(ModelName("org/model", "v1"), "bfloat16", "cuda:0", trusted=False)
 LENT = Weights(
-    Named("org/model", "v1"),
+    ModelName("org/model", "v1"),
     "auto",
     "cpu",
     trusted=True,

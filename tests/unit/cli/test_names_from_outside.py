@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fakes.safe_line import is_clean
 from fakes.saved_snapshots import snapshot
 from quantchat import paths
-from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.sources import ModelName
 from quantchat.cli import main
 from quantchat.host.logs import new_log
 from quantchat.snapshot import store
@@ -61,7 +61,7 @@ def test_a_log_is_named_after_its_variant(label: str) -> None:
 
 @given(names | names.map(lambda name: f"/models/{name}"))
 def test_a_checkpoint_is_named_after_its_model(model: str) -> None:
-    name = Named(model).slug
+    name = ModelName(model).slug
     assert Path(name).name == name  # one name, and none of the folders . and ..
     assert name.strip(".-") and is_clean(name) and len(name) <= 60
     assert not name.startswith((".", "-"))

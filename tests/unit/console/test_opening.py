@@ -68,7 +68,7 @@ def test_all_is_the_first_variant_with_each_other_one(
         measured.append([side.label for side in comparison.sides])
         return 1 if len(measured) == 1 else 0
 
-    monkeypatch.setattr("quantchat.features.measure.cli.measured", measure)
+    monkeypatch.setattr("quantchat.features.measure.cli.measure_and_print", measure)
     (tmp_path / "four.toml").write_text(to_toml(profile()))
     run = ["run", str(tmp_path / "four.toml"), "--variants", "all", "--prompt", "One?"]
     assert main([*run, "--save", str(tmp_path)]) == 1, "the worst status"

@@ -34,7 +34,7 @@ from quantchat.console.running import publish
 from quantchat.console.stages import stage_display
 from quantchat.console.streams import NeutralStream, neutral_output
 from quantchat.errors import UserError
-from quantchat.features.measure.printing import measured as run
+from quantchat.features.measure.printing import measure_and_print as run
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison

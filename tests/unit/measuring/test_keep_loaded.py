@@ -11,7 +11,7 @@ from fakes.scripted_machine import GPU, HOST, with_memory
 from fakes.scripted_worker import ledger
 from quantchat.errors import UserError
 from quantchat.measuring.keep_loaded import loadable_count
-from quantchat.profile.load import validated
+from quantchat.profile.load import validate
 from quantchat.profile.model import Profile
 from quantchat.system.sampler import DeviceSample
 
@@ -69,6 +69,6 @@ def test_a_wrong_number_of_places_is_explained(value: str) -> None:
     )
     text = f'name = "x"\n{variants}[run]\nkeep_loaded = {value}\n'
     with pytest.raises(UserError) as caught:
-        validated(text, "p.toml", Profile)
+        validate(text, "p.toml", Profile)
     said = " ".join(caught.value.lines)
     assert 'keep_loaded must be "auto" or a whole number from 2 to 32' in said.replace(":", "")

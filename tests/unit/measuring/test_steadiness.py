@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from quantchat.measuring.rounds import Measured
+from quantchat.measuring.rounds import MeasuredTurn
 from quantchat.measuring.steadiness import FIGURES, warnings
 from quantchat.session.conversation import Answer, AnswerState, Turn
 from quantchat.snapshot import figures
@@ -33,9 +33,9 @@ def answer(label: str, ttft: float, tpot: float, tokens: int = TOKENS) -> Answer
     )
 
 
-def measured(times: Times, rounds: int = ROUNDS, prompts: int = PROMPTS) -> list[Measured]:
+def measured(times: Times, rounds: int = ROUNDS, prompts: int = PROMPTS) -> list[MeasuredTurn]:
     return [
-        Measured(
+        MeasuredTurn(
             task,
             number,
             Turn(

@@ -9,7 +9,7 @@ import pytest
 
 from fakes.safe_line import is_clean
 from fakes.toml_writer import toml
-from quantchat.checkpoints.sources import resolve
+from quantchat.checkpoints.sources import existing_model
 from quantchat.engines.gptq import Gptq
 from quantchat.engines.registry import engines
 from quantchat.engines.variant import DEMO_MODEL
@@ -363,7 +363,7 @@ def test_a_path_that_is_too_long_is_no_such_folder(length: int, tmp_path: Path) 
     with pytest.raises(ProfileError, match="no such folder"):
         check_paths_exist(load(file), file)
     with pytest.raises(UserError, match="too long"):
-        resolve("/" + "a" * length)
+        existing_model("/" + "a" * length)
 
 
 @pytest.mark.parametrize("address", ["http://[::1", "http://[x]/v1", "http://a:b/v1", "http:///v1"])

@@ -13,7 +13,7 @@ from fakes.saved_measurement import measured, with_prompt_lengths
 from fakes.saved_snapshots import LEDGER, MIB, answer, snapshot, variant
 from quantchat.document import drawing
 from quantchat.document.document import Plot
-from quantchat.document.series import all_series, named
+from quantchat.document.series import all_series, legend_label
 from quantchat.report.plots import plots
 from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 
@@ -164,11 +164,11 @@ def test_the_same_snapshot_makes_the_same_files() -> None:
 )  # fmt: skip
 def test_a_label_is_text(label: str) -> None:
     plot = named_plots(chat(with_gaps(label, 20.0, 30.0)))["itl-over-answer"]
-    expected = f"C: {named(0, label)[3:]} (together)"
+    expected = f"C: {legend_label(0, label)[3:]} (together)"
     assert expected in words(plot)
     assert drawing.png(plot)
 
 
 def test_a_long_label_is_cut() -> None:
-    assert named(1, "x" * 500) == f"B: {'x' * 47}…"
-    assert named(26, "y") == "no. 27: y"
+    assert legend_label(1, "x" * 500) == f"B: {'x' * 47}…"
+    assert legend_label(26, "y") == "no. 27: y"

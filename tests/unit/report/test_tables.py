@@ -34,7 +34,7 @@ from quantchat.report import snapshot as report
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.schema import Snapshot, TurnRecord
-from quantchat.snapshot.store import Listed
+from quantchat.snapshot.store import SnapshotSummary
 from quantchat.snapshot.votes import VoteRecord, VotingRecord
 from quantchat.statistics.latency import TurnTiming
 from quantchat.system.process_memory import ProcessMemory
@@ -279,8 +279,8 @@ def test_nothing_hostile_reaches_the_terminal(saved: Snapshot, width: int) -> No
 @settings(max_examples=60, deadline=None)
 def test_nothing_hostile_reaches_the_list(name: str, created: str, problem: str) -> None:
     listed = [
-        Listed(Path(f"{name}.json"), created, name, (name,), 1),
-        Listed(Path(name), problem=problem),
+        SnapshotSummary(Path(f"{name}.json"), created, name, (name,), 1),
+        SnapshotSummary(Path(name), problem=problem),
     ]
     assert all(is_clean(line) for line in printed(listed_blocks(listed)).split("\n"))
 
@@ -297,7 +297,7 @@ def test_markup_is_not_parsed() -> None:
     drawn_text = printed(report.blocks(saved))
     assert drawn_text.count(text) == 6
     assert "[red]A" in drawn_text
-    listed = printed(listed_blocks([Listed(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
+    listed = printed(listed_blocks([SnapshotSummary(Path("[b]f.json"), "", text, ("[i]v",), 1)]))
     assert "[b]f.json" in listed
     assert "[i]v" in listed
 

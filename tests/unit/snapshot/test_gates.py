@@ -67,13 +67,13 @@ def test_a_ratio_is_judged_on_the_interval_of_the_table() -> None:
     snapshot = measured(steady, noisy(21.0), prompts=SIX)
     verdict = judged("b.tpot_ms > 1.01 * a.tpot_ms", snapshot)
     table = {one.name: one.ratio for one in compare(*columns([Run("", snapshot)]))}["tpot_ms"]
-    assert verdict.found.quantity == "b ÷ a, TPOT"
-    assert (verdict.found.value, verdict.found.low, verdict.found.high) == (
+    assert verdict.judged.quantity == "b ÷ a, TPOT"
+    assert (verdict.judged.value, verdict.judged.low, verdict.judged.high) == (
         table.value,
         table.low,
         table.high,
     )
-    assert verdict.found.threshold == pytest.approx(1.01)
+    assert verdict.judged.threshold == pytest.approx(1.01)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_however_a_ratio_is_written_it_is_the_same(text: str) -> None:
     plain = judged("b.tpot_ms > 1.01 * a.tpot_ms", snapshot)
     other = judged(text, snapshot)
     assert other.status == plain.status
-    if other.found.quantity == plain.found.quantity:
-        assert other.found.low == plain.found.low
-        assert other.found.threshold == pytest.approx(1.01)
+    if other.judged.quantity == plain.judged.quantity:
+        assert other.judged.low == plain.judged.low
+        assert other.judged.threshold == pytest.approx(1.01)
     else:  # it is b's share in a
-        assert plain.found.high is not None
-        assert other.found.low == pytest.approx(1 / plain.found.high)
+        assert plain.judged.high is not None
+        assert other.judged.low == pytest.approx(1 / plain.judged.high)
 
 
 @settings(deadline=None, max_examples=50)
@@ -121,9 +121,9 @@ def test_a_gate_and_its_opposite_never_both_fail(
         verdict, other = (judged(f"{left} {r} {right}", snapshot) for r in (relation, opposite))
         assert {verdict.status, other.status} in ({"failed", "passed"}, {"undecided"})
         if verdict.status == "failed":
-            assert verdict.found.low is not None
-            assert verdict.found.high is not None
-            assert not verdict.found.low < verdict.found.threshold < verdict.found.high
+            assert verdict.judged.low is not None
+            assert verdict.judged.high is not None
+            assert not verdict.judged.low < verdict.judged.threshold < verdict.judged.high
 
 
 def test_a_single_measurement_decides_nothing() -> None:
@@ -162,8 +162,8 @@ def test_memory_is_taken_as_it_is() -> None:
     ):
         verdict = judged(text, snapshot)
         assert verdict.status == status, text
-        assert not verdict.found.sampled
-        assert verdict.found.low == verdict.found.high == verdict.found.value
+        assert not verdict.judged.sampled
+        assert verdict.judged.low == verdict.judged.high == verdict.judged.value
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_memory_is_taken_as_it_is() -> None:
 )
 def test_resident_memory_decides_nothing(text: str) -> None:
     verdict = judged(text, with_memory(90 * MIB, 900 * MIB, "resident"))
-    assert (verdict.status, verdict.found.low, verdict.found.high) == ("undecided", None, None)
+    assert (verdict.status, verdict.judged.low, verdict.judged.high) == ("undecided", None, None)
 
 
 def test_memory_and_time_in_one_gate() -> None:

@@ -63,16 +63,16 @@ def test_scores(gate: str, status: str) -> None:
 
 
 def test_a_value_near_the_threshold_is_undecided_and_says_how_many_tokens_decide() -> None:
-    kld = judged("a.kld < 1", scored()).found
+    kld = judged("a.kld < 1", scored()).judged
     near = judged(f"a.kld < {kld.value * 1.02}", scored())
     assert near.status == "undecided"
-    assert near.found.unit == "token"
-    assert near.found.needed is not None and near.found.needed > near.found.units
+    assert near.judged.unit == "token"
+    assert near.judged.needed is not None and near.judged.needed > near.judged.units
 
 
 def test_the_perplexity_is_paired_with_the_references() -> None:
     """Both read the same tokens: their ratio is known far better than either of them."""
-    ratio = judged("a.perplexity / ref.perplexity < 9", scored()).found
+    ratio = judged("a.perplexity / ref.perplexity < 9", scored()).judged
     (model,) = [one for one in score_record(MODEL_INFO).models if one.label == "NF4"]
     assert model.divergence is not None
     log = model.divergence.log_ratio
@@ -93,7 +93,7 @@ def test_two_variants_get_both_margins() -> None:
         score=score_record(MODEL_INFO, models=models),
     )
     one, other, difference = (
-        judged(f"{text} < 1", both).found for text in ("a.kld", "b.kld", "b.kld - a.kld")
+        judged(f"{text} < 1", both).judged for text in ("a.kld", "b.kld", "b.kld - a.kld")
     )
     assert all(None not in (x.low, x.high) for x in (one, other, difference))
     width = [x.high - x.low for x in (one, other, difference)]  # type: ignore[operator]

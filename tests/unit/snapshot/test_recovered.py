@@ -18,14 +18,14 @@ def test_it_waits_until_it_is_kept(tmp_path: Path) -> None:
     saved = store.save(snapshot(), tmp_path)
     first, second = (recovered.save(snapshot(), tmp_path) for _ in range(2))
     assert first.name.endswith(".recovered.json") and second.name.endswith(".recovered-2.json")
-    assert set(recovered.waiting(tmp_path)) == {first, second}
+    assert set(recovered.recovered_snapshots(tmp_path)) == {first, second}
     assert not recovered.is_recovered(saved)
     assert all(store.load(path) == store.load(saved) for path in (first, second))
 
     kept = [recovered.keep(path) for path in (first, second)]
     # In no other file's place, and not lost.
     assert [path.name for path in kept] == [f"{saved.stem}-2.json", f"{saved.stem}-3.json"]
-    assert recovered.waiting(tmp_path) == []
+    assert recovered.recovered_snapshots(tmp_path) == []
     assert sorted(tmp_path.iterdir()) == sorted([saved, *kept])
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in kept)
     assert all(store.load(path) == store.load(saved) for path in kept)
@@ -46,7 +46,7 @@ def test_only_what_is_recovered_is_ever_discarded(tmp_path: Path) -> None:
 
 
 def test_nothing_waits_where_nothing_is(tmp_path: Path) -> None:
-    assert recovered.waiting(tmp_path / "nowhere") == []
+    assert recovered.recovered_snapshots(tmp_path / "nowhere") == []
 
 
 def test_from_a_shell(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,7 @@ def test_the_newest_come_first(tmp_path: Path) -> None:
     listed = store.recent(tmp_path)
     assert [line.path for line in listed] == [files[3], files[2], files[0], files[1]]
     assert [line.path for line in store.recent(tmp_path, 1)] == [files[3]]
-    assert listed[0] == store.Listed(
+    assert listed[0] == store.SnapshotSummary(
         files[3], "2026-11-03T14:00:00+00:00", "Demo: GPTQ / NF4", ("GPTQ", "NF4"), 1, "chat"
     )
 

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from fakes.saved_snapshots import hostile_text
 from quantchat.document import verdicts as shown
 from quantchat.snapshot.expression import Gate, Name, Number
-from quantchat.snapshot.verdicts import Judged, Verdict, against_number, exit_status
+from quantchat.snapshot.verdicts import JudgedQuantity, Verdict, against_number, exit_status
 
 
-def judged(low: float | None, high: float | None, threshold: float = 1.0, **more: Any) -> Judged:
+def judged(
+    low: float | None, high: float | None, threshold: float = 1.0, **more: Any
+) -> JudgedQuantity:
     value = 1.0 if low is None or high is None else (low + high) / 2
-    return Judged("b ÷ a", value, low, high, threshold, more.pop("relation", "<"), **more)
+    return JudgedQuantity("b ÷ a", value, low, high, threshold, more.pop("relation", "<"), **more)
 
 
-def verdict(found: Judged, option: Any = "--fail-if") -> Verdict:
+def verdict(found: JudgedQuantity, option: Any = "--fail-if") -> Verdict:
     gate = Gate(Name("b", "tpot_ms"), found.relation, Number(found.threshold), option)
     return Verdict(gate, found)
 
@@ -61,7 +63,9 @@ def test_what_is_needed_makes_an_interval_that_decides(
     """Intervals shrink with the root of the data; the needed one leaves room for the value."""
     factor = math.exp(half)
     ends = (value / factor, value * factor) if is_ratio else (value - half, value + half)
-    found = Judged("q", value, *ends, threshold, "<", units=units, unit="round", is_ratio=is_ratio)
+    found = JudgedQuantity(
+        "q", value, *ends, threshold, "<", units=units, unit="round", is_ratio=is_ratio
+    )
     if found.needed is None:
         return
     assert found.outcome == "undecided"

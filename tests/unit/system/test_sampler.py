@@ -19,7 +19,7 @@ from quantchat.system import host as host_module
 from quantchat.system.gpus import Gpus, ProcessReading
 from quantchat.system.host import Host, ProcessTree, cpu_name
 from quantchat.system.oom import oom_kills
-from quantchat.system.process_memory import ProcessMemory, complete, gpu_memory
+from quantchat.system.process_memory import ProcessMemory, gpu_memory, with_process_memory
 from quantchat.system.sampler import DeviceSampler
 from quantchat.wire.variant import Ledger
 
@@ -135,18 +135,18 @@ def test_where_the_worker_is_not_sure_either_nothing_is_known() -> None:
 
 
 def test_nvmls_total_completes_the_ledger() -> None:
-    ledger = complete(ON_GPU, ProcessMemory(6 * GIB, "nvml"))
+    ledger = with_process_memory(ON_GPU, ProcessMemory(6 * GIB, "nvml"))
     assert ledger.process == 6 * GIB
     assert ledger.non_torch == GIB
 
 
 def test_torchs_own_figure_is_not_the_process() -> None:
-    assert complete(ON_GPU, ProcessMemory(RESERVED, "torch", "why")) == ON_GPU
-    assert complete(ON_GPU, ProcessMemory(None, "unknown", "why")) == ON_GPU
+    assert with_process_memory(ON_GPU, ProcessMemory(RESERVED, "torch", "why")) == ON_GPU
+    assert with_process_memory(ON_GPU, ProcessMemory(None, "unknown", "why")) == ON_GPU
 
 
 def test_on_the_cpu_the_process_is_resident_memory() -> None:
-    ledger = complete(ON_CPU, ProcessMemory(2 * GIB, "resident"))
+    ledger = with_process_memory(ON_CPU, ProcessMemory(2 * GIB, "resident"))
     assert (ledger.process, ledger.non_torch) == (2 * GIB, -1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.cli import main
-from quantchat.features.measure.printing import measured
+from quantchat.features.measure.printing import measure_and_print
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
@@ -118,7 +118,9 @@ def test_a_whole_run_writes_it_nowhere(tmp_path: Path, capfd: pytest.CaptureFixt
         start=starter(scripts, tmp_path / "snapshots"),
     )
     (tmp_path / "snapshots").mkdir()
-    assert measured(sides, Plan((Task("one"),), rounds=1, warmup=0), None, as_json=True) == 1
+    assert (
+        measure_and_print(sides, Plan((Task("one"),), rounds=1, warmup=0), None, as_json=True) == 1
+    )
     (file,) = (tmp_path / "snapshots").glob("*.json")
     assert main(["report", str(file), "-o", str(tmp_path / "report.html")]) == 0
     assert main(["snapshots", "show", file.stem]) == 0

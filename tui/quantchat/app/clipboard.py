@@ -24,7 +24,7 @@ LIMIT = 74_994
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopyResult:
     """The outcome of a copy."""
 
     how: str
@@ -33,7 +33,7 @@ class Copied:
     """Whether the text has certainly arrived in a paste buffer or clipboard."""
 
 
-def copy(text: str, write: Callable[[str], None]) -> Copied:
+def copy(text: str, write: Callable[[str], None]) -> CopyResult:
     """Send `text` to the clipboard; `write` writes to the terminal. Returns the outcome.
 
     Control and invisible characters except newline and tab are left out. Otherwise, when the text
@@ -48,9 +48,9 @@ def copy(text: str, write: Callable[[str], None]) -> Copied:
     return copied
 
 
-def _send(text: str, write: Callable[[str], None]) -> Copied:
+def _send(text: str, write: Callable[[str], None]) -> CopyResult:
     if os.environ.get("TMUX") and _load_into_tmux(text):
-        return Copied(
+        return CopyResult(
             "copied to tmux's paste buffer, and to the clipboard if the terminal allows OSC 52",
             sure=True,
         )
@@ -66,7 +66,7 @@ def _send(text: str, write: Callable[[str], None]) -> Copied:
     if len(payload) > LIMIT:
         how += "; the text is long, some terminals cut it"
     write(sequence)
-    return Copied(how, sure=False)
+    return CopyResult(how, sure=False)
 
 
 def for_tmux(sequence: str) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from quantchat.app.device_watch import Measured
+from quantchat.app.device_watch import DeviceReadings
 from quantchat.daemon_thread import disk_timeout, in_daemon_thread, to_daemon_thread, wait_for_disk
 from quantchat.errors import UserError
 from quantchat.host.screen_log import log_exception
@@ -34,7 +34,7 @@ async def anything_recovered(folder: Path | None) -> bool:
     def found() -> bool:
         from quantchat.snapshot import recovered
 
-        return bool(recovered.waiting(folder))
+        return bool(recovered.recovered_snapshots(folder))
 
     return await to_daemon_thread(found)
 
@@ -78,7 +78,7 @@ class CrashRecovery:
         self._writing = threading.Lock()
         self._save: Future[Path] | None = None
         """The future that the last `save` returned."""
-        self.measured: Measured | None = None
+        self.measured: DeviceReadings | None = None
         """The last sample of the machine, used at the end instead of the driver, which may hang."""
 
     @property

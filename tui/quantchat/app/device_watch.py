@@ -46,7 +46,7 @@ class WorkerToMeasure:
 
 
 @dataclass(frozen=True)
-class Measured:
+class DeviceReadings:
     """A sample of the machine, and each worker's memory by the label of its variant."""
 
     device: DeviceSample
@@ -58,7 +58,7 @@ class DeviceWatch:
 
     def __init__(
         self,
-        on_measured: Callable[[Measured], None],
+        on_measured: Callable[[DeviceReadings], None],
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
         self._on_measured = on_measured
@@ -93,7 +93,7 @@ class DeviceWatch:
     def _run(self) -> None:
         while (workers := self._requests.get()) is not None:
             with self._in_use:
-                measured = Measured(
+                measured = DeviceReadings(
                     self._sampler.sample(),
                     {
                         label: (worker, self._sampler.process_memory(worker.pid, worker.ledger))
@@ -104,6 +104,6 @@ class DeviceWatch:
                 self._loop.call_soon_threadsafe(self._deliver, measured)
         self._sampler.close()
 
-    def _deliver(self, measured: Measured) -> None:
+    def _deliver(self, measured: DeviceReadings) -> None:
         self._pending = False
         self._on_measured(measured)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from quantchat.app.device_watch import Measured
+from quantchat.app.device_watch import DeviceReadings
 from quantchat.system.host import Host
 from quantchat.system.process_memory import ProcessMemory
 from quantchat.system.sampler import DeviceSample, DeviceSampler
@@ -14,7 +14,7 @@ from quantchat.wire.variant import Ledger
 class FinalSampler(DeviceSampler):
     """Returns the last measurement again."""
 
-    def __init__(self, measured: Measured | None) -> None:
+    def __init__(self, measured: DeviceReadings | None) -> None:
         super().__init__()
         self._last = measured
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from quantchat.system.process_memory import SOURCES, ProcessMemory, complete, on_gpu
+from quantchat.system.process_memory import SOURCES, ProcessMemory, on_gpu, with_process_memory
 from quantchat.wire.variant import SERVER, Ledger
 
 HISTORY = 600
@@ -26,7 +26,7 @@ class MemoryTrack:
             self.clear()
             self._pid = pid
         self.latest = memory
-        self.ledger = complete(ledger, memory)
+        self.ledger = with_process_memory(ledger, memory)
         if memory.bytes is not None:
             self.history.append((at_s, memory.bytes))
 

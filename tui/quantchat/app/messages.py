@@ -29,7 +29,7 @@ class PromptSent(Message):
 
 
 @dataclass
-class ScrollAsked(Message):
+class ScrollRequested(Message):
     """The user scrolled the conversation by `pages` (negative is up) from the prompt box."""
 
     pages: int

@@ -14,7 +14,7 @@ from quantchat.engines.table import Table
 from quantchat.errors import UserError
 from quantchat.files import write_whole
 from quantchat.profile.field_docs import DescribedSchema
-from quantchat.profile.load import placed, read, validated
+from quantchat.profile.load import profile_error, read_text, validate
 from quantchat.profile.mistakes import Mistake, as_toml
 from quantchat.profile.model import Generation, Profile
 from quantchat.profile.nearest import did_you_mean
@@ -68,10 +68,10 @@ class Preferences(Table):
 def load() -> Preferences:
     """Return the preferences of the user's file. Raises ProfileError with each mistake's line."""
     path = paths.preferences_file()
-    text = read(path)
-    found = validated(text, str(path), Preferences)
+    text = read_text(path)
+    found = validate(text, str(path), Preferences)
     if wrong := list(_wrong_keys(found.keys)):
-        raise placed(wrong, str(path), text)
+        raise profile_error(wrong, str(path), text)
     return found
 
 
@@ -88,7 +88,7 @@ def save_theme(name: str) -> None:
     Raises UserError if it cannot be read or written.
     """
     path = paths.preferences_file()
-    text = read(path) if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     line = KeyLines(text).find(("theme",))
     lines = text.splitlines(keepends=True)
     lines[(line or 1) - 1 : line or 0] = [f'theme = "{name}"\n']

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from quantchat.checkpoints.full_precision import Weights
-from quantchat.checkpoints.gptq_stage import Calibrated, Grouped
+from quantchat.checkpoints.gptq_stage import QuantizeCalibrated, Grouped
 from quantchat.checkpoints.stages import Stage
 from quantchat.engines.autoround import AUTO_ROUND, GPTQ_FORMAT
 from quantchat.engines.gguf import GGUF_MAKERS
@@ -57,7 +57,7 @@ class QuantizeWithAutoRound(Grouped):
 
 
 @dataclass(frozen=True)
-class QuantizeToGguf(Calibrated):
+class QuantizeToGguf(QuantizeCalibrated):
     """The stage that makes a GGUF file with AutoRound."""
 
     quantize: QuantizeGguf

@@ -20,7 +20,7 @@ from quantchat.checkpoints.full_precision import Weights
 from quantchat.checkpoints.merge_stage import Merge
 from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.single_flight import OnProgress, SingleFlight
-from quantchat.checkpoints.sources import resolve
+from quantchat.checkpoints.sources import existing_model
 from quantchat.checkpoints.stages import MIB, BuildContext, Dequantize, Fetch, Stage
 from quantchat.common.versions import versions
 from quantchat.engines.quantize import Calibration
@@ -109,7 +109,9 @@ class CheckpointBuilder:
         return await self._artifact(stage, on_progress) / CHATS_TEXT_FILE
 
     def _weights(self, spec: AnyVariant) -> Weights:
-        base = Weights.of(spec, self._demo if spec.model == DEMO_MODEL else resolve(spec.model))
+        base = Weights.of(
+            spec, self._demo if spec.model == DEMO_MODEL else existing_model(spec.model)
+        )
         adapter = merged_adapter(spec)
         return base.built_by(Merge(base, adapter)) if adapter else base
 
@@ -236,7 +238,7 @@ def _prepared(spec: AnyVariant, checkpoint: Path | None) -> PreparedModel:
         return PreparedModel(str(checkpoint), note=_note(spec, checkpoint))
     if engine_of(spec).is_server:
         return PreparedModel(spec.model)
-    named = resolve(spec.model)
+    named = existing_model(spec.model)
     return PreparedModel(named.model, named.revision)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantchat.checkpoints import headers
 from quantchat.checkpoints.cache import read_built
-from quantchat.checkpoints.sources import Named, named
+from quantchat.checkpoints.sources import ModelName, model_name
 from quantchat.checkpoints.stages import BuildContext, Stage
 from quantchat.engines.engine import Engine
 from quantchat.engines.registry import baseline
@@ -23,7 +23,7 @@ from quantchat.wire.messages import LoadModel
 class Weights:
     """A model in full precision, built here or named by the user, and its load settings."""
 
-    source: Named | Stage
+    source: ModelName | Stage
     dtype: str
     device: str
     trusted: bool
@@ -35,7 +35,7 @@ class Weights:
     Empty: the model has its own."""
 
     @classmethod
-    def of(cls, spec: AnyVariant, source: Named | Stage) -> Weights:
+    def of(cls, spec: AnyVariant, source: ModelName | Stage) -> Weights:
         """Return the weights of `source` with the load settings of `spec`."""
         return cls(
             source,
@@ -58,7 +58,7 @@ class Weights:
     @property
     def inputs(self) -> dict[str, object]:
         """The identity of the weights, besides the stage that builds them: model and dtype."""
-        model = {"model": self.source.identity()} if isinstance(self.source, Named) else {}
+        model = {"model": self.source.identity()} if isinstance(self.source, ModelName) else {}
         return {**model, "dtype": self.dtype}
 
     @property
@@ -72,7 +72,7 @@ class Weights:
     @property
     def borrowed_tokenizer(self) -> dict[str, object]:
         """The identity of a borrowed tokenizer; empty if there is none. Raises UserError."""
-        return {"tokenizer": named(self.tokenizer).identity()} if self.tokenizer else {}
+        return {"tokenizer": model_name(self.tokenizer).identity()} if self.tokenizer else {}
 
     def load(
         self,
@@ -86,7 +86,7 @@ class Weights:
         options.
         """
         engine = engine or baseline()
-        if isinstance(self.source, Named):
+        if isinstance(self.source, ModelName):
             model, revision = self.source.model, self.source.revision
         else:
             model, revision = str(work.needs[0]), None
@@ -115,7 +115,7 @@ class Weights:
 
     def bytes(self, needs: Sequence[Path]) -> int:
         """Return the size of the weights on the disk in bytes; 0 if not known yet."""
-        source = self.source if isinstance(self.source, Named) else Named(str(needs[0]))
+        source = self.source if isinstance(self.source, ModelName) else ModelName(str(needs[0]))
         try:
             return headers.read(source, fetch=False).bytes
         except UserError:

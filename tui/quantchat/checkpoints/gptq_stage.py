@@ -33,7 +33,7 @@ _GPTQMODEL = tuple(library.package for library in ENGINE.libraries)
 
 
 @dataclass(frozen=True)
-class Calibrated(FromWeights):
+class QuantizeCalibrated(FromWeights):
     """A stage that quantizes with a calibration set: the model's own chats or a user's text."""
 
     quantize: Calibration
@@ -100,7 +100,7 @@ class Calibrated(FromWeights):
 
 
 @dataclass(frozen=True)
-class Grouped(Calibrated):
+class Grouped(QuantizeCalibrated):
     """A calibrated stage whose weights share scales in groups."""
 
     quantize: InGroups

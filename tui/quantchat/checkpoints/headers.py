@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from quantchat import paths
 from quantchat.checkpoints.gguf_header import read_gguf
-from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.sources import ModelName
 from quantchat.common import gguf
 from quantchat.common.input_files import MOST_JSON, open_regular, read_regular
 from quantchat.common.model_folder import CONFIG, QUANTIZE_CONFIGS
@@ -37,7 +37,7 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 
 
-def read(named: Named, *, fetch: bool) -> ModelFiles:
+def read(named: ModelName, *, fetch: bool) -> ModelFiles:
     """Return the config and tensor headers of `named`, from its folder or the Hugging Face cache.
 
     With `fetch`, download config and headers from the hub if the cache lacks them. Raises
@@ -55,7 +55,7 @@ def read(named: Named, *, fetch: bool) -> ModelFiles:
     raise _not_here(named)
 
 
-def _not_here(named: Named) -> UserError:
+def _not_here(named: ModelName) -> UserError:
     return UserError(
         "the model's files are not on this machine yet",
         where=one_line(named.model),
@@ -63,25 +63,25 @@ def _not_here(named: Named) -> UserError:
     )
 
 
-def read_gguf_of(named: Named, wanted: str) -> ModelFiles:
+def read_gguf_of(named: ModelName, wanted: str) -> ModelFiles:
     """Return the header of the GGUF file `wanted`, in the folder of `named` or the cache.
 
-    `wanted` is as in `gguf.chosen`. The hub is not asked, because its API gives no headers of GGUF
-    files. Raises UserError.
+    `wanted` is as in `gguf.choose_file`. The hub is not asked, because its API gives no headers of
+    GGUF files. Raises UserError.
     """
     folder = named.folder or _snapshot(named)
     if folder is None:
         raise _not_here(named)
     names = [str(file.relative_to(folder)) for file in folder.rglob(f"*{gguf.SUFFIX}")]
     try:
-        return read_gguf(folder / gguf.chosen(names, wanted))
+        return read_gguf(folder / gguf.choose_file(names, wanted))
     except gguf.BadGguf as error:
         if named.folder is None:
             raise _not_here(named) from None
         raise UserError(str(error), where=one_line(named.model), hint=error.hint) from None
 
 
-def _snapshot(named: Named) -> Path | None:
+def _snapshot(named: ModelName) -> Path | None:
     """Return the folder of `named` in the Hugging Face cache, even if it lacks files, or None."""
     repository = paths.hub_cache() / f"models--{named.model.replace('/', '--')}"
     revision = named.revision or "main"
@@ -91,7 +91,7 @@ def _snapshot(named: Named) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _cached(named: Named, file: str = CONFIG) -> Path | None:
+def _cached(named: ModelName, file: str = CONFIG) -> Path | None:
     """Return the model's folder in the Hugging Face cache, or None if it lacks `file`."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -226,7 +226,7 @@ def _json(file: Path) -> dict[str, object]:
     return body
 
 
-def _fetched(named: Named) -> ModelFiles:
+def _fetched(named: ModelName) -> ModelFiles:
     """Download config and tensor headers from the hub. Raises UserError.
 
     huggingface_hub does not catch all errors of its network libraries, so every exception counts as

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quantchat.checkpoints.full_precision import FromWeights
-from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.sources import ModelName
 from quantchat.checkpoints.stages import MIB, BuildContext
 from quantchat.common.adapter_folder import CONFIG, WEIGHTS, digest
 from quantchat.common.versions import versions
@@ -29,7 +29,7 @@ class Merge(FromWeights):
     @property
     def slug(self) -> str:
         """The slugs of model and adapter."""
-        return f"{self.weights.source.slug}-with-{Named(self.adapter).slug}"
+        return f"{self.weights.source.slug}-with-{ModelName(self.adapter).slug}"
 
     @property
     def inputs(self) -> dict[str, object]:

@@ -17,7 +17,7 @@ time."""
 
 
 @dataclass(frozen=True)
-class Named:
+class ModelName:
     """A model that the user names: the absolute path of a folder, or an id on the hub."""
 
     model: str
@@ -64,25 +64,25 @@ def _folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def named(model: str) -> Named:
+def model_name(model: str) -> ModelName:
     """Return the model that a profile's `model` names, without checking that it exists."""
     if is_path(model):
-        return Named(model)
+        return ModelName(model)
     name, _, revision = model.partition("@")
-    return Named(name, revision or None)
+    return ModelName(name, revision or None)
 
 
-def resolve(model: str) -> Named:
+def existing_model(model: str) -> ModelName:
     """Return the model that a profile's `model` names. It must not name the demo's model.
 
     Raises UserError if it is a path, but not the path of an existing folder.
     """
     if not is_path(model):
-        return named(model)
+        return model_name(model)
     try:
         path = Path(model).expanduser().absolute()
         if path.is_dir():
-            return Named(str(path))
+            return ModelName(str(path))
         what = "is a file, but a model must be a folder" if path.is_file() else "no such folder"
     except (OSError, ValueError, RuntimeError) as error:  # too long, or `~` of an unknown user
         what = str(error)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read, read_gguf_of
-from quantchat.checkpoints.sources import Named, resolve
+from quantchat.checkpoints.sources import ModelName, existing_model
 from quantchat.engines.engine import Capability
 from quantchat.engines.memory import estimate
 from quantchat.engines.quantize import InGroups
@@ -38,7 +38,7 @@ def files_of(spec: AnyVariant, info: ModelInfo) -> ModelFiles | None:
         return None
     try:
         gguf = engine_of(spec).gguf_file(spec)
-        return _headers(spec, resolve(info.model), gguf, fetch=False)
+        return _headers(spec, existing_model(info.model), gguf, fetch=False)
     except UserError:
         return None
 
@@ -120,7 +120,7 @@ def to_download(spec: AnyVariant) -> tuple[str, int | None] | None:
     if draft is None or is_path(draft):
         return None
     try:
-        read(resolve(draft), fetch=False)
+        read(existing_model(draft), fetch=False)
     except UserError:
         return _in_full(draft)
     return None
@@ -141,7 +141,7 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     engine = engine_of(spec)
     prepared = CheckpointBuilder().find(spec)
     if prepared is not None:
-        files = _loadable(spec, Named(prepared.model, prepared.revision), fetch, engine.reader)
+        files = _loadable(spec, ModelName(prepared.model, prepared.revision), fetch, engine.reader)
         if engine.only_quantized and files.quantization is None:
             raise UserError(
                 "is not quantized",
@@ -154,11 +154,11 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     # The checkpoint is not built yet; transformers reads its base.
     to_build = engine.only_quantized or spec.calibration_table is not None
     reader = baseline().reader if to_build else engine.reader
-    return _loadable(spec, resolve(spec.model), fetch, reader, base=to_build), []
+    return _loadable(spec, existing_model(spec.model), fetch, reader, base=to_build), []
 
 
 def _loadable(
-    spec: AnyVariant, named: Named, fetch: bool, reader: FolderReader, *, base: bool = False
+    spec: AnyVariant, named: ModelName, fetch: bool, reader: FolderReader, *, base: bool = False
 ) -> ModelFiles:
     """Return the headers of `named` for `spec`; `base`: of the model to quantize.
 
@@ -171,8 +171,8 @@ def _loadable(
     return files
 
 
-def _headers(spec: AnyVariant, named: Named, gguf: str, *, fetch: bool) -> ModelFiles:
+def _headers(spec: AnyVariant, named: ModelName, gguf: str, *, fetch: bool) -> ModelFiles:
     files = read_gguf_of(named, gguf) if gguf else read(named, fetch=fetch)
     if spec.draft_model is None:
         return files
-    return replace(files, draft=read(resolve(spec.draft_model), fetch=fetch))
+    return replace(files, draft=read(existing_model(spec.draft_model), fetch=fetch))

@@ -151,9 +151,9 @@ def _title(saved: _Saved) -> str:
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
     """Count sessions of blind votes together. Raises UserError if their variants differ."""
     from quantchat.features.votes import tables as report
-    from quantchat.snapshot.pooled_votes import pooled
+    from quantchat.snapshot.pooled_votes import pool_votes
 
-    result = pooled(saved)
+    result = pool_votes(saved)
     _print(report.json_document(result) if as_json else report.pooled_blocks(result))
     return 0
 

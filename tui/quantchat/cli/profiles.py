@@ -15,7 +15,7 @@ from quantchat.console.options import json_option, list_by_default
 from quantchat.errors import UserError
 from quantchat.files import write_whole
 from quantchat.profile import library
-from quantchat.profile.load import check_paths_exist, load, read
+from quantchat.profile.load import check_paths_exist, load, read_text
 from quantchat.profile.template import template
 from quantchat.text import neutralise, one_line
 
@@ -73,7 +73,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(load(library.find(name)).model_dump(mode="json"), indent=2))
         return
-    click.echo(neutralise(read(library.find(name))), nl=False)
+    click.echo(neutralise(read_text(library.find(name))), nl=False)
 
 
 @profiles.command()

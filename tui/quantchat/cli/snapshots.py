@@ -18,7 +18,7 @@ from quantchat.errors import UserError
 from quantchat.report import snapshot
 from quantchat.snapshot import recovered, store
 from quantchat.snapshot.lookup import LATEST, find_snapshot
-from quantchat.snapshot.store import Listed
+from quantchat.snapshot.store import SnapshotSummary
 from quantchat.text import one_line
 
 
@@ -141,7 +141,7 @@ _SAVED = len("2026-11-03 14:25 +0100")
 _KIND = len("measurement")
 
 
-def listed_blocks(listed: Iterable[Listed]) -> list[Block]:
+def listed_blocks(listed: Iterable[SnapshotSummary]) -> list[Block]:
     """Return the name of each snapshot, and below it a line about its content or its problem.
 
     The line of a name is never wrapped, because users copy names.
@@ -153,7 +153,7 @@ def listed_blocks(listed: Iterable[Listed]) -> list[Block]:
     return parts
 
 
-def _about(line: Listed) -> Paragraph:
+def _about(line: SnapshotSummary) -> Paragraph:
     shown = " | ".join(one_line(label) for label in line.variants)
     text = f"{line.name}: {shown}" + (f", {plural(line.turns, 'turn')}" if line.turns else "")
     start = f"{one_line(when(line.created)):{_SAVED}} {line.kind:{_KIND}} "
@@ -163,12 +163,12 @@ def _about(line: Listed) -> Paragraph:
     return paragraph(start, *recovered_mark, text, indent=2)
 
 
-def _problem(line: Listed) -> Paragraph:
+def _problem(line: SnapshotSummary) -> Paragraph:
     cure = f" ({line.cure})" if line.cure else ""
     return paragraph((f"{line.problem}{cure}", "bad"), indent=2)
 
 
-def _json_document(folder: Path, listed: Iterable[Listed]) -> dict[str, object]:
+def _json_document(folder: Path, listed: Iterable[SnapshotSummary]) -> dict[str, object]:
     """Return the list as JSON values; control characters in texts are not replaced."""
     return {
         "folder": str(folder),

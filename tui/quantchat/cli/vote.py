@@ -119,7 +119,7 @@ def _print_json(file: Path) -> None:
     """Print the result of the votes in the snapshot `file`, and the file's path, as JSON."""
     from quantchat.features.votes.tables import json_document
     from quantchat.snapshot import store
-    from quantchat.snapshot.pooled_votes import pooled
+    from quantchat.snapshot.pooled_votes import pool_votes
 
-    result = json_document(pooled([(str(file), store.load(file))]))
+    result = json_document(pool_votes([(str(file), store.load(file))]))
     sys.stdout.write(json.dumps({**result, "snapshot": str(file)}) + "\n")

@@ -20,7 +20,7 @@ from quantchat.common.input_files import open_regular
 
 SUFFIX = ".gguf"
 ANY = "*.gguf"
-"""Stands for the name of a folder's only GGUF file; `chosen` refuses a folder with several."""
+"""Stands for the name of a folder's only GGUF file; `choose_file` refuses a folder with several."""
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 """End of the names of a model's parts, `model-00001-of-00003.gguf`, as llama.cpp splits it."""
 
@@ -160,7 +160,7 @@ def parts(file: Path) -> list[Path]:
     return [file.with_name(f"{stem}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1)]
 
 
-def chosen(names: Iterable[str], wanted: str) -> str:
+def choose_file(names: Iterable[str], wanted: str) -> str:
     """Return the only GGUF file of `names` that matches `wanted`; the first part of a split model.
 
     `wanted` is a file's name, a quantization's name such as `Q4_K_M`, or `ANY`. Files that only

@@ -42,4 +42,4 @@ def console(*, stderr: bool = False) -> Console:
 def show(blocks: Iterable[Block], *, stderr: bool = False) -> None:
     """Print parts of a document to stdout or stderr."""
     # Users copy names, so a line that is wider than the terminal is not cut off.
-    console(stderr=stderr).print(terminal.rendered(blocks), crop=False)
+    console(stderr=stderr).print(terminal.renderable(blocks), crop=False)

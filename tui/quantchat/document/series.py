@@ -29,7 +29,7 @@ class Series:
     @property
     def name(self) -> str:
         """Return the name for a legend: `A: GPTQ 4-bit (one at a time)`."""
-        return f"{named(self.place, self.variant)} ({SHORT_ORDERS[self.order]})"
+        return f"{legend_label(self.place, self.variant)} ({SHORT_ORDERS[self.order]})"
 
     @cached_property
     def gaps_ms(self) -> list[list[float]]:
@@ -92,7 +92,7 @@ def letter(place: int) -> str:
     return letters[place] if place < len(letters) else f"no. {place + 1}"
 
 
-def named(place: int, label: str) -> str:
+def legend_label(place: int, label: str) -> str:
     """Return `A: GPTQ 4-bit`, on one line and short enough for a legend."""
     short = one_line(label).translate(_NOT_XML)
     return f"{letter(place)}: {short if len(short) <= _LABEL else short[: _LABEL - 1] + '…'}"

@@ -38,7 +38,7 @@ _STYLES: dict[Role, str] = {
 """Role → style of Rich."""
 
 
-def rendered(blocks: Iterable[Block]) -> Group:
+def renderable(blocks: Iterable[Block]) -> Group:
     """Return `blocks` as one renderable of Rich."""
     return Group(*(one for block in blocks for one in _rendered(block)))
 

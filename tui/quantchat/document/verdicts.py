@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from quantchat.document.document import Paragraph, Role, paragraph
 from quantchat.document.figures import plural
 from quantchat.document.markdown import escaped
-from quantchat.snapshot.verdicts import Judged, Status, Verdict
+from quantchat.snapshot.verdicts import JudgedQuantity, Status, Verdict
 from quantchat.text import one_line
 
 _ROLES: dict[Status, Role] = {"failed": "bad", "passed": "good", "undecided": "warning"}
@@ -27,7 +27,7 @@ def line(verdict: Verdict) -> Paragraph:
 
 def reason(verdict: Verdict) -> str:
     """Return what was found, its interval, and what it shows."""
-    found = verdict.found
+    found = verdict.judged
     value = f"{found.quantity} is {found.value:.4g}"
     threshold = f"{found.threshold:.4g}"
     if found.low is None or found.high is None:
@@ -38,12 +38,12 @@ def reason(verdict: Verdict) -> str:
     ends = {
         "shown": f"the whole interval is {found.relation} {threshold}: shown",
         "shown otherwise": f"no value in it is {found.relation} {threshold}: shown otherwise",
-        "undecided": f"{threshold} lies in the interval: undecided{more_needed(verdict.found)}",
+        "undecided": f"{threshold} lies in the interval: undecided{more_needed(verdict.judged)}",
     }
     return f"{value} ({interval}): {ends[found.outcome]}"
 
 
-def more_needed(found: Judged) -> str:
+def more_needed(found: JudgedQuantity) -> str:
     """Return how much more measuring would decide what is undecided, as the end of a sentence."""
     needed = found.needed
     if not found.units:
@@ -59,7 +59,7 @@ def more_needed(found: Judged) -> str:
 
 def as_json(verdict: Verdict) -> dict[str, object]:
     """Return all of a verdict as JSON values."""
-    found = verdict.found
+    found = verdict.judged
     return {
         "gate": str(verdict.gate),
         "option": verdict.gate.option,

@@ -125,7 +125,7 @@ class Engine(Generic[Table]):
         return spec.calibration_table is not None
 
     def gguf_file(self, spec: Table) -> str:
-        """Return which GGUF file `spec` loads, in a form for `gguf.chosen`; empty if none."""
+        """Return which GGUF file `spec` loads, in a form for `gguf.choose_file`; empty if none."""
         return ""
 
     def needs(self, spec: Table) -> tuple[Library, ...]:

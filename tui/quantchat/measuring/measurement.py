@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from quantchat.measuring import steadiness
-from quantchat.measuring.rounds import Disturbed, Measured, Plan, Rounds
+from quantchat.measuring.rounds import DisturbedTurn, MeasuredTurn, Plan, Rounds
 from quantchat.measuring.watch import Watch
 from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer
@@ -17,7 +17,7 @@ from quantchat.session.live_variant import LiveVariant
 from quantchat.system.energy import Energy
 from quantchat.system.gpus import GpuSample
 from quantchat.system.sampler import DeviceSample, DeviceSampler
-from quantchat.system.visible_gpus import cuda_name, shown_gpus
+from quantchat.system.visible_gpus import cuda_name, gpus_visible_here
 from quantchat.wire.variant import STARTED_SERVER, decode_modes_differ
 
 MOST_CLOCK_CHANGE = 0.05
@@ -49,12 +49,12 @@ class Measurement:
         """Largest number of foreign processes on each of these GPUs, by GPU name."""
 
     @property
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[MeasuredTurn]:
         """The turns measured so far."""
         return self._rounds.measured
 
     @property
-    def disturbed(self) -> list[Disturbed]:
+    def disturbed(self) -> list[DisturbedTurn]:
         """Disturbed turns, which were measured again or left out."""
         return self._rounds.disturbed
 
@@ -98,7 +98,7 @@ class Measurement:
             if one.pid is not None and one.ledger and one.ledger.device == STARTED_SERVER
         ]
         own.update(*servers)
-        shown = shown_gpus(sample.gpus)
+        shown = gpus_visible_here(sample.gpus)
         there = Counter(d for one in variants for d in _with_context(one, len(shown)))
         for gpu in sample.gpus:
             serving = sum(
@@ -153,7 +153,7 @@ def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
     return [f"cuda:{index}" for index in range(with_context)]
 
 
-def _disturbed_turns(disturbed: Sequence[Disturbed]) -> list[str]:
+def _disturbed_turns(disturbed: Sequence[DisturbedTurn]) -> list[str]:
     """Return warnings about turns that were measured again or left out after a disturbance."""
     lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
     again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
@@ -168,7 +168,7 @@ def _disturbed_turns(disturbed: Sequence[Disturbed]) -> list[str]:
     return lines
 
 
-def _different_answer_lengths(measured: Sequence[Measured]) -> list[str]:
+def _different_answer_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
     """Return a warning about tasks with answers of different lengths on the two sides."""
     tasks = sorted(
         {
@@ -208,7 +208,7 @@ def _different_loops(sides: Sequence[LiveVariant]) -> list[str]:
     ]
 
 
-def _different_prompt_lengths(measured: Sequence[Measured]) -> list[str]:
+def _different_prompt_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
     """Return a warning about tasks whose prompts have different token counts on the sides.
 
     Only comparisons with a server are checked: its tokenizer and chat template are unknown, but

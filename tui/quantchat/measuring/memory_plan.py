@@ -30,7 +30,7 @@ from quantchat.estimate.model_files import ModelFiles
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.system.gpus import GpuSample, lowest_capability
 from quantchat.system.sampler import DeviceSample
-from quantchat.system.visible_gpus import shown_gpus
+from quantchat.system.visible_gpus import gpus_visible_here
 from quantchat.text import one_line
 
 CONTESTED = "where one variant may fill a GPU that the other needs"
@@ -159,7 +159,7 @@ def make_plan(
         for spec in profile.variants
     ]
     chosen = [variants[index] for index in pair]
-    devices = [_widest(variant.device, chosen) for variant in chosen]
+    devices = [_all_common_gpus(variant.device, chosen) for variant in chosen]
     return MemoryPlan(
         profile.name,
         variants,
@@ -264,7 +264,7 @@ def _first_device(spec: AnyVariant, sample: DeviceSample) -> DeviceMemory:
         address = str(getattr(spec, "base_url", ""))
         where = "a server started here" if _started_here(spec) else urlsplit(address).netloc
         return DeviceMemory(one_line(where), False, None, None)
-    gpus = shown_gpus(sample.gpus)
+    gpus = gpus_visible_here(sample.gpus)
     index = int(spec.device.partition(":")[2] or 0)
     auto_cpu = spec.device == "auto" and (
         not gpus or (not (spec.python or spec.env) and _torch_without_cuda())
@@ -295,7 +295,7 @@ def _larger_device(
     These are the first GPU with enough free memory for the whole checkpoint or, if there is none,
     all GPUs together. None means that the device of `_first_device` is used.
     """
-    gpus = shown_gpus(sample.gpus)
+    gpus = gpus_visible_here(sample.gpus)
     if not needed.cuda or spec.device != "auto":
         return None
     if len(gpus) < 2 or gpus[0].memory_free is None:
@@ -318,7 +318,7 @@ def _larger_device(
     )
 
 
-def _widest(device: DeviceMemory, pair: list[VariantPlan]) -> DeviceMemory:
+def _all_common_gpus(device: DeviceMemory, pair: list[VariantPlan]) -> DeviceMemory:
     """Return `device`, or all GPUs of a multi-GPU variant in `pair` if `device` is one of them."""
     wider = (v.device for v in pair if device.gpus and set(device.gpus) < set(v.device.gpus))
     return next(wider, device)

@@ -64,7 +64,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Disturbed:
+class DisturbedTurn:
     """A turn that was disturbed, and whose figures were discarded."""
 
     task: int
@@ -77,7 +77,7 @@ class Disturbed:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredTurn:
     """The turn of one task in one round."""
 
     task: int
@@ -113,8 +113,8 @@ class Rounds:
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
     around: Callable[[LiveVariant, Answer], AbstractContextManager[None]] = _no_context
     watch: Callable[[int], AbstractContextManager[list[str]]] = _undisturbed
-    measured: list[Measured] = field(default_factory=list)
-    disturbed: list[Disturbed] = field(default_factory=list)
+    measured: list[MeasuredTurn] = field(default_factory=list)
+    disturbed: list[DisturbedTurn] = field(default_factory=list)
     stopped: bool = False
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ class Rounds:
         self._half_width: float | None = None
         """`half_width` of the interval after the previous round; None before the first check."""
 
-    async def run(self) -> list[Measured]:
+    async def run(self) -> list[MeasuredTurn]:
         """Measure the plan; return the turns, also those with failed answers.
 
         After `stop`, these are the turns so far. The worker of a side that does not respond is
@@ -148,7 +148,7 @@ class Rounds:
         self.on_step(done, total if self.stopped else done, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
-        """Measure one turn; if it was disturbed, measure it again (see `Disturbed`)."""
+        """Measure one turn; if it was disturbed, measure it again (see `DisturbedTurn`)."""
         for tries_left in reversed(range(TRIES if round_number else 1)):
             with self.watch(round_number) as found:
                 turn = await self._turn(task, round_number)
@@ -156,9 +156,11 @@ class Rounds:
                 return
             failed = any(answer.failure for answer in turn.answers.values())
             if not found or failed:
-                self.measured.append(Measured(task, round_number, turn))
+                self.measured.append(MeasuredTurn(task, round_number, turn))
                 return
-            self.disturbed.append(Disturbed(task, round_number, "; ".join(found), not tries_left))
+            self.disturbed.append(
+                DisturbedTurn(task, round_number, "; ".join(found), not tries_left)
+            )
 
     def stop(self) -> None:
         """Stop the running answers, discard them, and end the measurement."""
@@ -230,7 +232,7 @@ class Rounds:
         await variant.answer(request, turn.answers[variant.label])
 
 
-def throughput_pairs(measured: Iterable[Measured]) -> list[Pair]:
+def throughput_pairs(measured: Iterable[MeasuredTurn]) -> list[Pair]:
     """Return the decode throughput of both sides for each measured turn that has it."""
     pairs = []
     for one in measured:

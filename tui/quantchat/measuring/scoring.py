@@ -33,7 +33,7 @@ FORM = "half precision"
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredLogits:
     """A scored model whose logits are stored for later comparisons."""
 
     name: str
@@ -62,7 +62,7 @@ class Scoring:
             self._first, self._second = (variant.label for variant in profile.variants[:2])
         self._others = [v for v in profile.variants if v is not plan.reference]
         self._unread = [plan.reference.label, *(variant.label for variant in self._others)]
-        self._stored: dict[str, _Stored] = {}
+        self._stored: dict[str, _StoredLogits] = {}
         self.models: list[ScoredRecord] = []
         """Records of the models that are scored or failed."""
         self._pair: list[PairRecord] = []
@@ -105,12 +105,12 @@ class Scoring:
             return
         setting = record.setting
         self._setting, self._storage = setting, record.storage
-        self._stored[reference] = _Stored("0", self._figures(folder, setting.positions))
+        self._stored[reference] = _StoredLogits("0", self._figures(folder, setting.positions))
         self.models = list(record.models)
         done = {one.label for one in record.models}
         self._unread = [label for label in self._unread if label not in done]
 
-    def scored(self, label: str) -> bool:
+    def is_scored(self, label: str) -> bool:
         """Return whether the model `label` is scored or failed."""
         return any(one.label == label for one in self.models)
 
@@ -126,7 +126,7 @@ class Scoring:
                 role, spec, ScoredRecord.failed(spec.label, role, failure_before_start(error))
             )
             return None
-        ran = result.model_info
+        info = result.model_info
         remark = self._record_setting(result)
         figures = self._figures(folder, result.positions)
         has_kld = not engine_of(spec).is_server or result.likeliest > 0
@@ -134,7 +134,7 @@ class Scoring:
         scored = ScoredRecord(
             label=spec.label,
             role=role,
-            model_info=ran,
+            model_info=info,
             note="; ".join(filter(None, (note, remark))),
             perplexity=figures.perplexity,
             divergence=figures.divergence_from(base.figures, base.name)
@@ -147,7 +147,7 @@ class Scoring:
         if role != "floor" and has_kld:
             self._compare_pair(spec.label, figures)
         self._finish(role, spec, scored)
-        return ran
+        return info
 
     def _finish(self, role: Role, spec: AnyVariant, scored: ScoredRecord) -> None:
         self.models.append(scored)
@@ -237,13 +237,13 @@ class Scoring:
     def _store(self, role: Role, spec: AnyVariant, figures: Figures) -> None:
         if not self._is_stored(role, spec):
             return
-        read = _Stored(str(len(self._stored)), figures)
-        self._stored[spec.label] = read
+        stored = _StoredLogits(str(len(self._stored)), figures)
+        self._stored[spec.label] = stored
         if role == "reference":
             error = figures.read("kept")
             self._storage = StorageRecord(
                 form=FORM,
-                bytes=read.logits.stat().st_size,
+                bytes=stored.logits.stat().st_size,
                 kld_mean=float(error.mean()),
                 kld_max=float(error.max()),
             )
@@ -251,17 +251,17 @@ class Scoring:
     def _compare_pair(self, label: str, figures: Figures) -> None:
         """Compare the pair in both directions, once both of its models are scored."""
         other = {self._first: self._second, self._second: self._first}.get(label, "")
-        if (read := self._stored.get(other)) is None:
+        if (stored := self._stored.get(other)) is None:
             return
         forward = PairRecord(
             seen_from=other,
             variant=label,
-            divergence=figures.divergence_from(read.figures, read.name),
+            divergence=figures.divergence_from(stored.figures, stored.name),
         )
         backward = PairRecord(
             seen_from=label,
             variant=other,
-            divergence=figures.divergence_of(read.figures, read.name),
+            divergence=figures.divergence_of(stored.figures, stored.name),
         )
         self._pair = [forward, backward] if other == self._first else [backward, forward]
 

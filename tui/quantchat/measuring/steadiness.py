@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quantchat.measuring.rounds import Measured
+from quantchat.measuring.rounds import MeasuredTurn
 from quantchat.session.conversation import Answer
 from quantchat.statistics.intervals import variation
 from quantchat.statistics.latency import decode_throughput, ttft_ms
@@ -63,7 +63,7 @@ time, and energy comes from a counter that moves in steps, but a throughput is a
 tokens."""
 
 
-def warnings(measured: Sequence[Measured]) -> list[str]:
+def warnings(measured: Sequence[MeasuredTurn]) -> list[str]:
     """Return warnings about figures that varied and about outliers, one for each side and figure.
 
     All prompts share a line: with a line for each prompt, an unsteady machine would hide other
@@ -73,7 +73,7 @@ def warnings(measured: Sequence[Measured]) -> list[str]:
     return [line for label in labels for line in _of_side(label, measured)]
 
 
-def _of_side(label: str, measured: Sequence[Measured]) -> Iterator[str]:
+def _of_side(label: str, measured: Sequence[MeasuredTurn]) -> Iterator[str]:
     found: list[str] = []
     for figure in FIGURES:
         if figure.title == "end to end" and found:
@@ -88,7 +88,7 @@ Rounds = dict[int, dict[int, float]]
 """One figure of all answers of a side: number of the prompt → round → value."""
 
 
-def _by_task(label: str, figure: CheckedFigure, measured: Sequence[Measured]) -> Rounds:
+def _by_task(label: str, figure: CheckedFigure, measured: Sequence[MeasuredTurn]) -> Rounds:
     rounds: Rounds = {}
     lengths: dict[int, set[int]] = {}
     for one in measured:

@@ -58,7 +58,7 @@ def load(path: Path) -> Profile:
 
     Raises ProfileError.
     """
-    return loads(read(path), where=str(path), folder=path.absolute().parent)
+    return loads(read_text(path), where=str(path), folder=path.absolute().parent)
 
 
 def check_paths_exist(profile: Profile, path: Path) -> None:
@@ -74,7 +74,7 @@ def check_paths_exist(profile: Profile, path: Path) -> None:
         if not is_there(Path(named))
     ]
     if found:
-        raise placed(found, str(path), read(path))
+        raise profile_error(found, str(path), read_text(path))
 
 
 def _named(
@@ -93,7 +93,7 @@ def _named(
         yield ("quantize", "calibration"), made.calibration_file, is_file, "no such file"
 
 
-def read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of the profile file at `path` with LF line ends. Raises ProfileError."""
     where = str(path)
     try:
@@ -109,12 +109,12 @@ def loads(text: str, *, where: str, folder: Path) -> Profile:
 
     Relative paths in it are resolved against `folder`. Raises ProfileError.
     """
-    if not parsed(text, where):
+    if not parse_toml(text, where):
         raise _single(where, "is empty", "`quantchat profiles new` writes a starting point")
-    return _from_folder(validated(text, where, Profile), folder, where, text)
+    return _from_folder(validate(text, where, Profile), folder, where, text)
 
 
-def parsed(text: str, where: str) -> dict[str, Any]:
+def parse_toml(text: str, where: str) -> dict[str, Any]:
     """Return `text` parsed as TOML; `where` names the file. Raises ProfileError."""
     try:
         return parse(text)
@@ -123,15 +123,15 @@ def parsed(text: str, where: str) -> dict[str, Any]:
         raise _single(place, error.what, error.hint) from None
 
 
-def validated(text: str, where: str, model: type[AnyTable]) -> AnyTable:
+def validate(text: str, where: str, model: type[AnyTable]) -> AnyTable:
     """Return the TOML in `text` validated as `model`; `where` names the file.
 
     Raises ProfileError with the line of each mistake.
     """
     try:
-        return model.model_validate(parsed(text, where))
+        return model.model_validate(parse_toml(text, where))
     except ValidationError as error:
-        raise placed(list(mistakes(error, model)), where, text) from None
+        raise profile_error(list(mistakes(error, model)), where, text) from None
 
 
 def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profile:
@@ -147,7 +147,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
                 )
             )
     if found:
-        raise placed(found, where, text)
+        raise profile_error(found, where, text)
     return profile.model_copy(update={"variants": variants})
 
 
@@ -176,7 +176,7 @@ def _single(where: str, what: str, hint: str = "") -> ProfileError:
     return ProfileError([_line(where, what, hint)])
 
 
-def placed(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
+def profile_error(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
     """Return an error with the first `MAX_MISTAKES` of `found`, in the order of the file's lines.
 
     `where` names the file and `text` is its text.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from quantchat.document.document import Plot
 from quantchat.document.drawing import INK, PAPER, logarithmic, series_style
 from quantchat.document.figures import ORDERS, plural
-from quantchat.document.series import all_series, has_two_sides, named
+from quantchat.document.series import all_series, has_two_sides, legend_label
 from quantchat.report.plots_latency import against_context, itl_distribution, itl_over_answer
 from quantchat.report.plots_load_test import load_plots
 from quantchat.report.plots_memory import device_memory, ledgers, memory_by_turn
 from quantchat.report.plots_score import quality_against_size
-from quantchat.snapshot.ratios import Compared, compare_sides
+from quantchat.snapshot.ratios import FigureComparison, compare_sides
 from quantchat.snapshot.schema import Snapshot
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def _ratios(snapshot: Snapshot) -> list[Plot]:
         axes.set_xlim(1 / reach, reach)  # twice and half are equally far from 1
         logarithmic(axes)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{named(1, right)}\n÷ {named(0, left)}")
+        axes.set_xlabel(f"{legend_label(1, right)}\n÷ {legend_label(0, left)}")
 
     return [Plot("ratios", "B against A", note, draw, height=0.8)]
 
 
-def _better(row: Compared) -> str:
+def _better(row: FigureComparison) -> str:
     if row.less_is_better is None:
         return row.figure
     return f"{row.figure} ({'less' if row.less_is_better else 'more'} is better)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantchat.document.document import Plot
 from quantchat.document.drawing import from_zero, legend, logarithmic, series_style
-from quantchat.document.series import named, places
+from quantchat.document.series import legend_label, places
 from quantchat.snapshot.load_test import Point, points
 from quantchat.snapshot.schema import Snapshot
 
@@ -36,7 +36,7 @@ def load_plots(snapshot: Snapshot) -> list[Plot]:
             loads = [_load(point) for point in measured]
             values, below, above = zip(*map(_throughput, measured), strict=True)
             throughput.errorbar(
-                loads, values, yerr=(below, above), capsize=2, label=named(place, label),
+                loads, values, yerr=(below, above), capsize=2, label=legend_label(place, label),
                 **series_style(place),
             )  # fmt: skip
             latency.plot(loads, [_itl_ms(point) for point in measured], **series_style(place))
@@ -51,7 +51,7 @@ def load_plots(snapshot: Snapshot) -> list[Plot]:
             axes.plot(
                 values,
                 [_itl_ms(p) for p in measured],
-                label=named(place, label),
+                label=legend_label(place, label),
                 **series_style(place),
             )
             for point, value in zip(measured, values, strict=True):

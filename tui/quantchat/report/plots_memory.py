@@ -20,7 +20,7 @@ from quantchat.document.drawing import (
     whole_ticks,
 )
 from quantchat.document.figures import scale
-from quantchat.document.series import Series, named, places
+from quantchat.document.series import Series, legend_label, places
 from quantchat.snapshot.schema import Snapshot, VariantRecord
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def ledgers(snapshot: Snapshot) -> list[Plot]:
         drawn = [(peak / divisor, at) for at, peak in enumerate(peaks) if peak]
         if drawn:
             axes.plot(*zip(*drawn, strict=True), "D", color=INK, label="peak")
-        axes.set_yticks(heights, [fill(named(known[v.label], v.label), 24) for v in variants])
+        axes.set_yticks(
+            heights, [fill(legend_label(known[v.label], v.label), 24) for v in variants]
+        )
         axes.set_ylim(len(variants) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(unit)

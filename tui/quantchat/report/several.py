@@ -15,7 +15,7 @@ from quantchat.report import comparison
 from quantchat.snapshot import evaluation, score
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
-from quantchat.snapshot.pooled_votes import pooled
+from quantchat.snapshot.pooled_votes import pool_votes
 from quantchat.snapshot.run_diff import raise_unless_forced
 from quantchat.snapshot.schema import Snapshot
 
@@ -67,6 +67,6 @@ def blocks(saved: Saved, *, force: bool) -> list[Block]:
         case "evaluations":
             return task_tables.several(*_evaluations(saved, force))
         case "votes":
-            return vote_tables.pooled_blocks(pooled(saved))
+            return vote_tables.pooled_blocks(pool_votes(saved))
         case "runs":
             return comparison.blocks(compare_runs([Run(*one) for one in saved], force=force), [])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from quantchat.document.document import Answer, Turn
 from quantchat.document.figures import ORDERS, number, thoughts
-from quantchat.document.series import letter, named, places, reported_turns
+from quantchat.document.series import legend_label, letter, places, reported_turns
 from quantchat.features.agreement.turn_text import cross_perplexity_text, divergence_text
 from quantchat.report.snapshot import turn_name, turn_table
 from quantchat.session.conversation import thinks_at
@@ -68,7 +68,7 @@ def split(answer: AnswerRecord, place: int, point: int | None) -> Answer:
     A token without text, such as the first bytes of a character, counts with the next token that
     has text. If the pieces of the answer do not add up to its text, the answer is not split.
     """
-    who = named(place, answer.variant)
+    who = legend_label(place, answer.variant)
     title = thoughts(answer.thought_tokens) if answer.thoughts else ""
     whole = Answer(place, who, answer.text, None, "", answer.thoughts, title)
     if point is None or point > len(answer.pieces):

@@ -34,7 +34,7 @@ def worker_ended(error: WorkerEnded, *, memory_ran_out: bool) -> Failed:
     return Failed("worker_ended", error.reason, "see the worker's log, then try again")
 
 
-def unforeseen(error: Exception) -> Failed:
+def unexpected_error(error: Exception) -> Failed:
     """Return the failure for an unexpected exception."""
     what = one_line(f"{type(error).__name__}: {error}").rstrip(" :")
     return Failed("internal", what, f"try again; see the logs in {paths.logs_dir()}")

@@ -24,7 +24,7 @@ from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.cache import CheckpointCache, read_built
 from quantchat.checkpoints.demo_shape import demo_files
 from quantchat.checkpoints.headers import read
-from quantchat.checkpoints.sources import resolve
+from quantchat.checkpoints.sources import existing_model
 from quantchat.common import gguf
 from quantchat.common.group_size import fitting_group
 from quantchat.common.model_folder import CONFIG
@@ -269,7 +269,7 @@ def files_of(model: str) -> ModelFiles:
     """
     if model == DEMO_MODEL:
         return demo_files()
-    return read(resolve(folder_or_hub_id(model)), fetch=True)
+    return read(existing_model(folder_or_hub_id(model)), fetch=True)
 
 
 def group_size(files: ModelFiles) -> int:
@@ -287,7 +287,7 @@ def _gguf(word: str) -> _Side:
     path = Path(word).expanduser().absolute()
     if path.is_dir():
         try:
-            path /= gguf.chosen([file.name for file in path.glob(gguf.ANY)], gguf.ANY)
+            path /= gguf.choose_file([file.name for file in path.glob(gguf.ANY)], gguf.ANY)
         except gguf.BadGguf as error:
             raise UserError(str(error), where=one_line(word), hint=error.hint) from None
     elif not _path_is(word, Path.is_file):

@@ -282,7 +282,7 @@ class LiveVariant:
             self._fail(Failed("internal", reason, "reload the variant"))
         except Exception as error:  # noqa: BLE001 - the column must show any failure
             log_exception()
-            self._fail(failures.unforeseen(error))
+            self._fail(failures.unexpected_error(error))
         finally:
             worker, self._worker = self._worker, None
             if worker is not None:

@@ -27,9 +27,9 @@ from quantchat.snapshot.schema import (
 )
 from quantchat.snapshot.votes import VotingRecord
 from quantchat.system.gpus import GpuSample, lowest_capability
-from quantchat.system.process_memory import ProcessMemory, complete
+from quantchat.system.process_memory import ProcessMemory, with_process_memory
 from quantchat.system.sampler import DeviceSampler
-from quantchat.system.visible_gpus import cuda_name, shown_gpus
+from quantchat.system.visible_gpus import cuda_name, gpus_visible_here
 from quantchat.wire.messages import Generate, Ready
 from quantchat.wire.variant import ModelInfo
 
@@ -126,7 +126,7 @@ def _variant(
         model_info=ran.model_info if ran else None,
         load=_load(variant.load_s, ran) if ran else None,
         note=ran.note if ran else "",
-        ledger=complete(ledger, memory) if ledger and memory else ledger,
+        ledger=with_process_memory(ledger, memory) if ledger and memory else ledger,
         memory=memory,
         predicted=_predicted(variant, ran.model_info, gpus, tokens) if ran else None,
         failure=variant.failure,
@@ -136,7 +136,7 @@ def _variant(
 def _predicted(
     variant: LiveVariant, ran: ModelInfo, gpus: Sequence[GpuSample], tokens: int
 ) -> Estimate | None:
-    shown = shown_gpus(gpus)
+    shown = gpus_visible_here(gpus)
     used = [gpu for gpu in shown if cuda_name(gpu, shown) in (ran.device, *ran.devices)]
     return predicted(variant.spec, variant.files, ran, tokens, lowest_capability(used))
 

@@ -38,12 +38,14 @@ async def with_pair(
         stop()
 
     with on_signals(halt, end):
-        async with loaded(comparison, stopped, on_variant=on_variant, one_is_enough=one_is_enough):
+        async with loaded_comparison(
+            comparison, stopped, on_variant=on_variant, one_is_enough=one_is_enough
+        ):
             return await work()
 
 
 @contextlib.asynccontextmanager
-async def loaded(
+async def loaded_comparison(
     comparison: Comparison,
     stopped: asyncio.Event | None = None,
     *,

@@ -13,7 +13,7 @@ from quantchat.snapshot.compared_sides import (
     pairs_between_runs,
     pairs_within_runs,
 )
-from quantchat.snapshot.ratios import Compared, compare
+from quantchat.snapshot.ratios import FigureComparison, compare
 from quantchat.snapshot.run_diff import Difference, differences, obstacles, raise_unless_forced
 
 
@@ -24,7 +24,7 @@ class PairCompared:
     kind: Literal["within a run", "between runs"]
     a: Column
     b: Column
-    figures: list[Compared]
+    figures: list[FigureComparison]
 
 
 @dataclass(frozen=True)

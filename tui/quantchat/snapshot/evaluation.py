@@ -174,7 +174,7 @@ def flips(
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledTasks:
     """All tasks of a model together: each question counts once, whichever task it belongs to."""
 
     questions: int
@@ -187,7 +187,7 @@ class Pooled:
     differ."""
 
 
-def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled | None:
+def pool_tasks(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> PooledTasks | None:
     """Pool the answers of `model` over all tasks; None if no task has right and wrong answers.
 
     Of a task with several metrics, only the first one counts that is right or wrong for each
@@ -207,7 +207,7 @@ def pooled(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Pooled 
     answers = "".join(figure.right for _, figure in found)
     groups = [group for task, figure in found for group in _right_by_passage(task, figure)]
     right = answers.count("1")
-    return Pooled(len(answers), right, design_effect(groups, right), together)
+    return PooledTasks(len(answers), right, design_effect(groups, right), together)
 
 
 def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[tuple[int, int]]:

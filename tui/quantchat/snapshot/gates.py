@@ -28,7 +28,7 @@ from quantchat.snapshot.expression import (
 )
 from quantchat.snapshot.figures import AnswerFigure, ProcessFigure, by_name
 from quantchat.snapshot.ratios import compare
-from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
+from quantchat.snapshot.verdicts import JudgedQuantity, Verdict, against_number, no_number
 from quantchat.statistics.intervals import Row, interval_of
 
 NOT_REPEATABLE = "resident memory differs from process to process"
@@ -47,7 +47,7 @@ def judge(gate: Gate, columns: Sequence[Column]) -> Verdict:
 # ------------------------------------------------------------ one figure of two columns
 
 
-def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
+def _ratio(gate: Gate, by_letter: dict[str, Column]) -> JudgedQuantity | None:
     """Judge a gate that compares the ratio of one figure in two columns with a number.
 
     None for any other gate.
@@ -76,8 +76,10 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> Judged | None:
         fixed = _repeatable([a, b], by_letter)
         end = ratio.value if fixed else None
         why = "" if fixed else NOT_REPEATABLE
-        return Judged(what, ratio.value, end, end, threshold, relation, sampled=False, why=why)
-    return Judged(
+        return JudgedQuantity(
+            what, ratio.value, end, end, threshold, relation, sampled=False, why=why
+        )
+    return JudgedQuantity(
         what, ratio.value, ratio.low, ratio.high, threshold, relation,
         why=NO_INTERVAL, units=ratio.clusters, unit=ratio.clustered_by, is_ratio=True,
     )  # fmt: skip
@@ -117,7 +119,7 @@ def _monomial(tree: Expression) -> _Monomial | None:
 # ------------------------------------------------------------ any other gate
 
 
-def _difference(gate: Gate, by_letter: dict[str, Column]) -> Judged:
+def _difference(gate: Gate, by_letter: dict[str, Column]) -> JudgedQuantity:
     """Judge any other gate, over the prompts and rounds that have all of its figures."""
     what, tree, threshold, relation = against_number(gate)
     sampled = [name for name in gate.names if isinstance(by_name()[name.figure], AnswerFigure)]
@@ -143,7 +145,7 @@ def _difference(gate: Gate, by_letter: dict[str, Column]) -> Judged:
     repeatable = _repeatable(fixed, by_letter)
     if not repeatable:
         low = high = None
-    return Judged(
+    return JudgedQuantity(
         what, value, low, high, threshold, relation, sampled=bool(sampled),
         why=NO_INTERVAL if repeatable else NOT_REPEATABLE,
         units=units if repeatable else 0, unit=unit,

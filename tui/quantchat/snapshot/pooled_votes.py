@@ -12,14 +12,14 @@ from quantchat.statistics.votes import Tally
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledVotes:
     """Sessions of votes on the same two variants, counted together."""
 
     a: str
     b: str
     sessions: list[Tally]
     total: Tally
-    repeated: int
+    repeated_votes: int
     """Number of votes on a prompt that was voted on before (see the function `repeated`)."""
 
 
@@ -40,7 +40,7 @@ def _decided(snapshot: Snapshot) -> Iterator[str]:
             yield prompts[vote.turn]
 
 
-def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
+def pool_votes(snapshots: Sequence[tuple[str, Snapshot]]) -> PooledVotes:
     """Count the sessions in `snapshots`, each with the name of its file, together.
 
     Raises UserError if a snapshot has no votes, other variants or another checkpoint, or if a file
@@ -66,7 +66,7 @@ def pooled(snapshots: Sequence[tuple[str, Snapshot]]) -> Pooled:
         seen.add(identity)
         sessions.append(tally_of(snapshot.voting, a))
     again = repeated([snapshot for _, snapshot in snapshots])
-    return Pooled(a, b, sessions, sum(sessions, Tally()), again)
+    return PooledVotes(a, b, sessions, sum(sessions, Tally()), again)
 
 
 def _checkpoint(snapshot: Snapshot, label: str) -> str:

@@ -21,13 +21,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantchat.errors import UserError
-from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord, Pooled, pooled
+from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord, PooledTasks, pool_tasks
 from quantchat.snapshot.expression import Gate, Name, evaluate
 from quantchat.snapshot.figures import Kind
 from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord, points
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
-from quantchat.snapshot.verdicts import Judged, Verdict, against_number, no_number
+from quantchat.snapshot.verdicts import JudgedQuantity, Verdict, against_number, no_number
 from quantchat.statistics.flips import Flips
 from quantchat.statistics.intervals import CONFIDENCE
 from quantchat.statistics.quality import Quantity
@@ -39,7 +39,7 @@ REFERENCE = "ref"
 
 
 @dataclass(frozen=True)
-class Uncertain:
+class UncertainValue:
     """A measured value, the centre of its 95 % interval, and half the interval's width."""
 
     value: float
@@ -51,7 +51,7 @@ class Uncertain:
 class Reading:
     """A figure as a function of measured quantities, each with a key that identifies it."""
 
-    parts: tuple[tuple[Hashable, Uncertain], ...]
+    parts: tuple[tuple[Hashable, UncertainValue], ...]
     combine: Callable[..., float]
     """Returns the figure; its arguments are the values of `parts`, in this order."""
 
@@ -102,10 +102,12 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
     if not all(map(math.isfinite, (found, middle, margin, threshold))):
         raise no_number(gate)
     if not sampled:
-        return Verdict(gate, Judged(what, found, None, None, threshold, relation, why=NO_INTERVAL))
+        return Verdict(
+            gate, JudgedQuantity(what, found, None, None, threshold, relation, why=NO_INTERVAL)
+        )
     column = by_letter[gate.names[0].column]
     low, high = min(found, middle - margin), max(found, middle + margin)
-    judged = Judged(
+    judged = JudgedQuantity(
         what, found, low, high, threshold, relation, units=column.units, unit=column.unit
     )
     return Verdict(gate, judged)
@@ -197,7 +199,7 @@ def _of_score(
     return Reading((part,), lambda value: value)
 
 
-def mean_of_tokens(quantity: Quantity, passages: int) -> Uncertain:
+def mean_of_tokens(quantity: Quantity, passages: int) -> UncertainValue:
     """Return a mean over tokens with the wider of two margins: units are tokens, or passages.
 
     The margin is infinite if there is no standard error.
@@ -209,7 +211,7 @@ def mean_of_tokens(quantity: Quantity, passages: int) -> Uncertain:
         margins.append(float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * quantity.error)
     if quantity.clustered is not None and passages > 1:
         margins.append(float(stats.t.ppf((1 + CONFIDENCE) / 2, passages - 1)) * quantity.clustered)
-    return Uncertain(quantity.value, quantity.value, max(margins, default=math.inf))
+    return UncertainValue(quantity.value, quantity.value, max(margins, default=math.inf))
 
 
 # ------------------------------------------------------------ evaluations
@@ -221,10 +223,10 @@ def _evaluated(
     reference = found.reference
 
     def column(model: EvaluatedRecord) -> _MakeColumn:
-        its = pooled(model, None if model is reference else reference)
+        its = pool_tasks(model, None if model is reference else reference)
 
         def read(figure: str) -> Reading | None:
-            base = pooled(reference, None) if reference else None
+            base = pool_tasks(reference, None) if reference else None
             return _of_tasks(figure, run, model, its, base, itself=model is reference)
 
         count = its.questions if its else 0
@@ -238,8 +240,8 @@ def _of_tasks(
     figure: str,
     run: int,
     model: EvaluatedRecord,
-    its: Pooled | None,
-    base: Pooled | None,
+    its: PooledTasks | None,
+    base: PooledTasks | None,
     *,
     itself: bool,
 ) -> Reading | None:
@@ -258,19 +260,19 @@ def _of_tasks(
     return Reading((((run, figure, model.label), changed),), lambda value: value)
 
 
-def share(count: int, of: int, design_effect: float = 1.0) -> Uncertain:
+def share(count: int, of: int, design_effect: float = 1.0) -> UncertainValue:
     """Return a share with its interval of Agresti and Coull: two successes and failures added.
 
     With a `design_effect` there are that many times fewer independent units than `of`.
     """
     successes, units = count / design_effect, of / design_effect
     centre = (successes + 2) / (units + 4)
-    return Uncertain(count / of, centre, _z() * math.sqrt(centre * (1 - centre) / (units + 4)))
+    return UncertainValue(count / of, centre, _z() * math.sqrt(centre * (1 - centre) / (units + 4)))
 
 
-def paired_difference(flips: Flips) -> Uncertain:
+def paired_difference(flips: Flips) -> UncertainValue:
     """Return the difference of accuracy with its interval (`Flips.interval`)."""
-    return Uncertain(flips.difference, flips.centre, flips.margin)
+    return UncertainValue(flips.difference, flips.centre, flips.margin)
 
 
 def _z() -> float:
@@ -292,7 +294,7 @@ def _loaded(run: int, found: LoadTestRecord) -> dict[str, _MakeColumn]:
                 return None
             best = max(rates, key=lambda rate: rate.value)
             margin = math.inf if best.high is None else best.high - best.value
-            part = ((run, figure, model.label), Uncertain(best.value, best.value, margin))
+            part = ((run, figure, model.label), UncertainValue(best.value, best.value, margin))
             return Reading((part,), lambda value: value)
 
         return lambda letter: QualityColumn(letter, model.label, read, found.rounds, "round")

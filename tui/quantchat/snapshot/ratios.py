@@ -20,7 +20,7 @@ from quantchat.statistics.latency import Percentiles, itl_ms
 
 
 @dataclass(frozen=True)
-class Compared:
+class FigureComparison:
     """One figure of two columns: a typical value of each, and the ratio b ÷ a."""
 
     name: str
@@ -44,13 +44,13 @@ class Gaps:
     """How many gaps were pooled."""
 
 
-def compare_sides(snapshot: Snapshot) -> list[Compared]:
+def compare_sides(snapshot: Snapshot) -> list[FigureComparison]:
     """Return right against left within one snapshot. Raises UserError without a measurement."""
     left, right = columns([Run("", snapshot)])
     return compare(left, right)
 
 
-def compare(a: Column, b: Column) -> list[Compared]:
+def compare(a: Column, b: Column) -> list[FigureComparison]:
     """Return b against a for each figure that both columns have.
 
     Figures of answers are paired by task and round and clustered by task. The values are those of
@@ -59,7 +59,9 @@ def compare(a: Column, b: Column) -> list[Compared]:
     return [one for figure in figures_of((a, b)) if (one := _compared(figure, a, b)) is not None]
 
 
-def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Compared | None:
+def _compared(
+    figure: AnswerFigure | ProcessFigure, a: Column, b: Column
+) -> FigureComparison | None:
     if isinstance(figure, ProcessFigure):
         of_a, of_b = a.value(figure), b.value(figure)
         if of_a is None or of_b is None:
@@ -73,7 +75,7 @@ def _compared(figure: AnswerFigure | ProcessFigure, a: Column, b: Column) -> Com
             return None
         ratio = found
         of_a, of_b = sides_of(pairs, ratio.value)  # their quotient is the ratio
-    return Compared(
+    return FigureComparison(
         figure.name, figure.title, figure.unit, of_a, of_b, ratio, figure.less_is_better
     )
 

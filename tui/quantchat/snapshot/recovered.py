@@ -30,7 +30,7 @@ def is_recovered(path: Path) -> bool:
     return _NAME.fullmatch(path.name) is not None
 
 
-def waiting(folder: Path | None = None) -> list[Path]:
+def recovered_snapshots(folder: Path | None = None) -> list[Path]:
     """Return the recovered snapshots that the user has not kept or discarded, newest first."""
     return [path for path in store.newest(folder) if is_recovered(path)]
 

@@ -202,7 +202,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Listed:
+class SnapshotSummary:
     """An entry of the list: the main facts of a snapshot file, or why it cannot be read."""
 
     path: Path
@@ -220,7 +220,7 @@ class Listed:
     """What to do about the problem."""
 
 
-def recent(folder: Path | None = None, count: int | None = None) -> list[Listed]:
+def recent(folder: Path | None = None, count: int | None = None) -> list[SnapshotSummary]:
     """Return the `count` newest snapshots of `folder`, by default all, the newest first.
 
     The order is by file name, which begins with the time. Only the listed files are read. A broken
@@ -246,17 +246,19 @@ def _names(folder: Path) -> Iterator[str]:
         return
 
 
-def _listed(path: Path) -> Listed:
+def _listed(path: Path) -> SnapshotSummary:
     try:
         if path.stat().st_size > LIST_BYTES:
             problem = "very large, not read for the list"
-            return Listed(path, problem=problem, cure="`quantchat snapshots show` reads it")
+            return SnapshotSummary(
+                path, problem=problem, cure="`quantchat snapshots show` reads it"
+            )
         body = _parsed(_read(path), str(path))
         _check_version(body, str(path))
     except UserError as error:
-        return Listed(path, problem=error.what, cure=error.hint or _REMOVE)
+        return SnapshotSummary(path, problem=error.what, cure=error.hint or _REMOVE)
     except OSError as error:
-        return Listed(path, problem=error.strerror or str(error), cure=_REMOVE)
+        return SnapshotSummary(path, problem=error.strerror or str(error), cure=_REMOVE)
     created, name = body.get("created"), body.get("name")
     shown, turns = body.get("shown"), body.get("turns")
     if not (
@@ -265,10 +267,10 @@ def _listed(path: Path) -> Listed:
         and isinstance(shown, list)
         and isinstance(turns, list)
     ):
-        return Listed(path, problem="is not a snapshot", cure=_REMOVE)
+        return SnapshotSummary(path, problem="is not a snapshot", cure=_REMOVE)
     labels = tuple(str(label) for label in shown)
     kind = next((kind for key, kind in _KINDS.items() if body.get(key) is not None), "chat")
-    return Listed(path, created, name, labels, len(turns), kind)
+    return SnapshotSummary(path, created, name, labels, len(turns), kind)
 
 
 _REMOVE = "remove it, or move it elsewhere"

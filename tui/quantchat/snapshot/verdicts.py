@@ -41,7 +41,7 @@ _MIRRORED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedQuantity:
     """The values that a gate compares: a measured quantity with its interval, and a threshold."""
 
     quantity: str
@@ -99,14 +99,14 @@ class Verdict:
     """The result of a gate."""
 
     gate: Gate
-    found: Judged
+    judged: JudgedQuantity
 
     @property
     def status(self) -> Status:
         """Return whether the gate passes."""
-        if self.found.outcome == "undecided":
+        if self.judged.outcome == "undecided":
             return "undecided"
-        shown = self.found.outcome == "shown"
+        shown = self.judged.outcome == "shown"
         return "failed" if shown == (self.gate.option == "--fail-if") else "passed"
 
 

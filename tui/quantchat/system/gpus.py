@@ -23,7 +23,7 @@ from quantchat.system.nvml import (
     load_nvml,
     reason_of,
 )
-from quantchat.system.visible_gpus import shown_gpus
+from quantchat.system.visible_gpus import gpus_visible_here
 
 HOST_PIDS = "NVML lists the host's process ids, among which a container cannot find its own"
 NOT_LISTED = "NVML does not list the process"
@@ -173,7 +173,7 @@ class Gpus:
         None if it is unknown, and for a MIG instance, because the counter is its whole board's.
         """
         driver = self._open_driver()
-        shown = shown_gpus(driver.gpus if driver else [])
+        shown = gpus_visible_here(driver.gpus if driver else [])
         if driver is None or number >= len(shown) or shown[number].mig:
             return None
         return driver.energy_mj(shown[number])

@@ -74,7 +74,7 @@ def on_gpu(ledger: Ledger) -> bool:
     return ledger.device.startswith("cuda")
 
 
-def complete(ledger: Ledger, memory: ProcessMemory) -> Ledger:
+def with_process_memory(ledger: Ledger, memory: ProcessMemory) -> Ledger:
     """Return `ledger` with the process total and, on a GPU, the non-torch memory.
 
     Unchanged if `memory` does not cover the whole process. Unknown parts stay -1.

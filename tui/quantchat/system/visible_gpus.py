@@ -19,7 +19,7 @@ class _Gpu(Protocol):
 _G = TypeVar("_G", bound=_Gpu)
 
 
-def shown_gpus(gpus: Sequence[_G]) -> list[_G]:
+def gpus_visible_here(gpus: Sequence[_G]) -> list[_G]:
     """Return the GPUs that are visible to this process and its workers, in CUDA's order."""
     return visible_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 

@@ -68,7 +68,7 @@ def test_the_versions_are_those_of_the_installed_packages(monkeypatch: pytest.Mo
         return f"{name} 1"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    versions = system_info.installed()
+    versions = system_info.installed_versions()
     assert versions["gguf"] == ""
     assert versions["torch"] == "torch 1"
     assert system_info.extras() == {

@@ -10,7 +10,7 @@ import pytest
 from fakes.scripted_worker import Script, ScriptedProvider, starter
 from quantchat.cli import main
 from quantchat.console.gates import GateOptions
-from quantchat.features.measure.printing import measured
+from quantchat.features.measure.printing import measure_and_print
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -29,7 +29,7 @@ def run(folder: Path, *conditions: tuple[Option, str], as_json: bool = False) ->
     )
     gates = GateOptions(conditions, folder / "verdicts.xml" if conditions else None, None)
     plan = Plan((Task("one"), Task("two")), rounds=2, warmup=0)
-    return measured(comparison, plan, folder, as_json=as_json, gates=gates)
+    return measure_and_print(comparison, plan, folder, as_json=as_json, gates=gates)
 
 
 @pytest.mark.parametrize(

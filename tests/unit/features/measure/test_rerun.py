@@ -180,7 +180,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Called:
         calls.append((comparison, plan, folder, as_json))
         return 0
 
-    monkeypatch.setattr(quantchat.features.measure.rerun_cli, "measured", measuring)
+    monkeypatch.setattr(quantchat.features.measure.rerun_cli, "measure_and_print", measuring)
     monkeypatch.setenv("QUANTCHAT_SNAPSHOTS", str(tmp_path))
     return calls
 

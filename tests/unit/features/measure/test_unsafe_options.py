@@ -14,7 +14,7 @@ from fakes.scripted_worker import Script, ScriptedProvider, starter
 from fakes.scripted_worker import model_info as info_of
 from quantchat.cli import main
 from quantchat.document.snapshot_tables import variants_table
-from quantchat.features.measure.printing import measured
+from quantchat.features.measure.printing import measure_and_print
 from quantchat.measuring.rounds import Plan, Task
 from quantchat.profile.model import Profile
 from quantchat.session.comparison import Comparison
@@ -62,7 +62,10 @@ def test_a_run_says_so_before_and_after(tmp_path: Path, capsys: Capture) -> None
     sides = Comparison(
         profile(**BOTH), provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
     )
-    assert measured(sides, Plan((Task("one"),), rounds=2, warmup=0), tmp_path, as_json=False) == 0
+    assert (
+        measure_and_print(sides, Plan((Task("one"),), rounds=2, warmup=0), tmp_path, as_json=False)
+        == 0
+    )
     captured = capsys.readouterr()
     first, second = captured.err.splitlines()[:2]
     assert [first, second] == [
@@ -80,7 +83,10 @@ def test_a_run_tells_of_a_slow_kernel_once(tmp_path: Path, capsys: Capture) -> N
     sides = Comparison(
         profile(**BOTH), provider=ScriptedProvider(scripts), start=starter(scripts, tmp_path)
     )
-    assert measured(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=True) == 0
+    assert (
+        measure_and_print(sides, Plan((Task("one"),), rounds=1, warmup=0), tmp_path, as_json=True)
+        == 0
+    )
     captured = capsys.readouterr()
     assert captured.err.count("SLOW KERNEL of daring: it unpacks (a cure)\n") == 1
     assert json.loads(captured.out)["variants"][1]["model_info"]["slow_kernel"]

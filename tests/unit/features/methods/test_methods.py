@@ -14,7 +14,7 @@ from quantchat.profile.load import loads
 
 
 def test_each_method_has_lines_that_are_a_profile() -> None:
-    found = list(offer.offered("org/name"))
+    found = list(offer.offered_methods("org/name"))
     assert [one.name for one in found] == list(methods())
     other = '[[variants]]\nlabel = "other"\nengine = "transformers"\nmodel = "org/name"'
     for one in found:

@@ -17,7 +17,7 @@ from quantchat.features.pick.decide import Candidate, decide, judged_limits
 from quantchat.features.pick.frontier import plots, scatter
 from quantchat.features.pick.tables import blocks, explanation, headline
 from quantchat.snapshot.pick import LimitsRecord, PickRecord, Preference
-from quantchat.snapshot.quality_gates import Uncertain
+from quantchat.snapshot.quality_gates import UncertainValue
 
 MIB = 2**20
 
@@ -38,7 +38,7 @@ def candidate(
         for task in range(1, 5)
         for round_ in range(1, 4)
     }
-    distance = None if kld is None else Uncertain(kld, kld, 0.1 * kld)
+    distance = None if kld is None else UncertainValue(kld, kld, 0.1 * kld)
     size = None if memory is None else memory * MIB
     return Candidate(label, memory=size, speeds=speeds, kld=distance, tokens=8192, **more)
 
@@ -134,7 +134,7 @@ def test_more_rounds_decide_a_speed_whatever_varies(
 
 def test_a_certain_candidate_without_a_speed_does_not_stand_in_the_way() -> None:
     """The reference meets a limit on the KLD before it is measured."""
-    reference = Candidate("bf16", memory=900 * MIB, kld=Uncertain(0.0, 0.0, 0.0))
+    reference = Candidate("bf16", memory=900 * MIB, kld=UncertainValue(0.0, 0.0, 0.0))
     found = decide([reference, candidate("new", 40, kld=None)], limits(max_kld=0.05), "bf16")
     assert found.recommended == "new"
 
@@ -182,8 +182,8 @@ def test_the_frontier_leaves_out_what_another_beats_in_everything() -> None:
 
 
 def test_accuracy_may_drop_by_a_margin() -> None:
-    near = candidate("near", 40, drop=Uncertain(0.0, 0.0, 0.005), questions=500)
-    far = candidate("far", 60, drop=Uncertain(0.05, 0.05, 0.01), questions=500)
+    near = candidate("near", 40, drop=UncertainValue(0.0, 0.0, 0.005), questions=500)
+    far = candidate("far", 60, drop=UncertainValue(0.05, 0.05, 0.01), questions=500)
     found = decide([near, far], limits(max_drop=0.01), "bf16")
     assert [one.limits[0].outcome for one in found.candidates] == ["shown", "shown otherwise"]
     assert found.recommended == "near"
@@ -207,7 +207,7 @@ def test_any_candidates_give_a_decision_that_can_be_shown(
     given_ = [candidate(f"v{n}", *figures) for n, figures in enumerate(made)]
     found = decide(given_, limits(prefer, min_tps=min_tps, max_kld=max_kld), "bf16")
     assert PickRecord.model_validate(found.model_dump()) == found
-    terminal.rendered(blocks(found))
+    terminal.renderable(blocks(found))
     chosen = found.of(found.recommended)
     if chosen is not None:
         assert not chosen.misses_limit

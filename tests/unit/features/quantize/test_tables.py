@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.printed_document import printed
-from quantchat.features.quantize.outcome import Outcome, Perplexity, Side
+from quantchat.features.quantize.outcome import ModelFigures, Outcome, Perplexity
 from quantchat.features.quantize.tables import blocks
 from quantchat.wire.jobs import CalibrationUsed, ModuleLoss
 
@@ -18,8 +18,8 @@ CALIBRATION = CalibrationUsed(samples=32, tokens=5000, sha256="ab" * 32)
 
 
 def an_outcome(losses: list[ModuleLoss], note: str = "") -> Outcome:
-    side = Side(1000, Perplexity(10, 1, 2, 50))
-    return Outcome(Path("/x"), side, Side(None, None), 500, None, 1.0, losses, None, note)
+    side = ModelFigures(1000, Perplexity(10, 1, 2, 50))
+    return Outcome(Path("/x"), side, ModelFigures(None, None), 500, None, 1.0, losses, None, note)
 
 
 def test_bits_per_weight() -> None:

@@ -23,7 +23,7 @@ from quantchat.profile.model import Profile
 from quantchat.profile.toml_out import to_toml
 from quantchat.report.content import content
 from quantchat.snapshot import store
-from quantchat.snapshot.pooled_votes import pooled
+from quantchat.snapshot.pooled_votes import pool_votes
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import VoteRecord, VotingRecord
 from quantchat.statistics.votes import LEVEL, POWER, Tally, sign_test, tally, votes_needed
@@ -144,11 +144,11 @@ def test_votes_on_one_prompt_are_told_to_be_no_new_ones() -> None:
     turns = [one.turns[0].model_copy(update={"number": n, "prompt": "abc"[n]}) for n in range(3)]
     one = one.model_copy(update={"turns": turns})
     other = one.model_copy(update={"created": "2026-11-25T04:00:00+00:00"})
-    assert pooled([("1", one)]).repeated == 0
-    both = pooled([("1", one), ("2", other)])
-    assert both.repeated == 2  # the tie chose no side
+    assert pool_votes([("1", one)]).repeated_votes == 0
+    both = pool_votes([("1", one), ("2", other)])
+    assert both.repeated_votes == 2  # the tie chose no side
     assert report.json_document(both)["repeated"] == 2
-    told = report.lines(both.a, both.b, both.total, both.repeated)
+    told = report.lines(both.a, both.b, both.total, both.repeated_votes)
     assert any(line.startswith("not independent: 2 votes on a prompt") for line in told)
     assert not any("not independent" in line for line in report.result(one))
 
@@ -156,9 +156,9 @@ def test_votes_on_one_prompt_are_told_to_be_no_new_ones() -> None:
 def test_other_variants_are_not_pooled() -> None:
     one = session("2026-11-25T03:00:00+00:00", "left")
     with pytest.raises(UserError, match="has votes on other variants"):
-        pooled([("1", one), ("2", one.model_copy(update={"shown": ["X", "Y"]}))])
+        pool_votes([("1", one), ("2", one.model_copy(update={"shown": ["X", "Y"]}))])
     with pytest.raises(UserError, match="has no votes"):
-        pooled([("1", one), ("2", snapshot())])
+        pool_votes([("1", one), ("2", snapshot())])
 
 
 @given(tallies)
@@ -192,7 +192,7 @@ def test_the_result_is_printed_as_json_once_the_screen_is_closed(
     monkeypatch.setattr("quantchat.app.run", run)
     assert main(["vote", "demo", "--prompt", "One?", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    expected = report.json_document(pooled([("one", store.load(file))]))
+    expected = report.json_document(pool_votes([("one", store.load(file))]))
     assert printed == {**expected, "snapshot": str(file)}
     assert printed["total"]["ties"] == 1 and printed["sign_test"]["p"]
     voted.clear()

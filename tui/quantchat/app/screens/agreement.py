@@ -38,4 +38,4 @@ class AgreementScreen(ProgressScreen):
             self.say(untrusted(str(error), "$error"))
             self.end()
         else:
-            self.end(terminal.rendered(tables.blocks(found)))
+            self.end(terminal.renderable(tables.blocks(found)))

@@ -17,7 +17,7 @@ from quantchat.app.messages import (
     ComparisonChanged,
     LinkClicked,
     PromptSent,
-    ScrollAsked,
+    ScrollRequested,
 )
 from quantchat.app.screens.comparison_view import LONG_NOTICE_S, ComparisonView
 from quantchat.app.textual_workarounds import write_to_terminal
@@ -64,8 +64,8 @@ class ComparisonScreen(ComparisonView):
         else:
             self.prompt.give_back(event.text)
 
-    @on(ScrollAsked)
-    def _scroll(self, event: ScrollAsked) -> None:
+    @on(ScrollRequested)
+    def _scroll(self, event: ScrollRequested) -> None:
         self.columns.scroll_pages(event.pages)
         self.stale = True
 

@@ -18,9 +18,9 @@ from textual.screen import Screen
 from quantchat.app import gc_tuning, terminal
 from quantchat.app.crash_recovery import DISK_WAIT_S, CrashRecovery, anything_recovered
 from quantchat.app.device_watch import (
+    DeviceReadings,
     DeviceWatch,
     MakeSampler,
-    Measured,
     WorkerToMeasure,
     real_sampler,
 )
@@ -277,7 +277,7 @@ class ComparisonView(Screen[None]):
                 }
             )
 
-    def _measured(self, measured: Measured) -> None:
+    def _measured(self, measured: DeviceReadings) -> None:
         if self.device is None:  # the first sample: the pair does not use the device's memory yet
             self.run_worker(self._warn_if_too_large(measured.device), exit_on_error=False)
         self.device = measured.device

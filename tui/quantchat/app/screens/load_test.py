@@ -114,7 +114,7 @@ class LoadTestScreen(ProgressScreen):
             return
         path = await to_daemon_thread(lambda: store.save(snapshot, self._snapshots))
         found = test.record
-        result = await to_daemon_thread(lambda: terminal.rendered(blocks(found)))
+        result = await to_daemon_thread(lambda: terminal.renderable(blocks(found)))
         self.say(untrusted(f"Saved {path}", "$quiet"))
         self._draw(found, None)
         self.end(result)

@@ -121,4 +121,4 @@ class MeasuringScreen(ProgressScreen):
 
 def _result(snapshot: Snapshot) -> Group:
     """Return the tables of `snapshot`. Computing intervals takes seconds: call it in a thread."""
-    return terminal.rendered([*blocks(snapshot), *prompts_table(snapshot)])
+    return terminal.renderable([*blocks(snapshot), *prompts_table(snapshot)])

@@ -148,7 +148,7 @@ class PickScreen(ProgressScreen):
         self._dirty = True
         self._draw()
         if self._record is not None:
-            result = terminal.rendered(_reasons(self._record, self._flags))
+            result = terminal.renderable(_reasons(self._record, self._flags))
             self.query_one("#result", Static).update(result)
 
     def stop(self) -> None:
@@ -215,7 +215,7 @@ class PickScreen(ProgressScreen):
         record = self._record
         states = {one.label: self._state_of(one) for one in record.candidates}
         shown = live_table(record, states, self._sorted_by, worst_first=self._worst_first)
-        self.query_one("#table", Static).update(terminal.rendered([shown]))
+        self.query_one("#table", Static).update(terminal.renderable([shown]))
         so_far = "" if self.over or not record.recommended else "So far: "
         self.query_one("#headline", Static).update(Content(so_far + headline(record)))
         left = [one for one in record.candidates if not one.dropped]

@@ -92,7 +92,7 @@ async def offer(
 def _newest(folder: Path | None) -> tuple[list[str], tuple[Path, Snapshot] | None]:
     """Return the newest recovered snapshot of `folder`, and why newer ones cannot be read."""
     unreadable: list[str] = []
-    for path in recovered.waiting(folder):
+    for path in recovered.recovered_snapshots(folder):
         try:
             return unreadable, (path, store.load(path))
         except UserError as error:

@@ -43,7 +43,7 @@ class SavedList(OptionList):
         """List the snapshots of `folder`; None means the user's default folder."""
         super().__init__(id="snapshots")
         self._folder = folder
-        self._listed: list[store.Listed] = []
+        self._listed: list[store.SnapshotSummary] = []
         self._marked: set[Path] = set()
 
     @work(exclusive=True, group="fill")
@@ -63,7 +63,7 @@ class SavedList(OptionList):
         else:
             self._show_instead("none yet; ^S in a comparison saves one")
 
-    def _recent(self) -> list[store.Listed]:
+    def _recent(self) -> list[store.SnapshotSummary]:
         from quantchat.snapshot import store
 
         return store.recent(self._folder, MAX_LISTED)
@@ -74,7 +74,7 @@ class SavedList(OptionList):
         self.clear_options()
         self.add_option(Option(quiet(text), disabled=True))
 
-    def _option(self, listed: store.Listed) -> Option:
+    def _option(self, listed: store.SnapshotSummary) -> Option:
         mark = Content.styled("● " if listed.path in self._marked else "  ", "$primary")
         return Option(mark + _about(listed))
 
@@ -163,9 +163,9 @@ class SavedList(OptionList):
         from quantchat.features.measure.rerun import rerun_of
 
         for path, snapshot in await _loaded(self._current):
-            same = rerun_of(snapshot, where=path.name)
-            _require_trust(same, path, "quantchat rerun --trust")
-            self.post_message(ProfileChosen(same.profile, same.pair, same.plan))
+            rerun = rerun_of(snapshot, where=path.name)
+            _require_trust(rerun, path, "quantchat rerun --trust")
+            self.post_message(ProfileChosen(rerun.profile, rerun.pair, rerun.plan))
 
     def action_continue_chat(self) -> None:
         """Open the variants of the highlighted snapshot and continue its chat."""
@@ -175,9 +175,9 @@ class SavedList(OptionList):
         from quantchat.features.measure.rerun import chat_of
 
         for path, snapshot in await _loaded(self._current):
-            same = chat_of(snapshot, where=path.name)
-            _require_trust(same, path, "quantchat --continue")
-            self.post_message(ProfileChosen(same.profile, same.pair, chat=snapshot))
+            rerun = chat_of(snapshot, where=path.name)
+            _require_trust(rerun, path, "quantchat --continue")
+            self.post_message(ProfileChosen(rerun.profile, rerun.pair, chat=snapshot))
 
     def action_delete(self) -> None:
         """Ask, then delete the highlighted snapshot."""
@@ -203,11 +203,11 @@ async def _loaded(paths: Sequence[Path]) -> list[tuple[Path, Snapshot]]:
     )
 
 
-def _require_trust(same: Rerun, path: Path, command: str) -> None:
-    """Raise UserError if `same` would start or contact something outside quantchat."""
-    if same.needs_trust:
+def _require_trust(rerun: Rerun, path: Path, command: str) -> None:
+    """Raise UserError if `rerun` would start or contact something outside quantchat."""
+    if rerun.needs_trust:
         raise UserError(
-            "; ".join(same.needs_trust),
+            "; ".join(rerun.needs_trust),
             where=path.name,
             hint=f"`{command}` allows what a snapshot names",
         )
@@ -217,7 +217,7 @@ def _named(saved: Sequence[tuple[Path, Snapshot]]) -> list[tuple[str, Snapshot]]
     return [(path.name, snapshot) for path, snapshot in saved]
 
 
-def _about(listed: store.Listed) -> Content:
+def _about(listed: store.SnapshotSummary) -> Content:
     from quantchat.snapshot.recovered import is_recovered
 
     if listed.problem:

@@ -19,7 +19,7 @@ from quantchat.app.crash_recovery import DISK_WAIT_S
 from quantchat.app.widgets.dialog import SCROLLS_AND_CLOSES, Dialog
 from quantchat.app.widgets.text_layout import untrusted
 from quantchat.daemon_thread import to_daemon_thread
-from quantchat.document.terminal import rendered
+from quantchat.document.terminal import renderable
 from quantchat.errors import UserError
 from quantchat.report import several
 from quantchat.report.snapshot import blocks
@@ -57,7 +57,7 @@ class SnapshotScreen(_TablesScreen):
     WHAT = "Snapshot"
 
     def __init__(self, snapshot: Snapshot) -> None:
-        super().__init__(rendered(blocks(snapshot)))
+        super().__init__(renderable(blocks(snapshot)))
 
 
 class ComparedScreen(_TablesScreen):
@@ -71,7 +71,7 @@ class ComparedScreen(_TablesScreen):
 
         Computing intervals takes seconds: call it in a thread.
         """
-        return cls(rendered(several.blocks(saved, force=True)))
+        return cls(renderable(several.blocks(saved, force=True)))
 
 
 class DeleteScreen(ModalScreen[bool]):

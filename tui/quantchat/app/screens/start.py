@@ -19,11 +19,11 @@ from textual.widgets.option_list import Option
 
 from quantchat.app.commands import PROFILE_COMMANDS, SNAPSHOT_COMMANDS
 from quantchat.app.crash_recovery import anything_recovered
-from quantchat.app.device_watch import DeviceWatch, MakeSampler, Measured, real_sampler
+from quantchat.app.device_watch import DeviceReadings, DeviceWatch, MakeSampler, real_sampler
 from quantchat.app.messages import ProfileChosen
 from quantchat.app.screens.saved_list import SavedList
 from quantchat.app.widgets.device_line import DeviceLine
-from quantchat.app.widgets.text_layout import GAP, fitted, hints, quiet, untrusted
+from quantchat.app.widgets.text_layout import GAP, hints, join_fitting, quiet, untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.figures import size
 from quantchat.errors import UserError
@@ -184,14 +184,14 @@ class StartScreen(Screen[None]):
 
     def _show_keys(self) -> None:
         keys = _SNAPSHOT_KEYS if isinstance(self.focused, SavedList) else _PROFILE_KEYS
-        line = fitted((hints([key]) for key in keys), self.size.width - 2, GAP)
+        line = join_fitting((hints([key]) for key in keys), self.size.width - 2, GAP)
         self.query_one("#hint", Static).update(line)
 
     def _sample(self) -> None:
         if self._watch is not None:
             self._watch.request({})
 
-    def _measured(self, measured: Measured) -> None:
+    def _measured(self, measured: DeviceReadings) -> None:
         self._device_line.show(measured.device)
         if not self._checking:
             self._checking = True

@@ -29,7 +29,7 @@ from quantchat.app.widgets.failure_note import explanation
 from quantchat.app.widgets.stages import count_text
 from quantchat.app.widgets.text_layout import SIDES, hints, quiet, untrusted
 from quantchat.daemon_thread import in_daemon_thread, to_daemon_thread, wait_for_disk
-from quantchat.document.terminal import rendered
+from quantchat.document.terminal import renderable
 from quantchat.errors import UserError
 from quantchat.features.votes import tables
 from quantchat.features.votes.record import record_voting
@@ -206,7 +206,7 @@ class VoteScreen(Screen[None]):
             self._end(untrusted(f"Saved {self.saved}", "$quiet"))
         except UserError as error:
             self._end(untrusted(f"Not saved: {error}", "$error"))
-        self.query_one("#result", Static).update(rendered(tables.blocks(snapshot)))
+        self.query_one("#result", Static).update(renderable(tables.blocks(snapshot)))
 
     def _record(self) -> Snapshot:
         """Record the votes. Opening the GPU driver may take seconds: call it in a thread."""

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from quantchat.app.incremental_markdown import IncrementalMarkdown
 from quantchat.app.messages import LinkClicked
 from quantchat.app.plain_text import PlainText
-from quantchat.app.widgets.blank_fill import filtered
+from quantchat.app.widgets.blank_fill import with_line_filters
 from quantchat.app.widgets.divergence_mark import DivergenceMark
 from quantchat.daemon_thread import to_daemon_thread
 
@@ -145,7 +145,7 @@ class AnswerView(Widget):
         if y not in self._strips:
             if len(self._strips) >= _MAX_CACHED_LINES:
                 self._strips.clear()
-            self._strips[y] = filtered(self, self._draw(y))
+            self._strips[y] = with_line_filters(self, self._draw(y))
         return self._strips[y]
 
     def _draw(self, y: int) -> Strip:

@@ -13,10 +13,10 @@ def blank_lines(widget: Widget, crop: Region) -> list[Strip]:
     Textual redraws a container, line by line and below its children, whenever its size or scroll
     offset changes. For streamed text that was half of the cost of a frame.
     """
-    return [filtered(widget, Strip.blank(crop.width, widget.rich_style))] * crop.height
+    return [with_line_filters(widget, Strip.blank(crop.width, widget.rich_style))] * crop.height
 
 
-def filtered(widget: Widget, strip: Strip) -> Strip:
+def with_line_filters(widget: Widget, strip: Strip) -> Strip:
     """Return `strip` after the app's line filters (no control characters; NO_COLOR)."""
     for line_filter in widget.app.get_line_filters():
         if line_filter.enabled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.text_layout import fitted, quiet, spread, untrusted
+from quantchat.app.widgets.text_layout import join_fitting, quiet, spread, untrusted
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.wire.variant import SERVERS, ModelInfo
 
@@ -68,7 +68,7 @@ class ColumnHeader(Widget):
         )
         right = untrusted(where, "$quiet")
         parts = (untrusted(part, "$quiet") for part in (_kernel(model_info), *_details(model_info)))
-        return spread(fitted(parts, width - right.cell_length - 1, " · "), right, width)
+        return spread(join_fitting(parts, width - right.cell_length - 1, " · "), right, width)
 
 
 def what_runs(info: ModelInfo) -> str:

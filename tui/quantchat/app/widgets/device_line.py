@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
-from quantchat.app.widgets.text_layout import fitted, quiet, spread, untrusted
+from quantchat.app.widgets.text_layout import join_fitting, quiet, spread, untrusted
 from quantchat.document import figures
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def machine(sample: DeviceSample, width: int) -> Content:
     if len(sample.gpus) == 1:
         return _gpu(sample.gpus[0], width)
     numbered = (quiet(f"{gpu.index} ") + _short(gpu) for gpu in sample.gpus)
-    return fitted(numbered, width, gap=" │ ")
+    return join_fitting(numbered, width, gap=" │ ")
 
 
 def _percent(value: float | None) -> str:
@@ -110,7 +110,7 @@ def _host(host: HostSample, width: int) -> Content:
         + Content(_percent(host.cpu_percent)),
         quiet("RAM ") + Content(used_of(host.ram_used, host.ram_total)),
     ]
-    line = fitted(numbers, width)
+    line = join_fitting(numbers, width)
     room = width - line.cell_length - 2
     if room < _MIN_NAME:
         return line

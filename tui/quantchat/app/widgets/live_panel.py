@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from quantchat.app.memory_track import MemoryTrack
 from quantchat.app.widgets.strip_chart import at_intervals, strip_chart
-from quantchat.app.widgets.text_layout import fitted, quiet, spread
+from quantchat.app.widgets.text_layout import join_fitting, quiet, spread
 from quantchat.document import figures
 from quantchat.session.conversation import Answer
 from quantchat.statistics.latency import TurnTiming, decode_throughput, throughput_now
@@ -153,7 +153,7 @@ class LivePanel(Widget):
         unit = "chunks/s" if timing is not None and timing.counts_chunks else "tok/s"
         itl = timing.turn.itl_ms if timing else None
         total_bytes = memory.latest.bytes if memory.latest else None
-        return fitted(
+        return join_fitting(
             [
                 Content.styled(figures.number(speed), f"bold {self.side}")
                 + quiet(f" {unit}{' now' if live else ''}"),
@@ -202,7 +202,7 @@ class LivePanel(Widget):
         if self._answer is not None and self._answer.thoughts:
             first = figures.milliseconds(turn.ttfa_ms if turn else None)
             parts.insert(1, quiet("TTFA ") + Content(first))
-        return _label("TTFT") + fitted(parts, width - _LABEL)
+        return _label("TTFT") + join_fitting(parts, width - _LABEL)
 
     def _between_tokens(self, width: int) -> Content:
         itl = self._timing.turn.itl_ms if self._timing else None
@@ -214,8 +214,8 @@ class LivePanel(Widget):
         # Never cut a figure: 1204 cut to 12 would be read as 12.
         room = width - _LABEL
         if sum(part.cell_length + 2 for part in parts) + 2 <= room:
-            return _label("ITL") + fitted([*parts, quiet("ms"), self._acceptance()], room)
-        return _label("ITL ms") + fitted(parts, room, gap=" ")
+            return _label("ITL") + join_fitting([*parts, quiet("ms"), self._acceptance()], room)
+        return _label("ITL ms") + join_fitting(parts, room, gap=" ")
 
     def _acceptance(self) -> Content:
         drafts = self._answer.drafts if self._answer is not None else None
@@ -237,8 +237,8 @@ class LivePanel(Widget):
             head.append(parts.pop(0))
         source = Content() if parts else quiet(self._memory.source)
         return [
-            fitted([first, *head], width),
-            Content(" " * _LABEL) + fitted([*parts, source], width - _LABEL),
+            join_fitting([first, *head], width),
+            Content(" " * _LABEL) + join_fitting([*parts, source], width - _LABEL),
         ]
 
     # ------------------------------------------------------------ strips

@@ -9,7 +9,7 @@ from textual.binding import BindingType
 from textual.widgets import TextArea
 
 from quantchat.app.commands import COMMANDS, command
-from quantchat.app.messages import PromptSent, ScrollAsked
+from quantchat.app.messages import PromptSent, ScrollRequested
 from quantchat.app.prompt_history import PromptHistory
 from quantchat.app.textual_workarounds import XTERM_SHIFT_ENTER
 
@@ -106,11 +106,11 @@ class PromptBox(TextArea):
 
     def action_conversation_up(self) -> None:
         """Scroll the conversation up, not the prompt."""
-        self.post_message(ScrollAsked(-1))
+        self.post_message(ScrollRequested(-1))
 
     def action_conversation_down(self) -> None:
         """Scroll the conversation down, not the prompt."""
-        self.post_message(ScrollAsked(1))
+        self.post_message(ScrollRequested(1))
 
     def action_recall_older(self) -> None:
         """Recall the previous prompt if the cursor is on the first line, else move up."""

@@ -43,7 +43,7 @@ def spread(left: Content, right: Content, width: int) -> Content:
     return left + Content(" " * (width - left.cell_length - right.cell_length)) + right
 
 
-def fitted(parts: Iterable[Content], width: int, gap: str = "  ") -> Content:
+def join_fitting(parts: Iterable[Content], width: int, gap: str = "  ") -> Content:
     """Join `parts` in order, without those that do not fit whole; the first part is cut instead."""
     line = Content()
     for part in parts:

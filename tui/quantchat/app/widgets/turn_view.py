@@ -17,7 +17,7 @@ from quantchat.app.widgets.blank_fill import blank_lines
 from quantchat.app.widgets.divergence_mark import MARK_STYLE, DivergenceMark
 from quantchat.app.widgets.failure_note import explanation, title_of
 from quantchat.app.widgets.look import Look
-from quantchat.app.widgets.text_layout import fitted, quiet
+from quantchat.app.widgets.text_layout import join_fitting, quiet
 from quantchat.document import figures
 from quantchat.session.conversation import ENDS, Answer, AnswerState, Turn
 from quantchat.text import neutralise
@@ -326,4 +326,4 @@ class Summary(Widget):
 
     def render(self) -> Content:
         """Return the figures, the most important first."""
-        return fitted(self._parts, self.size.width, gap=" · ")
+        return join_fitting(self._parts, self.size.width, gap=" · ")

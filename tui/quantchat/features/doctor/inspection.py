@@ -15,7 +15,7 @@ from quantchat.features.doctor.system_info import (
     Terminal,
     extras,
     folders,
-    installed,
+    installed_versions,
     terminal,
 )
 from quantchat.host.job_runner import JobFailed, run_job
@@ -73,7 +73,14 @@ async def examine(
         sampler.close()
     worker, failure = await _inspect(python, start, report)
     return Diagnosis(
-        Interpreter.this(), installed(), device, folders(), terminal(), worker, failure, extras()
+        Interpreter.this(),
+        installed_versions(),
+        device,
+        folders(),
+        terminal(),
+        worker,
+        failure,
+        extras(),
     )
 
 

@@ -83,7 +83,7 @@ class Terminal:
     ssh: bool
 
 
-def installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Return the version of each library without importing it; empty if not installed."""
     return {**dict.fromkeys(LIBRARIES, ""), **versions(LIBRARIES)}
 

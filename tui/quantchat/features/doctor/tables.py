@@ -10,7 +10,7 @@ from quantchat.features.doctor.diagnosis import Problem, problems, usable
 from quantchat.features.doctor.inspection import Diagnosis
 from quantchat.features.doctor.system_info import Terminal
 from quantchat.system.gpus import GpuSample
-from quantchat.system.visible_gpus import cuda_name, shown_gpus
+from quantchat.system.visible_gpus import cuda_name, gpus_visible_here
 from quantchat.wire.jobs import COMPILES, READY, UNUSABLE, BuildTools, Kernel, TorchInfo
 
 _STATES: dict[str, Role] = {READY: "good", COMPILES: "warning", UNUSABLE: "quiet"}
@@ -50,7 +50,7 @@ def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
     host = found.device.host
     yield "processor", f"{host.cpu}, {host.cores} cores"
     yield "RAM", f"{size(host.ram_total - host.ram_used)} of {size(host.ram_total)} free"
-    shown = shown_gpus(found.device.gpus)
+    shown = gpus_visible_here(found.device.gpus)
     for gpu in found.device.gpus:
         named = cuda_name(gpu, shown) or "hidden from CUDA"
         yield f"GPU {gpu.index}", f"{_gpu(gpu)}, {named}"

@@ -13,7 +13,7 @@ from quantchat.console.pairs import ALL, for_each_pair
 from quantchat.console.running import comparison_of, output_options
 from quantchat.console.units import Share
 from quantchat.errors import UserError
-from quantchat.features.measure.printing import measured
+from quantchat.features.measure.printing import measure_and_print
 from quantchat.text import one_line
 
 if TYPE_CHECKING:
@@ -182,4 +182,4 @@ def run(
         minutes=minutes,
     )
     comparison = comparison_of(chosen_profile, max_new_tokens)
-    return measured(comparison, plan, folder or ctx.obj, as_json=as_json, gates=gates)
+    return measure_and_print(comparison, plan, folder or ctx.obj, as_json=as_json, gates=gates)

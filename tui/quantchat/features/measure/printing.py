@@ -21,7 +21,7 @@ MOST_PROMPTS = 20
 """Largest number of prompts printed with their own means. A report has all of them."""
 
 
-def measured(
+def measure_and_print(
     comparison: Comparison,
     plan: Plan,
     folder: Path | None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quantchat.console.running import comparison_of, output_options
-from quantchat.features.measure.printing import measured
+from quantchat.features.measure.printing import measure_and_print
 
 
 @click.command()
@@ -45,4 +45,4 @@ def rerun(obj: Path | None, snapshot: str, trust: bool, folder: Path | None, as_
         click.echo(f"note: {one_line(note)}", err=True)
     comparison = comparison_of(same.profile)
     comparison.pair = same.pair
-    return measured(comparison, same.plan, folder or obj, as_json=as_json)
+    return measure_and_print(comparison, same.plan, folder or obj, as_json=as_json)

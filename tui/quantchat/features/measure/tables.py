@@ -27,7 +27,7 @@ from quantchat.document.figures import (
 from quantchat.document.series import Series, all_series, has_two_sides, letter, reported_turns
 from quantchat.features.measure.headline import headline
 from quantchat.snapshot.compared_sides import measured_turns
-from quantchat.snapshot.ratios import Compared, compare_sides, pooled_gaps
+from quantchat.snapshot.ratios import FigureComparison, compare_sides, pooled_gaps
 from quantchat.snapshot.schema import AnswerRecord, MeasurementRecord, Snapshot
 from quantchat.statistics.drafts import Drafts
 from quantchat.statistics.intervals import Ratio
@@ -174,7 +174,7 @@ def _past_end(measurement: MeasurementRecord) -> bool:
     return measurement.ignore_eos or any(task.output_tokens for task in measurement.tasks)
 
 
-def _value(row: Compared, value: float) -> str:
+def _value(row: FigureComparison, value: float) -> str:
     if row.unit == "B":
         return size(int(value))
     return milliseconds(value) if row.unit == "ms" else f"{number(value)} {row.unit}"

@@ -19,10 +19,10 @@ def methods(name: str | None, model: str, as_json: bool) -> int:
     whether the GPU has a kernel for a method; `quantchat doctor` tries the kernels.
     """
     from quantchat.errors import UserError
-    from quantchat.features.methods.offer import offered
+    from quantchat.features.methods.offer import offered_methods
     from quantchat.profile.nearest import did_you_mean
 
-    found = {one.name: one for one in offered(model)}
+    found = {one.name: one for one in offered_methods(model)}
     if name is not None and name not in found:
         known = ", ".join(found)
         hint = did_you_mean(name, found) or f"one of: {known}"

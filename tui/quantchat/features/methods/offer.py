@@ -29,7 +29,7 @@ class OfferedMethod:
     """The lines of a profile for a variant that uses it."""
 
 
-def offered(model: str) -> Iterator[OfferedMethod]:
+def offered_methods(model: str) -> Iterator[OfferedMethod]:
     """Yield each method of the installed engines; its `toml` applies it to `model`."""
     for name, (engine, method) in methods().items():
         lines = [

@@ -27,8 +27,8 @@ from quantchat.snapshot.pick import (
     PickRecord,
     Preference,
 )
-from quantchat.snapshot.quality_gates import Uncertain
-from quantchat.snapshot.verdicts import Judged
+from quantchat.snapshot.quality_gates import UncertainValue
+from quantchat.snapshot.verdicts import JudgedQuantity
 from quantchat.statistics.intervals import (
     CONFIDENCE,
     Interval,
@@ -59,11 +59,11 @@ class Candidate:
     """How `memory` was found, e.g. `estimated`."""
     speeds: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """Decode throughput in tok/s by prompt and round."""
-    kld: Uncertain | None = None
+    kld: UncertainValue | None = None
     """Mean KLD from the reference, in nats."""
     tokens: int = 0
     """Length in tokens of the text on which `kld` was measured."""
-    drop: Uncertain | None = None
+    drop: UncertainValue | None = None
     """Loss of accuracy against the reference, as a share of the questions."""
     questions: int = 0
     """Number of questions from which `drop` is computed."""
@@ -88,10 +88,10 @@ def decide(
     ranked = _ranked(certain, limits.prefer) or _ranked(meeting, limits.prefer)
     best = ranked[0].label if ranked else ""
     rivals = [one for one in _ranked(meeting, limits.prefer) if one.label != best]
-    comparisons = _compared(by_label, best, [one.label for one in rivals], limits.prefer)
+    comparisons = _comparisons(by_label, best, [one.label for one in rivals], limits.prefer)
     tied = {one.other for one in comparisons if not one.difference_shown}
     equals = [one for one in ranked if one.label == best or one.label in tied]
-    chosen, because = _chosen(equals, limits.prefer)
+    chosen, because = _choose(equals, limits.prefer)
     others = [one.label for one in [*ranked, *rivals] if one.label != chosen]
     return PickRecord(
         limits=limits,
@@ -118,37 +118,37 @@ def _record(one: Candidate, limits: LimitsRecord, frontier: bool) -> CandidateRe
         memory_how=one.memory_how,
         speed=MeasuredRecord(value=speed.value, low=speed.low, high=speed.high) if speed else None,
         answers=len(one.speeds),
-        kld=_measured(one.kld),
-        drop=_measured(one.drop),
+        kld=_measured_record(one.kld),
+        drop=_measured_record(one.drop),
         limits=[] if one.dropped else judged_limits(one, limits),
         frontier=frontier,
     )
 
 
-def _measured(found: Uncertain | None) -> MeasuredRecord | None:
-    if found is None:
+def _measured_record(figure: UncertainValue | None) -> MeasuredRecord | None:
+    if figure is None:
         return None
-    if not math.isfinite(found.margin):
-        return MeasuredRecord(value=found.value, low=None, high=None)
+    if not math.isfinite(figure.margin):
+        return MeasuredRecord(value=figure.value, low=None, high=None)
     return MeasuredRecord(
-        value=found.value,
+        value=figure.value,
         # The interval is not centred on a value that is a robust estimate or lies near a bound.
-        low=min(found.value, found.centre - found.margin),
-        high=max(found.value, found.centre + found.margin),
+        low=min(figure.value, figure.centre - figure.margin),
+        high=max(figure.value, figure.centre + figure.margin),
     )
 
 
-def speed_of(one: Candidate, threshold: float = 0.0) -> Judged | None:
+def speed_of(one: Candidate, threshold: float = 0.0) -> JudgedQuantity | None:
     """Return the mean decode throughput, judged against the lowest allowed one (`threshold`).
 
     None if it was not measured.
     """
-    found = one.throughput
-    if found is None:
+    throughput = one.throughput
+    if throughput is None:
         return None
-    return Judged(
-        "decode throughput", found.value, found.low, found.high, threshold, ">=",
-        why="measured once", units=found.clusters, unit=found.clustered_by,
+    return JudgedQuantity(
+        "decode throughput", throughput.value, throughput.low, throughput.high, threshold, ">=",
+        why="measured once", units=throughput.clusters, unit=throughput.clustered_by,
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def judged_limits(one: Candidate, limits: LimitsRecord) -> list[LimitRecord]:
     found = []
     if limits.max_memory is not None:
         needs = None if one.memory is None else float(one.memory)
-        judged = Judged(
+        judged = JudgedQuantity(
             "memory", needs or 0.0, needs, needs, limits.max_memory, "<=",
             sampled=False, why="not known",
         )  # fmt: skip
@@ -177,17 +177,19 @@ def judged_limits(one: Candidate, limits: LimitsRecord) -> list[LimitRecord]:
     return found
 
 
-def _at_most(found: Uncertain | None, most: float, units: int, unit: str) -> Judged | None:
-    measured = _measured(found)
+def _at_most(
+    figure: UncertainValue | None, most: float, units: int, unit: str
+) -> JudgedQuantity | None:
+    measured = _measured_record(figure)
     if measured is None:
         return None
-    return Judged(
+    return JudgedQuantity(
         unit, measured.value, measured.low, measured.high, most, "<=",
         why="its standard error is not known", units=units, unit=unit,
     )  # fmt: skip
 
 
-def _limit(text: str, judged: Judged | None, unit: str, scale: int = 1) -> LimitRecord:
+def _limit(text: str, judged: JudgedQuantity | None, unit: str, scale: int = 1) -> LimitRecord:
     """Return the record of the limit `text`; its figure is multiplied by `scale` to get `unit`s."""
     if judged is None:
         return LimitRecord(limit=text, outcome="undecided", reason="not measured")
@@ -208,14 +210,14 @@ def _limit(text: str, judged: Judged | None, unit: str, scale: int = 1) -> Limit
 
 
 _UNKNOWN = math.inf
-_READ: dict[Preference, Callable[[CandidateRecord], float]] = {
+_SORT_KEY: dict[Preference, Callable[[CandidateRecord], float]] = {
     "fastest": lambda one: -one.speed.value if one.speed else _UNKNOWN,
     "smallest": lambda one: one.memory if one.memory is not None else _UNKNOWN,
     "closest": lambda one: one.kld.value if one.kld else _UNKNOWN,
 }
 """Preference → the function that returns its figure for sorting, negated if more is better."""
 
-_NEXT: dict[Preference, tuple[Preference, Preference]] = {
+_TIE_BREAKERS: dict[Preference, tuple[Preference, Preference]] = {
     "fastest": ("closest", "smallest"),
     "smallest": ("closest", "fastest"),
     "closest": ("smallest", "fastest"),
@@ -223,7 +225,7 @@ _NEXT: dict[Preference, tuple[Preference, Preference]] = {
 """Preference → the figures that decide, in this order, between candidates that are equally good in
 the preferred figure."""
 
-_BETTER: dict[Preference, str] = {
+_WHY_CHOSEN: dict[Preference, str] = {
     "fastest": "it is faster",
     "smallest": "it takes less memory",
     "closest": "it is closer to the original",
@@ -233,23 +235,23 @@ _BETTER: dict[Preference, str] = {
 
 def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[CandidateRecord]:
     """Return the candidates whose preferred figure is known, the best first."""
-    orders = [_READ[prefer], *(_READ[one] for one in _NEXT[prefer])]
-    known = [one for one in records if _READ[prefer](one) < _UNKNOWN]
+    orders = [_SORT_KEY[prefer], *(_SORT_KEY[one] for one in _TIE_BREAKERS[prefer])]
+    known = [one for one in records if _SORT_KEY[prefer](one) < _UNKNOWN]
     return sorted(known, key=lambda one: [read(one) for read in orders])
 
 
-def _chosen(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str, str]:
+def _choose(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str, str]:
     """Return the best of candidates that are equally good in the preferred figure.
 
     The second value is why this candidate was chosen and not the first; empty if it is the first.
     """
     if not equals:
         return "", ""
-    for figure in _NEXT[prefer]:
-        read = _READ[figure]
+    for figure in _TIE_BREAKERS[prefer]:
+        read = _SORT_KEY[figure]
         chosen = min(equals, key=read)
         if read(chosen) < read(equals[0]):
-            return chosen.label, _BETTER[figure]
+            return chosen.label, _WHY_CHOSEN[figure]
         if any(read(one) > read(equals[0]) for one in equals):
             break  # the first is the best in this figure too
     return equals[0].label, ""
@@ -277,7 +279,7 @@ def _frontier(candidates: Sequence[Candidate]) -> set[str]:
 # ------------------------------------------------------------ comparisons
 
 
-def _compared(
+def _comparisons(
     by_label: Mapping[str, Candidate], best: str, others: Sequence[str], prefer: Preference
 ) -> list[ComparedRecord]:
     if not best:
@@ -286,7 +288,7 @@ def _compared(
     sampled = [p for _, _, p, _ in found if p is not None]
     corrected = iter(holm(sampled))
     records = []
-    for other, text, p, apart in found:
+    for other, text, p, differs in found:
         adjusted = None if p is None else next(corrected)
         records.append(
             ComparedRecord(
@@ -294,7 +296,7 @@ def _compared(
                 difference=text,
                 p=p,
                 p_holm=adjusted,
-                difference_shown=apart if adjusted is None else adjusted < LEVEL,
+                difference_shown=differs if adjusted is None else adjusted < LEVEL,
             )
         )
     return records
@@ -308,7 +310,7 @@ def _difference(
     The last value is only used if there is no p-value.
     """
     if prefer == "fastest":
-        return _speeds(best, other)
+        return _speed_difference(best, other)
     if prefer == "smallest":
         if not best.memory or not other.memory:
             return "memory not known", None, False
@@ -325,7 +327,7 @@ def _difference(
     return f"KLD {further:+.3g}", 2 * (1 - NormalDist().cdf(abs(further) / error)), False
 
 
-def _speeds(best: Candidate, other: Candidate) -> tuple[str, float | None, bool]:
+def _speed_difference(best: Candidate, other: Candidate) -> tuple[str, float | None, bool]:
     pairs = [
         Pair(*key, other.speeds[key], value)
         for key, value in best.speeds.items()

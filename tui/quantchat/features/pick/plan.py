@@ -69,7 +69,7 @@ class PickPlan:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedCandidate:
     """A variant before it is loaded: its estimate, or why it is dropped."""
 
     spec: AnyVariant
@@ -157,7 +157,9 @@ def score_plan(profile: Profile, text: ScoredText, reference: str | None) -> Sco
     )
 
 
-def planned(profile: Profile, plan: PickPlan, sample: DeviceSample) -> list[Planned]:
+def plan_candidates(
+    profile: Profile, plan: PickPlan, sample: DeviceSample
+) -> list[PlannedCandidate]:
     """Return each variant with its memory estimate, the promising variants first.
 
     The estimate is for the context length of the limits. Small variants are usually fast and large
@@ -168,13 +170,13 @@ def planned(profile: Profile, plan: PickPlan, sample: DeviceSample) -> list[Plan
     pair = tuple(range(min(2, len(profile.variants))))
     made = make_plan(profile, sample, tokens=limits.context, pair=pair, fetch=plan.fetch)
     found = [
-        Planned(spec, its, drop_reason(its, limits))
+        PlannedCandidate(spec, its, drop_reason(its, limits))
         for spec, its in zip(profile.variants, made.variants, strict=True)
     ]
     return sorted(found, key=_weights, reverse=limits.prefer == "closest")
 
 
-def _weights(one: Planned) -> int:
+def _weights(one: PlannedCandidate) -> int:
     return one.plan.estimate.weights if one.plan.estimate else 0
 
 

@@ -8,15 +8,15 @@ from datetime import datetime
 
 import quantchat
 from quantchat.features.pick.decide import Candidate
-from quantchat.features.pick.plan import PickPlan, Planned, scorable
+from quantchat.features.pick.plan import PickPlan, PlannedCandidate, scorable
 from quantchat.features.pick.state import CandidateState, PickState
 from quantchat.profile.model import Profile
 from quantchat.session.live_variant import State
 from quantchat.session.recorder import environment
-from quantchat.snapshot.evaluation import EvaluationRecord, pooled
+from quantchat.snapshot.evaluation import EvaluationRecord, pool_tasks
 from quantchat.snapshot.figures import AnswerFigure, by_name
 from quantchat.snapshot.pick import PickRecord
-from quantchat.snapshot.quality_gates import Uncertain, mean_of_tokens, paired_difference
+from quantchat.snapshot.quality_gates import UncertainValue, mean_of_tokens, paired_difference
 from quantchat.snapshot.schema import (
     MeasurementRecord,
     Snapshot,
@@ -34,7 +34,7 @@ APART = (
 
 
 def candidates(
-    profile: Profile, plan: PickPlan, planned: Sequence[Planned], state: PickState
+    profile: Profile, plan: PickPlan, planned: Sequence[PlannedCandidate], state: PickState
 ) -> list[Candidate]:
     """Return what is known of each variant, in the order of `profile`."""
     estimates = {one.spec.label: one for one in planned}
@@ -43,7 +43,9 @@ def candidates(
     ]
 
 
-def _candidate(label: str, plan: PickPlan, planned: Planned | None, state: PickState) -> Candidate:
+def _candidate(
+    label: str, plan: PickPlan, planned: PlannedCandidate | None, state: PickState
+) -> Candidate:
     its = state.candidates.get(label, CandidateState())
     dropped = planned.dropped if planned else ""
     if not dropped and its.failed:
@@ -78,7 +80,7 @@ def _speeds(its: CandidateState) -> dict[tuple[int, int], float]:
     return found
 
 
-def _memory(planned: Planned | None, its: CandidateState) -> tuple[int | None, str]:
+def _memory(planned: PlannedCandidate | None, its: CandidateState) -> tuple[int | None, str]:
     """Return the memory at the context length of the limits, and how it was found."""
     estimate = planned.plan.estimate if planned else None
     variant = its.variant
@@ -92,10 +94,10 @@ def _memory(planned: Planned | None, its: CandidateState) -> tuple[int | None, s
     return None, ""
 
 
-def _kld(label: str, plan: PickPlan, state: PickState) -> tuple[int, Uncertain | None]:
+def _kld(label: str, plan: PickPlan, state: PickState) -> tuple[int, UncertainValue | None]:
     """Return the tokens that were scored, and the mean KLD of the variant from the reference."""
     if plan.score is not None and label == plan.score.reference.label:
-        return 0, Uncertain(0.0, 0.0, 0.0)
+        return 0, UncertainValue(0.0, 0.0, 0.0)
     score = state.score
     found = _scored(state, label)
     if score is None or found is None or found.divergence is None:
@@ -111,19 +113,19 @@ def _scored(state: PickState, label: str) -> ScoredRecord | None:
 
 def _drop(
     label: str, plan: PickPlan, its: CandidateState, state: PickState
-) -> tuple[int, Uncertain | None]:
+) -> tuple[int, UncertainValue | None]:
     """Return the number of questions, and the reference's accuracy minus the variant's."""
     if plan.tasks is None:
         return 0, None
     if label == plan.tasks.reference.label:
-        return 0, Uncertain(0.0, 0.0, 0.0)
+        return 0, UncertainValue(0.0, 0.0, 0.0)
     if its.evaluated is None or state.reference_evaluated is None:
         return 0, None
-    found = pooled(its.evaluated, state.reference_evaluated)
+    found = pool_tasks(its.evaluated, state.reference_evaluated)
     if found is None or found.flips is None:
         return 0, None
     gain = paired_difference(found.flips)
-    return found.questions, Uncertain(-gain.value, -gain.centre, gain.margin)
+    return found.questions, UncertainValue(-gain.value, -gain.centre, gain.margin)
 
 
 # ------------------------------------------------------------ the snapshot

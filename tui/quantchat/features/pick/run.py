@@ -17,7 +17,13 @@ from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.errors import ModelsFailed, UserError
 from quantchat.features.pick.decide import Candidate, decide
-from quantchat.features.pick.plan import PickPlan, Planned, planned, scorable, sub_profile
+from quantchat.features.pick.plan import (
+    PickPlan,
+    PlannedCandidate,
+    plan_candidates,
+    scorable,
+    sub_profile,
+)
 from quantchat.features.pick.record import candidates, snapshot_of
 from quantchat.features.pick.state import CandidateState, Store
 from quantchat.host.signals import on_signals
@@ -30,7 +36,7 @@ from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.comparison import Comparison
 from quantchat.session.live_variant import LiveVariant
 from quantchat.session.model_jobs import ModelJobs, OnModel
-from quantchat.session.runner import loaded
+from quantchat.session.runner import loaded_comparison
 from quantchat.snapshot.pick import PickRecord
 from quantchat.snapshot.schema import Snapshot
 from quantchat.system.sampler import DeviceSampler
@@ -65,7 +71,7 @@ class Picking:
         self._sampler = DeviceSampler()
         self._jobs = ModelJobs(provider, start, on_model)
         self._state = store.load()
-        self._planned: list[Planned] = []
+        self._planned: list[PlannedCandidate] = []
         self._deadline = monotonic() + 60 * plan.minutes if plan.minutes is not None else None
         self._measurement: Measurement | None = None
         self._task: asyncio.Task[None] | None = None
@@ -141,7 +147,9 @@ class Picking:
 
     async def _measure_all(self) -> None:
         sample = self._sampler.sample()
-        self._planned = await to_daemon_thread(lambda: planned(self._profile, self._plan, sample))
+        self._planned = await to_daemon_thread(
+            lambda: plan_candidates(self._profile, self._plan, sample)
+        )
         self._on_step()
         await self._score_reference()
         for one in self._planned:
@@ -213,7 +221,7 @@ class Picking:
 
         measurement = Measurement(comparison, plan, self._sampler, step)
         try:
-            async with loaded(comparison, on_variant=self._on_loading):
+            async with loaded_comparison(comparison, on_variant=self._on_loading):
                 self._measurement = measurement
                 await measurement.run()
                 found = record_measurement(comparison, self._sampler, measurement)
@@ -251,7 +259,7 @@ class Picking:
         if scoring is None or plan.score is None or not self._time_left():
             return
         reference = plan.score.reference
-        if not scoring.scored(reference.label):
+        if not scoring.is_scored(reference.label):
             await scoring.score("reference", reference)
             self._scored(scoring)
         if self._evaluating is not None and self._state.reference_evaluated is None:
@@ -273,7 +281,7 @@ class Picking:
         if self._deadline is not None and await self._misses_a_limit(spec):
             return
         failed = self._state.score is None or self._state.score.storage is None
-        if not failed and not scoring.scored(spec.label) and self._time_left():
+        if not failed and not scoring.is_scored(spec.label) and self._time_left():
             await scoring.score("variant", spec)
             self._scored(scoring)
         unasked = self._evaluating is not None and self._state_of(spec).evaluated is None

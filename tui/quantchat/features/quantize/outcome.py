@@ -20,7 +20,7 @@ from quantchat.checkpoints.built_results import (
 )
 from quantchat.checkpoints.cache import read_built
 from quantchat.checkpoints.provider import PreparedModel
-from quantchat.checkpoints.sources import Named
+from quantchat.checkpoints.sources import ModelName
 from quantchat.engines.quantize import Calibration
 from quantchat.engines.registry import engine_of
 from quantchat.errors import UserError
@@ -52,7 +52,7 @@ class Perplexity(Quantity):
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelFigures:
     """Size and perplexity of the model before or after quantization."""
 
     bytes: int | None
@@ -68,8 +68,8 @@ class Outcome:
     """A built checkpoint's size, perplexity, losses and calibration, and the original's figures."""
 
     folder: Path
-    before: Side
-    after: Side
+    before: ModelFigures
+    after: ModelFigures
     parameters: int | None
     """Parameters of the original model; None if its headers cannot be read."""
     perplexity_more: Quantity | None
@@ -89,7 +89,7 @@ class Outcome:
         calibration = as_recorded(self.calibration) if self.calibration else {}
         return {**asdict(self), "folder": str(self.folder), "calibration": calibration}
 
-    def bits_per_weight(self, side: Side) -> float | None:
+    def bits_per_weight(self, side: ModelFigures) -> float | None:
         """Return the bits in the files ÷ all parameters, quantized or not; None if unknown."""
         if side.bytes is None or not self.parameters:
             return None
@@ -97,7 +97,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class BuiltHere:
+class BuiltPair:
     """A built checkpoint and its base model, each with its variant and its loadable path."""
 
     base: AnyVariant
@@ -117,18 +117,18 @@ async def make(
     on_progress: Callable[[Progress], None],
     *,
     builder: CheckpointBuilder | None = None,
-) -> BuiltHere:
+) -> BuiltPair:
     """Build the checkpoint of `spec` from `base`.
 
     After a cancellation, finished stages stay in the cache. Raises JobFailed or UserError.
     """
     builder = builder or CheckpointBuilder()
     before = await builder.prepare(base, on_progress)
-    return BuiltHere(base, spec, before, await builder.prepare(spec, on_progress))
+    return BuiltPair(base, spec, before, await builder.prepare(spec, on_progress))
 
 
 async def judge(
-    made: BuiltHere,
+    made: BuiltPair,
     held_out: Calibration | None,
     on_progress: Callable[[Progress], None],
     *,
@@ -149,17 +149,17 @@ async def judge(
 
     async def side(
         name: str, variant: AnyVariant, place: PreparedModel
-    ) -> tuple[Side, _TokenScores | None]:
+    ) -> tuple[ModelFigures, _TokenScores | None]:
         size = _size(variant, place)[0]
         tokens = _tokens(text) if text else 0
         if text is None or tokens < FEWEST:
-            return Side(size, None, why), None
+            return ModelFigures(size, None, why), None
         window, title = min(WINDOW, tokens), f"perplexity {name}"
         try:
             read = await _read(variant, place, text, window, title, on_progress, start)
         except JobFailed as error:
-            return Side(size, None, str(error)), None
-        return Side(size, read.perplexity), read
+            return ModelFigures(size, None, str(error)), None
+        return ModelFigures(size, read.perplexity), read
 
     built = read_built(made.folder)
     before, base = await side("before", made.base, made.before)
@@ -184,7 +184,7 @@ def _tokens(text: Path) -> int:
 
 def _size(spec: AnyVariant, prepared: PreparedModel) -> tuple[int | None, int | None]:
     """Return the bytes and elements of the tensors; None if the headers cannot be read."""
-    named, gguf = Named(prepared.model, prepared.revision), engine_of(spec).gguf_file(spec)
+    named, gguf = ModelName(prepared.model, prepared.revision), engine_of(spec).gguf_file(spec)
     try:
         files = headers.read_gguf_of(named, gguf) if gguf else headers.read(named, fetch=False)
     except UserError:

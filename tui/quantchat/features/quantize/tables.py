@@ -7,7 +7,7 @@ import json
 from quantchat.checkpoints.calibration_coverage import shortage, tokens_per_input
 from quantchat.document.document import Block, Cell, Column, Table, paragraphs, table
 from quantchat.document.figures import UNKNOWN, number, seconds, size, with_error
-from quantchat.features.quantize.outcome import Outcome, Side
+from quantchat.features.quantize.outcome import ModelFigures, Outcome
 from quantchat.wire.jobs import CalibrationUsed
 
 WORST = 5
@@ -41,7 +41,7 @@ def _sides(outcome: Outcome) -> Table:
     return table("", (Column(), "before", "after"), rows)
 
 
-def _perplexity(side: Side) -> str:
+def _perplexity(side: ModelFigures) -> str:
     return with_error(side.perplexity, least=2) if side.perplexity else UNKNOWN
 
 

@@ -26,7 +26,7 @@ from quantchat.snapshot.evaluation import (
     figures,
     flips,
     length_ratios,
-    pooled,
+    pool_tasks,
 )
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.flips import Flips
@@ -152,7 +152,7 @@ def pooled_table(found: EvaluationRecord) -> Table:
 
     The p-values are corrected for the number of models (Holm).
     """
-    done = [(model, pooled(model, _against(found, model))) for model in found.models]
+    done = [(model, pool_tasks(model, _against(found, model))) for model in found.models]
     tested = [its.flips.p for model, its in done if its and its.flips and model.role == "variant"]
     corrected = iter(holm(tested))
     rows = []

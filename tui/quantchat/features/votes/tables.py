@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from quantchat.document.document import Block, Column, Table, paragraphs, table
 from quantchat.document.figures import plural
-from quantchat.snapshot.pooled_votes import Pooled, repeated
+from quantchat.snapshot.pooled_votes import PooledVotes, repeated
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.votes import tally_of
 from quantchat.statistics.multiple import holm
@@ -91,7 +91,7 @@ def rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str, str]]:
         )
 
 
-def pooled_blocks(pooled: Pooled) -> list[Block]:
+def pooled_blocks(pooled: PooledVotes) -> list[Block]:
     """Return a table of the sessions, and the result of all of them together."""
     title = f"{plural(len(pooled.sessions), 'session')} of blind votes"
     sessions = [
@@ -100,7 +100,7 @@ def pooled_blocks(pooled: Pooled) -> list[Block]:
     ]
     return [
         table(title, ("session", pooled.a, pooled.b, "ties", "both bad"), sessions),
-        *paragraphs(lines(pooled.a, pooled.b, pooled.total, pooled.repeated)),
+        *paragraphs(lines(pooled.a, pooled.b, pooled.total, pooled.repeated_votes)),
     ]
 
 
@@ -124,7 +124,7 @@ def pairs_blocks(sessions: Sequence[Snapshot]) -> list[Block]:
     return [table("Blind votes of each pair", headings, rows)]
 
 
-def json_document(result: Pooled) -> dict[str, object]:
+def json_document(result: PooledVotes) -> dict[str, object]:
     """Return the sessions and the sign test as JSON values."""
     test = sign_test(result.total)
     return {
@@ -132,6 +132,6 @@ def json_document(result: Pooled) -> dict[str, object]:
         "b": result.b,
         "sessions": [vars(one) for one in result.sessions],
         "total": vars(result.total),
-        "repeated": result.repeated,
+        "repeated": result.repeated_votes,
         "sign_test": vars(test) if test else None,
     }

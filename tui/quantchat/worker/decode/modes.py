@@ -24,7 +24,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenLoop:
     """The loop that decodes."""
 
     loop: Loop
@@ -36,7 +36,7 @@ class Chosen:
     rules: CacheRules = ORDINARY
 
 
-def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None) -> Chosen:
+def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None) -> ChosenLoop:
     """Return the loop for `mode`: auto, generate, eager, compile or graph.
 
     Only `generate` decodes with a `draft`, so `auto` then means `generate`. Otherwise `auto` means
@@ -61,10 +61,10 @@ def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None
         loop = GenerateLoop(loaded.model, loaded.input_device, check.rules, new_cache, draft)
         drafting = [_WITH_DRAFT] if draft is not None else []
         note = _note(loaded, check.rules, drafting)
-        return Chosen(loop, f"generate{cached}", note, check.rules)
+        return ChosenLoop(loop, f"generate{cached}", note, check.rules)
     if new_cache:
         step = EagerStep(loaded.model, f"eager{cached}", new_cache)
-        return _chosen(Checked(step), loaded, check.rules)
+        return _chosen(CheckedStep(step), loaded, check.rules)
     if mode != "auto":
         return _chosen(_STEPS[mode](loaded.model, check, report), loaded, check.rules)
     modes = ("graph", "eager") if loaded.device.startswith("cuda") else ("eager",)
@@ -80,7 +80,7 @@ def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None
     raise AssertionError("unreachable: the last mode is returned or raises")
 
 
-class Checked(NamedTuple):
+class CheckedStep(NamedTuple):
     """A step that has passed the comparison with the model's modules."""
 
     step: Step
@@ -89,11 +89,11 @@ class Checked(NamedTuple):
 
 
 def _chosen(
-    checked: Checked, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()
-) -> Chosen:
+    checked: CheckedStep, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()
+) -> ChosenLoop:
     loop = NativeLoop(checked.step, loaded.input_device, rules)
     note = _note(loaded, rules, [*problems, checked.note])
-    return Chosen(loop, checked.step.name, note, rules)
+    return ChosenLoop(loop, checked.step.name, note, rules)
 
 
 def _note(loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()) -> str:
@@ -151,17 +151,17 @@ def ignored_settings(config: Any) -> list[str]:
 # ------------------------------------------------------------ each mode, checked
 
 
-def _eager(model: Any, check: Check, _report: Report) -> Checked:
+def _eager(model: Any, check: Check, _report: Report) -> CheckedStep:
     """Return the fastest step with the same results: a CPU step, or the model's own modules."""
     if model.device.type != "cpu":
-        return Checked(EagerStep(model))
+        return CheckedStep(EagerStep(model))
     from quantchat.worker.decode import cpu
 
     fast = cpu.fast_step(model, check.fault)
-    return Checked(fast.step or EagerStep(model), fast.rejected)
+    return CheckedStep(fast.step or EagerStep(model), fast.rejected)
 
 
-def _compiled(model: Any, check: Check, report: Report) -> Checked:
+def _compiled(model: Any, check: Check, report: Report) -> CheckedStep:
     from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 
     missing = missing_compiler(model.device)
@@ -173,10 +173,10 @@ def _compiled(model: Any, check: Check, report: Report) -> Checked:
         )
     step = CompiledStep(model)
     report("compiling the decode step")
-    return Checked(_passed("compile", step, check))
+    return CheckedStep(_passed("compile", step, check))
 
 
-def _graph(model: Any, check: Check, report: Report) -> Checked:
+def _graph(model: Any, check: Check, report: Report) -> CheckedStep:
     """Return the graph step, with fused norms unless their rounding makes the check fail."""
     from quantchat.worker.decode.norms import fusable_norms
     from quantchat.worker.decode.steps.graph import GraphStep
@@ -184,8 +184,8 @@ def _graph(model: Any, check: Check, report: Report) -> Checked:
     step = GraphStep(model, fusable_norms(model))
     report("capturing the decode step")
     if not _fault("graph", step, check):
-        return Checked(step)
-    return Checked(_passed("graph", GraphStep(model), check))
+        return CheckedStep(step)
+    return CheckedStep(_passed("graph", GraphStep(model), check))
 
 
 _HINT = 'use decode = "eager"'
@@ -213,7 +213,7 @@ def _fault(mode: str, step: Step, check: Check) -> str:
         raise Refused("unsupported", what, _HINT) from error
 
 
-_STEPS: dict[str, Callable[[Any, Check, Report], Checked]] = {
+_STEPS: dict[str, Callable[[Any, Check, Report], CheckedStep]] = {
     "eager": _eager,
     "compile": _compiled,
     "graph": _graph,

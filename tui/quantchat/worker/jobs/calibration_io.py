@@ -26,7 +26,7 @@ def write(
     records = list(records)
     body = "".join(json.dumps(one) + "\n" for one in records)
     (folder / CHATS_FILE).write_text(body, encoding="utf-8")
-    text = "\n".join(rendered(one, tokenizer, template)[0] for one in records)
+    text = "\n".join(record_text(one, tokenizer, template)[0] for one in records)
     (folder / CHATS_TEXT_FILE).write_text(text, encoding="utf-8")
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return CalibrateResult(len(records), len(ids))
@@ -46,7 +46,7 @@ def ids(
     template: Mapping[str, object] | None = None,
 ) -> list[int]:
     """Return the token ids of a record, at most the first `most`; None: all."""
-    text, has_special = rendered(one, tokenizer, template or {})
+    text, has_special = record_text(one, tokenizer, template or {})
     found: list[int] = tokenizer(text, add_special_tokens=not has_special, verbose=False)[
         "input_ids"
     ]
@@ -61,7 +61,7 @@ def read(
     return [ids(json.loads(line), tokenizer, most, template) for line in lines if line]
 
 
-def rendered(one: Record, tokenizer: Any, template: Mapping[str, object]) -> tuple[str, bool]:
+def record_text(one: Record, tokenizer: Any, template: Mapping[str, object]) -> tuple[str, bool]:
     """Return the text of a record, and whether a chat template has put special tokens in it."""
     if "messages" not in one:
         return str(one["text"]), False

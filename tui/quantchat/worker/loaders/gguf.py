@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantchat.common.gguf import ANY, BadGguf, chosen, parts, read_header
+from quantchat.common.gguf import ANY, BadGguf, choose_file, parts, read_header
 from quantchat.wire.messages import FETCHING, IMPORTING, WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template
@@ -27,7 +27,8 @@ def load(
 ) -> LlamaModel:
     """Load a GGUF file. Raises Refused.
 
-    `options`: `gguf_file` (see `gguf.chosen`), `n_gpu_layers`, `n_ctx`, `type_k`, `type_v`, `mmap`.
+    `options`: `gguf_file` (see `gguf.choose_file`), `n_gpu_layers`, `n_ctx`, `type_k`, `type_v`,
+    `mmap`.
     """
     requested, note = command, ""
     wanted = str(command.options.get("gguf_file") or ANY)
@@ -62,7 +63,7 @@ def _file(folder: Path, wanted: str) -> Path:
     """Return the complete GGUF file in `folder` that matches `wanted`. Raises Refused."""
     names = [str(file.relative_to(folder)) for file in folder.rglob(ANY)]
     try:
-        file = folder / chosen(names, wanted)
+        file = folder / choose_file(names, wanted)
     except BadGguf as error:
         raise Refused("bad_checkpoint", f"{folder} {error}", error.hint) from error
     for part in parts(file):

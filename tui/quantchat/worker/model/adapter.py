@@ -15,7 +15,7 @@ from typing import Any
 from quantchat.common.adapter_folder import CONFIG, WEIGHTS
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.files_check import json_object, pickled_file, tensor_names
-from quantchat.worker.model.hub import fetched_named
+from quantchat.worker.model.hub import fetch_named_model
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def check_adapter(name: str) -> Adapter:
     """
     folder = Path(name)
     if not folder.is_absolute():
-        folder = fetched_named(name, "the adapter", allow_patterns=[CONFIG, WEIGHTS])
+        folder = fetch_named_model(name, "the adapter", allow_patterns=[CONFIG, WEIGHTS])
     config = _config(folder, name)
     tensors = len(tensor_names(folder / WEIGHTS))
     try:

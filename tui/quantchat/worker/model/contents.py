@@ -106,7 +106,7 @@ class Contents:
         parts = [part for part in most if body[part] > 0.1 * sum(body.values())]
         return f"{' and '.join(parts)} not quantized: {self._plain_share()}"
 
-    def unpacked(self, tensors: TensorBytes, promised: float) -> str:
+    def dequantized_contents(self, tensors: TensorBytes, promised: float) -> str:
         """Return e.g. `weights of 4 bits take 8.0 bits each`; empty if the weights are packed.
 
         `promised` is the format's bits per quantized weight, without scales and zeros; `tensors`

@@ -35,7 +35,7 @@ _DUPLICATES = ["*/*", "consolidated*"]
 or as `consolidated*`, in formats of Meta's and Mistral's own libraries."""
 
 
-class Fetched(NamedTuple):
+class FetchedFiles(NamedTuple):
     """Files of the hub on this machine."""
 
     folder: Path
@@ -51,7 +51,7 @@ def small_files(command: LoadModel) -> Path:
     import huggingface_hub
 
     try:
-        return fetched(
+        return fetch_files(
             command.model,
             command.revision,
             "",
@@ -69,7 +69,7 @@ def small_files(command: LoadModel) -> Path:
         return Path(config).parent
 
 
-def checkpoint(command: LoadModel, report: Report) -> Fetched:
+def checkpoint(command: LoadModel, report: Report) -> FetchedFiles:
     """Download the checkpoint of the model id in `command`, or use a complete copy in the cache.
 
     The libraries that load the model then get a local folder. If they got the id, they would ask
@@ -80,7 +80,7 @@ def checkpoint(command: LoadModel, report: Report) -> Fetched:
     weights = [file] if file else ["*.safetensors", *(["*.bin"] if pickles else [])]
     code = ["*.py"] if command.trust_remote_code else []
     try:
-        found = fetched(
+        found = fetch_files(
             command.model,
             command.revision,
             "",
@@ -94,7 +94,7 @@ def checkpoint(command: LoadModel, report: Report) -> Fetched:
         folder = _whole_in_cache(command, weights)
         if folder is None or refused.failure.kind == "no_space":
             raise
-        found = Fetched(folder, _from_cache(refused.failure.reason))
+        found = FetchedFiles(folder, _from_cache(refused.failure.reason))
     if not file and not pickles:
         refuse_all_pickled(
             found.folder, command.model, has_option="allow_pickle" in command.options
@@ -102,8 +102,8 @@ def checkpoint(command: LoadModel, report: Report) -> Fetched:
     return found
 
 
-def gguf_files(command: LoadModel, wanted: str, report: Report) -> Fetched:
-    """Download the GGUF file that `wanted` names (see `gguf.chosen`), with all its parts.
+def gguf_files(command: LoadModel, wanted: str, report: Report) -> FetchedFiles:
+    """Download the GGUF file that `wanted` names (see `gguf.choose_file`), with all its parts.
 
     `command` has the model id. If the hub cannot be reached, choose among the cached files. Raises
     Refused.
@@ -117,7 +117,7 @@ def gguf_files(command: LoadModel, wanted: str, report: Report) -> Fetched:
             name, revision=command.revision or "main", timeout=_LIST_TIMEOUT_S
         )
         names = [file.rfilename for file in model_info.siblings or []]
-    except Exception as error:  # noqa: BLE001 - several libraries raise here, see `fetched`
+    except Exception as error:  # noqa: BLE001 - several libraries raise here, see `fetch_files`
         try:
             cached = huggingface_hub.snapshot_download(
                 name, revision=command.revision, local_files_only=True
@@ -126,10 +126,12 @@ def gguf_files(command: LoadModel, wanted: str, report: Report) -> Fetched:
             raise _refusal(error, name) from error
         names = [str(file.relative_to(cached)) for file in Path(cached).rglob(gguf.ANY)]
     try:
-        files = gguf.parts(Path(gguf.chosen(names, wanted)))
+        files = gguf.parts(Path(gguf.choose_file(names, wanted)))
     except gguf.BadGguf as error:
         raise Refused("bad_checkpoint", f"{name} {error}", error.hint) from error
-    return fetched(name, command.revision, "", report, allow_patterns=[str(one) for one in files])
+    return fetch_files(
+        name, command.revision, "", report, allow_patterns=[str(one) for one in files]
+    )
 
 
 def _whole_in_cache(command: LoadModel, weights: list[str]) -> Path | None:
@@ -179,9 +181,9 @@ def _progress_class(report: Report, created: Callable[[], None]) -> type[Any]:
     return ProgressBar
 
 
-def fetched(
+def fetch_files(
     name: str, revision: str | None, what: str, report: Report = lambda *counts: None, **which: Any
-) -> Fetched:
+) -> FetchedFiles:
     """Return the files of `name` on the hub, from the hub's cache if they are in it.
 
     `what` describes `name` in messages, e.g. "the adapter". `which` has `allow_patterns` and
@@ -210,12 +212,12 @@ def fetched(
             )
         except Exception:  # noqa: BLE001 - the first reason helps more
             raise refused from error
-        return Fetched(folder, _from_cache(refused.failure.reason))
+        return FetchedFiles(folder, _from_cache(refused.failure.reason))
     # Without a connection, and in its offline mode, the library silently returns its cached copy
     # and creates no progress bar.
     if bars_created or constants.HF_HUB_OFFLINE:
-        return Fetched(folder)
-    return Fetched(folder, _from_cache("the hub did not answer"))
+        return FetchedFiles(folder)
+    return FetchedFiles(folder, _from_cache("the hub did not answer"))
 
 
 def _refusal(error: Exception, name: str) -> Refused:
@@ -240,10 +242,10 @@ def _refusal(error: Exception, name: str) -> Refused:
     )
 
 
-def fetched_named(named: str, what: str, **which: Any) -> Path:
-    """Download `org/name` or `org/name@revision` (see `fetched`); return its folder."""
+def fetch_named_model(named: str, what: str, **which: Any) -> Path:
+    """Download `org/name` or `org/name@revision` (see `fetch_files`); return its folder."""
     name, _, revision = named.partition("@")
-    found = fetched(name, revision or None, what, **which)
+    found = fetch_files(name, revision or None, what, **which)
     if found.note:
         print(found.note)  # noqa: T201 - to the worker's log
     return found.folder

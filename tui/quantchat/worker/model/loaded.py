@@ -185,7 +185,7 @@ class Loaded(WithChatTemplate):
             if not method and not self._was_quantized:
                 return ""
             return unpacked(self.model, method, self._folder, gguf)[1]
-        found = (contents.not_quantized(), contents.unpacked(tensors, self._bits))
+        found = (contents.not_quantized(), contents.dequantized_contents(tensors, self._bits))
         return "; ".join(filter(None, found))
 
 

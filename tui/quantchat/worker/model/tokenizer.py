@@ -10,7 +10,7 @@ from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template
 from quantchat.worker.model.files_check import check_tokenizer, json_object
-from quantchat.worker.model.hub import NO_WEIGHTS, fetched_named
+from quantchat.worker.model.hub import NO_WEIGHTS, fetch_named_model
 from quantchat.worker.text_bounds import bounded
 
 
@@ -70,7 +70,7 @@ def fetch_named(command: LoadModel) -> LoadModel:
     folder = Path(name)
     if not folder.is_absolute():
         code = ["*.py"] if command.trust_remote_code else []
-        folder = fetched_named(
+        folder = fetch_named_model(
             name,
             "the tokenizer of",
             allow_patterns=[*NO_WEIGHTS, *code],

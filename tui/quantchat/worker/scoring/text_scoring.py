@@ -14,7 +14,7 @@ from quantchat.worker.failures import Refused, describe
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.report import Report
 from quantchat.worker.scoring.logits import Forecast
-from quantchat.worker.scoring.window_fit import fitting
+from quantchat.worker.scoring.window_fit import largest_window
 from quantchat.worker.scoring.windows import Tokens, Windows, check, read_tokens
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def begin(job: ScoreJob, report: Report) -> TextScoring:
     forecast = forecast_of(loaded, tokens.ids)
     windows, limit = Windows(job.window, job.stride), ""
     if job.fit is not None:
-        size, limit = fitting(job.window, len(tokens.ids), loaded, forecast, job.fit)
+        size, limit = largest_window(job.window, len(tokens.ids), loaded, forecast, job.fit)
         windows = Windows(size, size) if limit else windows
     check(tokens, windows, loaded.context_length)
     early = windows.early if job.depths and (job.keep or job.against) else 0

@@ -22,7 +22,7 @@ only estimated."""
 GIB = 2**30
 
 
-def fitting(
+def largest_window(
     longest: int,
     tokens: int,
     loaded: Loaded | LlamaModel,
