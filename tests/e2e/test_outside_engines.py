@@ -65,7 +65,7 @@ def example(tmp_path: Path) -> Path:
 LOADED = """
 import asyncio, sys
 from pathlib import Path
-from quantchat.checkpoints.provider import Prepared
+from quantchat.checkpoints.provider import PreparedModel
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.load import loads
@@ -87,7 +87,7 @@ planned = estimate_of(spec, files, False, 64).weights
 async def main():
     worker = await start_worker(Place("example"))
     try:
-        worker.send(load_request(spec, Prepared(spec.model)))
+        worker.send(load_request(spec, PreparedModel(spec.model)))
         async for event in worker.events():
             assert not isinstance(event, Failed), event
             if isinstance(event, Ready):

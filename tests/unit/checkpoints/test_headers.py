@@ -108,9 +108,9 @@ READ = """
 import json, sys
 from quantchat.errors import UserError
 from quantchat.checkpoints.headers import read
-from quantchat.checkpoints.sources import resolve
+from quantchat.checkpoints.sources import existing_model
 try:
-    files = read(resolve(sys.argv[1]), fetch=sys.argv[2] == "fetch")
+    files = read(existing_model(sys.argv[1]), fetch=sys.argv[2] == "fetch")
     print(json.dumps([len(files.tensors), files.bytes, files.config["hidden_size"]]))
 except UserError as error:
     print(error)
