@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from quantchat.checkpoints.full_precision import Weights
-from quantchat.checkpoints.gptq_stage import QuantizeCalibrated, Grouped
+from quantchat.checkpoints.gptq_stage import Grouped, QuantizeCalibrated
 from quantchat.checkpoints.stages import Stage
 from quantchat.engines.autoround import AUTO_ROUND, GPTQ_FORMAT
 from quantchat.engines.gguf import GGUF_MAKERS

@@ -223,10 +223,10 @@ def _run_pick(
     return snapshot
 
 
-def status_of(found: PickRecord) -> int:
+def status_of(record: PickRecord) -> int:
     """Return the exit status for the decision of a pick."""
-    chosen = found.of(found.recommended) if found.recommended else None
+    chosen = record.of(record.recommended) if record.recommended else None
     if chosen is not None:
         return 0 if chosen.meets_limits else UNDECIDED
-    left = [one for one in found.candidates if not one.dropped and not one.misses_limit]
+    left = [one for one in record.candidates if not one.dropped and not one.misses_limit]
     return UNDECIDED if left else NONE_MEETS

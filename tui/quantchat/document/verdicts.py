@@ -43,18 +43,18 @@ def reason(verdict: Verdict) -> str:
     return f"{value} ({interval}): {ends[found.outcome]}"
 
 
-def more_needed(found: JudgedQuantity) -> str:
+def more_needed(judged: JudgedQuantity) -> str:
     """Return how much more measuring would decide what is undecided, as the end of a sentence."""
-    needed = found.needed
-    if not found.units:
+    needed = judged.needed
+    if not judged.units:
         return ""
     if needed is None:
         return "; too close to the limit for any longer measurement"
-    if found.unit == "prompt and round":
-        times = needed / found.units
+    if judged.unit == "prompt and round":
+        times = needed / judged.units
         return f"; about {times:.1f} times as many prompts and rounds would decide"
-    unit = {"pair": "answer"}.get(found.unit, found.unit)
-    return f"; about {plural(needed, unit)} would decide ({found.units} now)"
+    unit = {"pair": "answer"}.get(judged.unit, judged.unit)
+    return f"; about {plural(needed, unit)} would decide ({judged.units} now)"
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:

@@ -176,22 +176,22 @@ def read_requirements(file: Path) -> tuple[str, ...]:
 
 
 async def _make(
-    made: Environment,
+    environment: Environment,
     arguments: Sequence[str],
     scratch: Path,
     report: Callable[[Progress], None],
     python: str,
     pip: Sequence[str],
 ) -> Environment:
-    log = new_log(f"env {made.name}")
-    what = f"cannot make the environment {made.name}"
+    log = new_log(f"env {environment.name}")
+    what = f"cannot make the environment {environment.name}"
     report(Progress("making the environment"))
     # The environment needs no pip, because ours installs into it. Some Pythons lack ensurepip.
-    create = [python, "-m", "venv", "--clear", "--without-pip", str(made.folder)]
+    create = [python, "-m", "venv", "--clear", "--without-pip", str(environment.folder)]
     if await run(create, scratch, log, lambda: None):
         raise UserError(f"{what}: {python} -m venv failed", hint=f"see the log {log}")
-    made.folder.chmod(0o700)
-    path = str(made.interpreter)
+    environment.folder.chmod(0o700)
+    path = str(environment.interpreter)
     install = [*pip, "--python", path, "install", *QUIET, f"--log={log}", *arguments]
 
     def poll() -> None:
@@ -206,10 +206,12 @@ async def _make(
     )
     output, _ = await process.communicate()
     version, packages = json.loads(output)
-    made = replace(made, python=version, packages=dict(sorted(packages.items())))
-    body = {key: value for key, value in asdict(made).items() if key not in ("name", "folder")}
-    write_whole(made.folder / _MADE_FILE, json.dumps(body, indent=1).encode())
-    return made
+    environment = replace(environment, python=version, packages=dict(sorted(packages.items())))
+    body = {
+        key: value for key, value in asdict(environment).items() if key not in ("name", "folder")
+    }
+    write_whole(environment.folder / _MADE_FILE, json.dumps(body, indent=1).encode())
+    return environment
 
 
 def _read(folder: Path) -> Environment:

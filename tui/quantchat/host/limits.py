@@ -34,7 +34,7 @@ def usable_cpus(root: Path = _ROOT) -> int:
     A quota of 2.5 CPUs gives 2: a third thread would be throttled in each period, and the others
     would wait for it. `root` is the parent of /proc and /sys; tests pass their own.
     """
-    quotas = [_quota(folder) for folder in _levels("cpu", root)]
+    quotas = [_quota(folder) for folder in _cgroup_folders("cpu", root)]
     limits = [len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]
     return max(1, min(limits))
 
@@ -53,7 +53,7 @@ class MemoryLimits:
     """Reads `UsableMemory`. Finds the cgroups only once, because a process seldom changes them."""
 
     def __init__(self, root: Path = _ROOT) -> None:
-        self._levels = _levels("memory", root)
+        self._levels = _cgroup_folders("memory", root)
 
     def usable(self) -> UsableMemory:
         """Return the memory that may be used now."""
@@ -66,7 +66,7 @@ class MemoryLimits:
             limits = [
                 limit
                 for name in ("memory.max", "memory.high", "memory.limit_in_bytes")
-                if (limit := _number(folder / name)) is not None and limit < machine.total
+                if (limit := _read_number(folder / name)) is not None and limit < machine.total
             ]
             if limits:
                 total = min(total, *limits)
@@ -78,11 +78,13 @@ class CpuThrottling:
     """Reads how long the CPU quota of a container stopped this process and its children."""
 
     def __init__(self, root: Path = _ROOT) -> None:
-        self._levels = _levels("cpu", root)
+        self._levels = _cgroup_folders("cpu", root)
 
     def seconds(self) -> float:
         """Return the seconds so far, by the cgroup that was stopped longest; 0 without a quota."""
-        return max((_throttled_s(_text(folder / "cpu.stat")) for folder in self._levels), default=0)
+        return max(
+            (_throttled_s(_read_text(folder / "cpu.stat")) for folder in self._levels), default=0
+        )
 
 
 def _throttled_s(stat: str) -> float:
@@ -96,29 +98,29 @@ def _working_set(folder: Path) -> int:
 
     When the limit is reached, the kernel first drops cached files on the inactive list.
     """
-    used = _number(folder / "memory.current")
+    used = _read_number(folder / "memory.current")
     key = "inactive_file"
     if used is None:
-        used, key = _number(folder / "memory.usage_in_bytes") or 0, "total_inactive_file"
-    cached = re.search(rf"^{key} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+        used, key = _read_number(folder / "memory.usage_in_bytes") or 0, "total_inactive_file"
+    cached = re.search(rf"^{key} (\d+)$", _read_text(folder / "memory.stat"), re.MULTILINE)
     return max(0, used - (int(cached[1]) if cached else 0))
 
 
 def _quota(folder: Path) -> float | None:
     """Return the CPU quota of a cgroup in CPUs; None if it has none."""
-    quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+    quota, _, period = _read_text(folder / "cpu.max").strip().partition(" ")
     if not quota:
-        quota = _text(folder / "cpu.cfs_quota_us").strip()
-        period = _text(folder / "cpu.cfs_period_us").strip()
+        quota = _read_text(folder / "cpu.cfs_quota_us").strip()
+        period = _read_text(folder / "cpu.cfs_period_us").strip()
     if not (quota.isdecimal() and period.isdecimal() and int(period)):  # "max" or -1: no quota
         return None
     return int(quota) / int(period)
 
 
-def _levels(controller: str, root: Path) -> list[Path]:
+def _cgroup_folders(controller: str, root: Path) -> list[Path]:
     """Return the folders of this process's cgroups with `controller`, from the innermost up."""
     paths = {}
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         paths[2 if number == "0" else 1, controllers] = path
@@ -137,7 +139,7 @@ def _levels(controller: str, root: Path) -> list[Path]:
 
 def _mounts(root: Path) -> Iterator[tuple[int, Sequence[str], str, str]]:
     """Yield version, controllers, root and mount point of each cgroup file system (proc(5))."""
-    for line in _text(root / "proc/self/mountinfo").splitlines():
+    for line in _read_text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
         if len(fields) >= 5 and kind and kind[0] in ("cgroup", "cgroup2"):
@@ -163,12 +165,12 @@ def _plain(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
-def _number(file: Path) -> int | None:
-    text = _text(file).strip()
+def _read_number(file: Path) -> int | None:
+    text = _read_text(file).strip()
     return int(text) if text.isdecimal() else None
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     """Return the content of `file`; empty if it cannot be read, for most files do not exist."""
     try:
         return file.read_text(encoding="utf-8", errors="replace")

@@ -103,9 +103,8 @@ class Rounds:
 
     `on_step(done, total, detail)` is called before each turn and at the end. `around` is a context
     for each answer that is decoded while the other side is idle, such as one that reads the GPU's
-    energy. `watch` is a context for each turn
-    and gets the number of its round; if it reports that the turn was disturbed, the turn is
-    measured again, up to `TRIES` times.
+    energy. `watch` is a context for each turn and gets the number of its round; if it reports that
+    the turn was disturbed, the turn is measured again, up to `TRIES` times.
     """
 
     comparison: Comparison
@@ -150,16 +149,16 @@ class Rounds:
     async def _measure(self, task: int, round_number: int) -> None:
         """Measure one turn; if it was disturbed, measure it again (see `DisturbedTurn`)."""
         for tries_left in reversed(range(TRIES if round_number else 1)):
-            with self.watch(round_number) as found:
+            with self.watch(round_number) as disturbances:
                 turn = await self._turn(task, round_number)
             if self.stopped or not round_number:
                 return
             failed = any(answer.failure for answer in turn.answers.values())
-            if not found or failed:
+            if not disturbances or failed:
                 self.measured.append(MeasuredTurn(task, round_number, turn))
                 return
             self.disturbed.append(
-                DisturbedTurn(task, round_number, "; ".join(found), not tries_left)
+                DisturbedTurn(task, round_number, "; ".join(disturbances), not tries_left)
             )
 
     def stop(self) -> None:
@@ -217,17 +216,17 @@ class Rounds:
         return turn
 
     async def _answer(self, variant: LiveVariant, turn: Turn, task: int, threads: int) -> None:
-        wanted = self.plan.tasks[task]
+        measured_task = self.plan.tasks[task]
         settings: Generation = self.comparison.generation
         request = single_prompt_request(
             turn.number,
-            wanted.prompt,
+            measured_task.prompt,
             settings,
             threads=threads,
-            max_new_tokens=wanted.output_tokens or settings.max_new_tokens,
-            ignore_eos=self.plan.ignore_eos or bool(wanted.output_tokens),
+            max_new_tokens=measured_task.output_tokens or settings.max_new_tokens,
+            ignore_eos=self.plan.ignore_eos or bool(measured_task.output_tokens),
             fresh=True,
-            prompt_tokens=wanted.prompt_tokens,
+            prompt_tokens=measured_task.prompt_tokens,
         )
         await variant.answer(request, turn.answers[variant.label])
 

@@ -176,19 +176,19 @@ def _single(where: str, what: str, hint: str = "") -> ProfileError:
     return ProfileError([_line(where, what, hint)])
 
 
-def profile_error(found: Sequence[Mistake], where: str, text: str) -> ProfileError:
-    """Return an error with the first `MAX_MISTAKES` of `found`, in the order of the file's lines.
+def profile_error(mistakes_found: Sequence[Mistake], where: str, text: str) -> ProfileError:
+    """Return an error with the first `MAX_MISTAKES` of `mistakes_found`, in the file's order.
 
     `where` names the file and `text` is its text.
     """
     keys = KeyLines(text)
-    by_line = [(keys.find(m.path), m) for m in found[:MAX_MISTAKES]]
+    by_line = [(keys.find(m.path), m) for m in mistakes_found[:MAX_MISTAKES]]
     by_line.sort(key=lambda pair: (pair[0] is None, pair[0]))  # mistakes without a line come last
     lines = [
         _line(f"{where}:{line}" if line else where, f"{key_text(m.path)}: {m.what}", m.hint)
         for line, m in by_line
     ]
-    return ProfileError(lines, len(found) - len(lines))
+    return ProfileError(lines, len(mistakes_found) - len(lines))
 
 
 def _line(where: str, what: str, hint: str) -> UserError:

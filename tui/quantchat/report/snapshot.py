@@ -119,17 +119,19 @@ def turn_table(turn: TurnRecord) -> Table:
     rows = [
         row("prompt", answers, _prompt_tokens),
         row("output", answers, _output),
-        _timed("TTFT", answers, lambda a: milliseconds(a.timing.ttft_ms)),
+        _row_with_order("TTFT", answers, lambda a: milliseconds(a.timing.ttft_ms)),
         *_first_answer(answers),
-        _timed("prefill throughput", answers, lambda a: _rate(a.timing.prefill_tok_s)),
-        _timed("ITL p50 · p95 · p99", answers, _itl),
-        _timed("TPOT", answers, lambda a: milliseconds(a.timing.tpot_ms)),
-        _timed("decode throughput", answers, lambda a: _rate(a.timing.decode_tok_s)),
-        _timed("end-to-end throughput", answers, lambda a: _rate(a.timing.end_to_end_tok_s)),
+        _row_with_order("prefill throughput", answers, lambda a: _rate(a.timing.prefill_tok_s)),
+        _row_with_order("ITL p50 · p95 · p99", answers, _itl),
+        _row_with_order("TPOT", answers, lambda a: milliseconds(a.timing.tpot_ms)),
+        _row_with_order("decode throughput", answers, lambda a: _rate(a.timing.decode_tok_s)),
+        _row_with_order(
+            "end-to-end throughput", answers, lambda a: _rate(a.timing.end_to_end_tok_s)
+        ),
         row("draft acceptance", answers, _drafts),
         row("energy", answers, _energy),
         row("CPU threads", answers, cpu_threads),
-        row("ended by", answers, _ended),
+        row("ended by", answers, _end_reason),
     ]
     return variant_table("", [answer.variant for answer in answers], rows)
 
@@ -137,24 +139,26 @@ def turn_table(turn: TurnRecord) -> Table:
 def _first_answer(answers: Sequence[AnswerRecord]) -> list[Row]:
     if not any(answer.thoughts for answer in answers):
         return []  # it would repeat TTFT
-    return [_timed("TTFA", answers, lambda a: milliseconds(a.timing.ttfa_ms))]
+    return [_row_with_order("TTFA", answers, lambda a: milliseconds(a.timing.ttfa_ms))]
 
 
 def answers(turn: TurnRecord) -> list[Block]:
     """Return the prompt and what each variant answered, in full."""
-    parts = _said("prompt", turn.prompt)
+    parts = _headed_text("prompt", turn.prompt)
     for answer in turn.answers:
         if answer.thoughts:
             title = f"{answer.variant}, {thoughts(answer.thought_tokens)}"
-            parts += [BLANK, *_said(title, answer.thoughts, "quiet")]
-        parts += [BLANK, *_said(answer.variant, answer.text)]
+            parts += [BLANK, *_headed_text(title, answer.thoughts, "quiet")]
+        parts += [BLANK, *_headed_text(answer.variant, answer.text)]
     return parts
 
 
 # ------------------------------------------------------------ cells
 
 
-def _timed(name: str, answers: Iterable[AnswerRecord], read: Callable[[AnswerRecord], str]) -> Row:
+def _row_with_order(
+    name: str, answers: Iterable[AnswerRecord], read: Callable[[AnswerRecord], str]
+) -> Row:
     return Cell(name), [_with_order(read(answer), answer.order) for answer in answers]
 
 
@@ -162,7 +166,7 @@ def _with_order(figure: str, order: str) -> Cell:
     return Cell(figure) if figure == UNKNOWN else Cell(figure, ORDERS[order])
 
 
-def _said(who: str, text: str, role: Role = "plain") -> list[Block]:
+def _headed_text(who: str, text: str, role: Role = "plain") -> list[Block]:
     return [paragraph((f"{who}:", "heading")), Verbatim(text, role)]
 
 
@@ -200,7 +204,7 @@ def _rate(tokens_per_s: float | None) -> str:
     return UNKNOWN if tokens_per_s is None else f"{number(tokens_per_s)} tok/s"
 
 
-def _ended(answer: AnswerRecord) -> str:
+def _end_reason(answer: AnswerRecord) -> str:
     if answer.failure is not None:
         return f"failed: {answer.failure.reason}"
     return _REASONS.get(answer.reason, answer.reason) or f"not finished ({answer.state})"

@@ -57,7 +57,7 @@ _LAYER = re.compile(r"\.\d+\..*\.weight$")
 
 
 @dataclass(frozen=True)
-class _Side:
+class _NamedModel:
     """The model or server that one word names."""
 
     name: str
@@ -96,7 +96,7 @@ def profile_of(
                 " further MODEL",
             )
     first_of_hub = next((word for word in words if not _is_address(word)), "")
-    sides = [_side(word, first_of_hub, others) for word in words]
+    sides = [_named_model(word, first_of_hub, others) for word in words]
     if not methods:
         methods = (
             registry.DEFAULT_METHODS
@@ -114,7 +114,11 @@ def profile_of(
         )
     try:
         return Profile.model_validate(
-            {"name": _name(words), "variants": _distinct(variants), "run": {"order": "in-turn"}}
+            {
+                "name": _name(words),
+                "variants": _with_distinct_labels(variants),
+                "run": {"order": "in-turn"},
+            }
         )
     except ValidationError as error:
         first = next(iter(mistakes(error)))
@@ -159,11 +163,11 @@ def _seconds(size: int) -> float | None:
     """
     cache = CheckpointCache(paths.cache_dir() / "checkpoints")
     for entry in cache.entries():
-        made = read_built(cache.folder / entry.name)
-        if made and "damp_percent" in made.inputs and entry.bytes:
-            needs = (read_built(cache.folder / str(name)) for name in made.inputs.get("needs", ()))
+        built = read_built(cache.folder / entry.name)
+        if built and "damp_percent" in built.inputs and entry.bytes:
+            needs = (read_built(cache.folder / str(name)) for name in built.inputs.get("needs", ()))
             calibration = sum(need.seconds for need in needs if need and "prompts" in need.inputs)
-            return (made.seconds + calibration) * size / entry.bytes
+            return (built.seconds + calibration) * size / entry.bytes
     return None
 
 
@@ -172,28 +176,28 @@ def _name(words: Sequence[str]) -> str:
 
 
 def _variants(
-    side: _Side, methods: Sequence[str], gptq: str | None, *, many: bool
+    side: _NamedModel, methods: Sequence[str], gptq: str | None, *, many: bool
 ) -> list[dict[str, Any]]:
     if side.method is not None:
         return [{**side.keys, "label": side.name if many else side.method}]
     found = []
     for name in methods:
         engine, method = registry.methods().get(name, (registry.baseline(), Method("", "")))
-        made: dict[str, Any] = {**side.keys, **method.keys, "engine": engine.name}
+        variant: dict[str, Any] = {**side.keys, **method.keys, "engine": engine.name}
         if method.calibrated:
-            if finished := gptq or _published(side.keys["model"], engine.name):
-                made["model"] = finished
+            if finished := gptq or _published_checkpoint(side.keys["model"], engine.name):
+                variant["model"] = finished
             else:
                 fields = inner_tables(engine.table)["quantize"].model_fields
-                made["quantize"] = {k: v for k, v in side.quantize.items() if k in fields}
+                variant["quantize"] = {k: v for k, v in side.quantize.items() if k in fields}
                 if engine.runs_gguf:
-                    made |= computing_gguf()
-        made["label"] = f"{side.name} {method.label}".strip() if many else method.label
-        found.append(made)
+                    variant |= computing_gguf()
+        variant["label"] = f"{side.name} {method.label}".strip() if many else method.label
+        found.append(variant)
     return found
 
 
-def _published(model: str, engine: str) -> str | None:
+def _published_checkpoint(model: str, engine: str) -> str | None:
     """Return a finished checkpoint of `model` for `engine` from the profile library, or None.
 
     That is a checkpoint of `engine` without a calibration table, in a profile that compares it with
@@ -208,7 +212,7 @@ def _published(model: str, engine: str) -> str | None:
     return None
 
 
-def _distinct(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_distinct_labels(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Number duplicate labels and shorten long ones, in place."""
     seen: set[str] = set()
     for variant in variants:
@@ -222,7 +226,7 @@ def _distinct(variants: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return variants
 
 
-def _side(word: str, model: str, others: Sequence[str]) -> _Side:
+def _named_model(word: str, model: str, others: Sequence[str]) -> _NamedModel:
     if _is_address(word):
         return _server(word, model)
     if word.endswith(gguf.SUFFIX) or _path_is(word, _holds_gguf_alone):
@@ -236,14 +240,14 @@ def _side(word: str, model: str, others: Sequence[str]) -> _Side:
                 where=one_line(word),
                 hint=library.command,
             )
-        return _Side(found[1].rpartition("/")[2], keys, found[2])
+        return _NamedModel(found[1].rpartition("/")[2], keys, found[2])
     return _model(word, others)
 
 
 # ------------------------------------------------------------------ folders and the hub
 
 
-def _model(word: str, others: Sequence[str]) -> _Side:
+def _model(word: str, others: Sequence[str]) -> _NamedModel:
     named = word
     if _path_is(word, Path.is_dir):
         named = str(Path(word).expanduser().absolute())
@@ -258,8 +262,8 @@ def _model(word: str, others: Sequence[str]) -> _Side:
     name = Path(named.partition("@")[0]).name
     method = str((files.quantization or {}).get("quant_method") or "quantized")
     if files.quantization is None:
-        return _Side(name, {"model": named}, quantize={"group_size": group_size(files)})
-    return _Side(name, {"model": named, "engine": registry.engine_for(method).name}, method)
+        return _NamedModel(name, {"model": named}, quantize={"group_size": group_size(files)})
+    return _NamedModel(name, {"model": named, "engine": registry.engine_for(method).name}, method)
 
 
 def files_of(model: str) -> ModelFiles:
@@ -282,7 +286,7 @@ def group_size(files: ModelFiles) -> int:
     return fitting_group(widths)
 
 
-def _gguf(word: str) -> _Side:
+def _gguf(word: str) -> _NamedModel:
     """Return the side for a GGUF file, or for a folder that holds one GGUF model."""
     path = Path(word).expanduser().absolute()
     if path.is_dir():
@@ -294,7 +298,7 @@ def _gguf(word: str) -> _Side:
         raise not_found(word)
     keys = {"engine": registry.engine_with("gguf_file").name, **computing_gguf()}
     keys |= {"model": str(path.parent), "gguf_file": path.name}
-    return _Side(path.stem, keys, "GGUF")
+    return _NamedModel(path.stem, keys, "GGUF")
 
 
 def computing_gguf() -> dict[str, str]:
@@ -331,7 +335,7 @@ def _is_address(word: str) -> bool:
     return word.startswith(("http://", "https://"))
 
 
-def _server(word: str, model: str) -> _Side:
+def _server(word: str, model: str) -> _NamedModel:
     """Return the side for the server at `word`: its model `model`, or else its only model.
 
     Raises UserError if the server has several models and none is `model`.
@@ -347,7 +351,7 @@ def _server(word: str, model: str) -> _Side:
         )
     host = urlsplit(base).netloc
     keys = {"engine": registry.engine_with("base_url").name, "model": chosen, "base_url": base}
-    return _Side(f"{chosen.rpartition('/')[2]} at {host}", keys, f"{chosen} at {host}")
+    return _NamedModel(f"{chosen.rpartition('/')[2]} at {host}", keys, f"{chosen} at {host}")
 
 
 def served_models(base: str) -> list[str]:

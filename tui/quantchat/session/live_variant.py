@@ -425,9 +425,9 @@ class LiveVariant:
             self._set_state(State.READY)
 
 
-def _with_notes(ready: Ready, made: str, runs: str) -> Ready:
-    """Return `ready` with two notes: `made` on how its checkpoint was made, `runs` on how it runs.
+def _with_notes(ready: Ready, checkpoint_note: str, running_note: str) -> Ready:
+    """Return `ready` with the notes on its checkpoint and on how it runs.
 
-    The worker reports only `runs`.
+    The worker reports only the second one.
     """
-    return dataclasses.replace(ready, note="; ".join(filter(None, (made, runs))))
+    return dataclasses.replace(ready, note="; ".join(filter(None, (checkpoint_note, running_note))))

@@ -71,10 +71,10 @@ def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     )
 
 
-def _label(model: str, taken: Set[str]) -> str:
+def _label(model: str, used_labels: Set[str]) -> str:
     """Return the last part of the model's name, with `, reference` added if the label is taken."""
     end = model.removeprefix("demo:").rstrip("/").rsplit("/", 1)[-1][:48] or "base"
-    return f"{end}, reference" if end in taken else end
+    return f"{end}, reference" if end in used_labels else end
 
 
 def _model(profile: Profile, word: str) -> AnyVariant:

@@ -219,27 +219,27 @@ def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[
     return groups.values()
 
 
-def different_questions(found: EvaluationRecord) -> Iterator[tuple[str, str]]:
+def different_questions(evaluation: EvaluationRecord) -> Iterator[tuple[str, str]]:
     """Yield label and task of each model whose questions differ from the reference's."""
-    reference = found.reference
+    reference = evaluation.reference
     theirs = {task.task: question_set(task) for task in reference.tasks} if reference else {}
-    for model in found.models:
+    for model in evaluation.models:
         for task in model.tasks:
             if theirs.get(task.task, question_set(task)) != question_set(task):
                 yield model.label, task.task
 
 
-def obstacles(found: Sequence[EvaluationRecord]) -> list[str]:
+def obstacles(evaluations: Sequence[EvaluationRecord]) -> list[str]:
     """Return the reasons why several evaluations are not comparable, one line each."""
     reasons = []
     for field, name in (("harness", "lm-evaluation-harness"), ("chat_template", "chat template")):
-        values = dict.fromkeys(str(getattr(one, field)) for one in found)
+        values = dict.fromkeys(str(getattr(one, field)) for one in evaluations)
         if len(values) > 1:
             reasons.append(f"{name} differs: {', '.join(values)}")
-    references = dict.fromkeys(_reference(one) for one in found)
+    references = dict.fromkeys(_reference(one) for one in evaluations)
     if len(references) > 1:
         reasons.append(f"reference differs: {', '.join(references)}")
-    tasks = [_tasks(one) for one in found]
+    tasks = [_tasks(one) for one in evaluations]
     for name in dict.fromkeys(name for one in tasks for name in one):
         asked_of = [one.get(name) for one in tasks]
         if None in asked_of:

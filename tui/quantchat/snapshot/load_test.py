@@ -103,13 +103,13 @@ class Point:
         return max((one.peak_bytes for one in self.batches), default=-1)
 
 
-def points(found: LoadTestRecord, model: LoadTestedRecord) -> list[Point]:
+def points(record: LoadTestRecord, model: LoadTestedRecord) -> list[Point]:
     """Return the levels that `model` has rounds of, in the order they were asked for."""
     result = []
-    for index, level in enumerate(found.levels):
+    for index, level in enumerate(record.levels):
         batches = [one for one in model.batches if one.batch == level.concurrency]
         rounds = [one.requests for one in model.rounds if one.level == index]
         rounds += [times for one in batches if (times := of_batch(one))]
         if rounds or batches:
-            result.append(Point(level, rounds, batches, found.slo))
+            result.append(Point(level, rounds, batches, record.slo))
     return result

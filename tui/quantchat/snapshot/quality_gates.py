@@ -284,9 +284,9 @@ def _z() -> float:
 # ------------------------------------------------------------ load tests
 
 
-def _loaded(run: int, found: LoadTestRecord) -> dict[str, _MakeColumn]:
+def _loaded(run: int, record: LoadTestRecord) -> dict[str, _MakeColumn]:
     def column(model: LoadTestedRecord) -> _MakeColumn:
-        figures = [point.figures for point in points(found, model) if point.figures]
+        figures = [point.figures for point in points(record, model) if point.figures]
 
         def read(figure: str) -> Reading | None:
             rates = [one for level in figures if (one := getattr(level, figure, None))]
@@ -297,6 +297,6 @@ def _loaded(run: int, found: LoadTestRecord) -> dict[str, _MakeColumn]:
             part = ((run, figure, model.label), UncertainValue(best.value, best.value, margin))
             return Reading((part,), lambda value: value)
 
-        return lambda letter: QualityColumn(letter, model.label, read, found.rounds, "round")
+        return lambda letter: QualityColumn(letter, model.label, read, record.rounds, "round")
 
-    return {model.label: column(model) for model in found.models}
+    return {model.label: column(model) for model in record.models}

@@ -56,10 +56,14 @@ def compare(a: Column, b: Column) -> list[FigureComparison]:
     Figures of answers are paired by task and round and clustered by task. The values are those of
     these pairs alone: prompts of only one run do not count.
     """
-    return [one for figure in figures_of((a, b)) if (one := _compared(figure, a, b)) is not None]
+    return [
+        one
+        for figure in figures_of((a, b))
+        if (one := _figure_comparison(figure, a, b)) is not None
+    ]
 
 
-def _compared(
+def _figure_comparison(
     figure: AnswerFigure | ProcessFigure, a: Column, b: Column
 ) -> FigureComparison | None:
     if isinstance(figure, ProcessFigure):

@@ -98,12 +98,12 @@ class ComparisonScreen(ComparisonView):
         """Send the prompts of a file, one after another."""
         from quantchat.app.screens.ask_file import AskFileScreen
 
-        def send(found: tuple[str, ...] | None) -> None:
-            if found is not None:
+        def send(prompts: tuple[str, ...] | None) -> None:
+            if prompts is not None:
                 with self.errors_as_notifications():
-                    self.comparison.ask_all(found)
+                    self.comparison.ask_all(prompts)
                     key = command("stop").key
-                    self.say(f"Sending {plural(len(found), 'prompt')}. {key} stops.")
+                    self.say(f"Sending {plural(len(prompts), 'prompt')}. {key} stops.")
 
         self.app.push_screen(AskFileScreen(), send)
 

@@ -147,20 +147,20 @@ class LoadTestScreen(ProgressScreen):
         if not self.over:
             self._draw(found, now)
 
-    def _draw(self, found: LoadTestRecord, now: LoadTestProgress | None) -> None:
-        lines = list(_lines(found, now, self.query_one("#bars").size.width))
+    def _draw(self, record: LoadTestRecord, now: LoadTestProgress | None) -> None:
+        lines = list(_lines(record, now, self.query_one("#bars").size.width))
         self.query_one("#bars", Static).update(Content("\n").join(lines))
 
 
-def _lines(found: LoadTestRecord, now: LoadTestProgress | None, width: int) -> Iterator[Content]:
+def _lines(record: LoadTestRecord, now: LoadTestProgress | None, width: int) -> Iterator[Content]:
     """Yield a line for each variant, and one for each of its levels with a bar."""
-    by_model = [(model, points(found, model)) for model in found.models]
+    by_model = [(model, points(record, model)) for model in record.models]
     values = [p.figures.output_tps.value for _, got in by_model for p in got if p.figures]
     top = ceiling(max([*values, _live(now)], default=0.0))
     cells = max(8, min(40, width - 54))
-    running = found.undone[0] if found.undone and now is not None else ""
+    running = record.undone[0] if record.undone and now is not None else ""
     measured = {model.label: (model, its) for model, its in by_model}
-    for label in dict.fromkeys([*measured, *found.undone]):
+    for label in dict.fromkeys([*measured, *record.undone]):
         waits = label not in measured and label != running
         yield untrusted(label, "bold") + quiet("  waiting" if waits else "")
         if label in measured:
@@ -168,7 +168,7 @@ def _lines(found: LoadTestRecord, now: LoadTestProgress | None, width: int) -> I
             for point in its:
                 yield _level_line(point, model, top, cells)
         if label == running and now is not None:
-            yield _now_line(now, found, top, cells)
+            yield _now_line(now, record, top, cells)
 
 
 def _level_line(point: Point, model: LoadTestedRecord, top: float, cells: int) -> Content:
@@ -193,9 +193,9 @@ def _live(now: LoadTestProgress | None) -> float:
     return now.output_tokens / now.seconds if now and now.seconds > 0 else 0.0
 
 
-def _now_line(now: LoadTestProgress, found: LoadTestRecord, top: float, cells: int) -> Content:
+def _now_line(now: LoadTestProgress, record: LoadTestRecord, top: float, cells: int) -> Content:
     """Return the running round: requests in flight, answered, failed, and its throughput so far."""
-    level = found.levels[now.level]
+    level = record.levels[now.level]
     name = f"{Point(level, [], [], '').name:>7}▸ "
     live = _live(now)
     drawn = Content.styled(bar(live / top if top else 0.0, cells), "$warning on $panel")

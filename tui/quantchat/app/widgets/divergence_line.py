@@ -124,7 +124,7 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
     ]
     if len(continuations) == 2 and all(one.own is not None for one in continuations):
         forms = _with_probabilities(continuations, (first, second), point)
-        return [start + _joined(form) for form in forms]
+        return [start + _join_with_slash(form) for form in forms]
     problem = next((one.problem for one in continuations if one.problem), "")
     more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
     return [excerpts + more, excerpts]
@@ -152,7 +152,7 @@ def _with_probabilities(
     return full, short
 
 
-def _joined(parts: list[Content]) -> Content:
+def _join_with_slash(parts: list[Content]) -> Content:
     return quiet(" / ").join(parts)
 
 
@@ -175,7 +175,9 @@ def _probability(probability: float | None) -> str:
 def _excerpts(first: Answer, second: Answer, texts: Iterable[str]) -> Content:
     """Return the next words of each answer; `end` if the answer has ended."""
     each = zip((first, second), texts, SIDES, strict=True)
-    return _joined([untrusted(_words(answer, text.strip()), side) for answer, text, side in each])
+    return _join_with_slash(
+        [untrusted(_words(answer, text.strip()), side) for answer, text, side in each]
+    )
 
 
 def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:

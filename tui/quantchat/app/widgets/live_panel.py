@@ -138,7 +138,7 @@ class LivePanel(Widget):
             self._first_token(width),
             self._between_tokens(width),
             *self._ledger(width),
-            *self._strip(self._streaming.series, width),
+            *self._throughput_strip(self._streaming.series, width),
             *self._memory_strip(width),
         ]
         return [line.truncate(width, ellipsis=True) for line in lines]
@@ -243,17 +243,17 @@ class LivePanel(Widget):
 
     # ------------------------------------------------------------ strips
 
-    def _strip(self, values: list[float], width: int) -> list[Content]:
+    def _throughput_strip(self, values: list[float], width: int) -> list[Content]:
         served = self._answer is not None and self._answer.from_server
         name, top = "chunks" if served else "tok/s", self._scales.tok_s
-        return self._drawn(name, values, top, figures.number(top or None), width)
+        return self._strip_lines(name, values, top, figures.number(top or None), width)
 
     def _memory_strip(self, width: int) -> list[Content]:
         top = self._scales.memory
         values = at_intervals(self._memory.history, MEMORY_INTERVAL_S)
-        return self._drawn(self._memory.kind, values, top, figures.size(top or None), width)
+        return self._strip_lines(self._memory.kind, values, top, figures.size(top or None), width)
 
-    def _drawn(
+    def _strip_lines(
         self, name: str, values: list[float], top: float, scale: str, width: int
     ) -> list[Content]:
         room = max(0, width - _LABEL - _SCALE)

@@ -44,36 +44,36 @@ class Problem:
     """Whether the problem prevents quantchat's main job: to run two variants side by side."""
 
 
-def problems(found: Diagnosis) -> list[Problem]:
+def problems(diagnosis: Diagnosis) -> list[Problem]:
     """Return the problems with their fixes, the most serious first."""
     found_problems = [
-        *_of_libraries(found),
-        *_of_kernels(found),
-        *_of_gpus(found),
-        *_of_folders(found.folders),
-        *_of_terminal(found.terminal),
+        *_of_libraries(diagnosis),
+        *_of_kernels(diagnosis),
+        *_of_gpus(diagnosis),
+        *_of_folders(diagnosis.folders),
+        *_of_terminal(diagnosis.terminal),
     ]
     return sorted(found_problems, key=lambda problem: not problem.grave)
 
 
-def usable(found: Diagnosis) -> bool:
+def usable(diagnosis: Diagnosis) -> bool:
     """Return whether quantchat can do its main job here: no problem is grave."""
-    return not any(problem.grave for problem in problems(found))
+    return not any(problem.grave for problem in problems(diagnosis))
 
 
-def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
+def _of_libraries(diagnosis: Diagnosis) -> Iterator[Problem]:
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         yield Problem(
-            f"quantchat is not tested with {found.interpreter.version}",
+            f"quantchat is not tested with {diagnosis.interpreter.version}",
             "install it under Python 3.10 to 3.13",
         )
-    missing = [name for name, version in found.libraries.items() if not version]
+    missing = [name for name, version in diagnosis.libraries.items() if not version]
     if missing:
         yield Problem(
             f"not installed: {', '.join(missing)}",
             "reinstall quantchat in this environment: python -m pip install quantchat",
         )
-    for name, reason in (found.worker.libraries if found.worker else {}).items():
+    for name, reason in (diagnosis.worker.libraries if diagnosis.worker else {}).items():
         yield Problem(
             f"{name} cannot be imported: {reason}",
             f"reinstall {name}: python -m pip install --force-reinstall --no-deps {name}",
@@ -81,15 +81,15 @@ def _of_libraries(found: Diagnosis) -> Iterator[Problem]:
         )
 
 
-def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
-    if found.worker is None:
+def _of_kernels(diagnosis: Diagnosis) -> Iterator[Problem]:
+    if diagnosis.worker is None:
         yield Problem(
-            f"the libraries could not be tested in a worker process: {found.failure}",
+            f"the libraries could not be tested in a worker process: {diagnosis.failure}",
             "check that this interpreter can import torch",
             grave=True,
         )
         return
-    kernels = found.worker.kernels
+    kernels = diagnosis.worker.kernels
     for library in dict.fromkeys(kernel.library for kernel in kernels):
         own = [kernel for kernel in kernels if kernel.library == library]
         if all(kernel.state == UNUSABLE for kernel in own):
@@ -101,7 +101,7 @@ def _of_kernels(found: Diagnosis) -> Iterator[Problem]:
                 cure,
                 grave=True,
             )
-    yield from _of_compiling(kernels, found.worker.torch.cuda)
+    yield from _of_compiling(kernels, diagnosis.worker.torch.cuda)
 
 
 def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
@@ -130,12 +130,13 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
         )
 
 
-def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
-    torch = found.worker.torch if found.worker else None
-    if torch and found.device.gpus and not torch.available:
-        if cuda_driver.too_old(found.device.cuda, torch.cuda):
+def _of_gpus(diagnosis: Diagnosis) -> Iterator[Problem]:
+    torch = diagnosis.worker.torch if diagnosis.worker else None
+    if torch and diagnosis.device.gpus and not torch.available:
+        if cuda_driver.too_old(diagnosis.device.cuda, torch.cuda):
             yield Problem(
-                cuda_driver.problem(found.device.cuda or "", torch.cuda) + ": no GPU can be used",
+                cuda_driver.problem(diagnosis.device.cuda or "", torch.cuda)
+                + ": no GPU can be used",
                 cuda_driver.hint(torch.cuda),
                 grave=True,
             )
@@ -147,7 +148,7 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
         elif torch.cuda:
             yield Problem(
                 f"torch was built for CUDA {torch.cuda} and finds no GPU; "
-                f"the driver supports CUDA {found.device.cuda or '–'}"
+                f"the driver supports CUDA {diagnosis.device.cuda or '–'}"
                 f"{': ' + torch.error if torch.error else ''}",
                 "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
                 grave=True,
@@ -157,9 +158,9 @@ def _of_gpus(found: Diagnosis) -> Iterator[Problem]:
                 f"this machine has a GPU, but torch {torch.version} is built without CUDA",
                 "install torch with CUDA: python -m pip install --force-reinstall torch",
             )
-    if found.device.no_gpu and found.device.no_gpu != NO_DRIVER:
+    if diagnosis.device.no_gpu and diagnosis.device.no_gpu != NO_DRIVER:
         yield Problem(
-            f"no GPU can be used: {found.device.no_gpu}",
+            f"no GPU can be used: {diagnosis.device.no_gpu}",
             "run `nvidia-smi`; the driver and its kernel module must have the same version",
         )
 
@@ -180,27 +181,28 @@ def _of_folders(folders: list[Folder]) -> Iterator[Problem]:
             )
 
 
-def _of_terminal(found: Terminal) -> Iterator[Problem]:
-    if not found.interactive:
+def _of_terminal(terminal: Terminal) -> Iterator[Problem]:
+    if not terminal.interactive:
         return  # a pipe: the screen is not used
-    if found.term in ("", "dumb", "unknown"):
+    if terminal.term in ("", "dumb", "unknown"):
         yield Problem(
-            f'TERM is "{found.term}": the screen cannot be drawn',
+            f'TERM is "{terminal.term}": the screen cannot be drawn',
             "set TERM to your terminal's type, such as xterm-256color; or use `quantchat run`, "
             "which needs no screen",
         )
-    elif found.colours == "few":
+    elif terminal.colours == "few":
         yield Problem(
-            f"few colours: TERM is {found.term} and COLORTERM is not set",
+            f"few colours: TERM is {terminal.term} and COLORTERM is not set",
             "export COLORTERM=truecolor if the terminal has them (ssh does not pass it on)",
         )
-    if not found.unicode:
+    if not terminal.unicode:
         yield Problem(
             "the encoding of the output is not UTF-8: symbols and bars will be wrong",
             "set LANG to a UTF-8 locale, e.g. C.UTF-8",
         )
-    if 0 < found.columns < LEAST_COLUMNS:
+    if 0 < terminal.columns < LEAST_COLUMNS:
         yield Problem(
-            f"the terminal has only {found.columns} columns: the screen shows one side at a time",
+            f"the terminal has only {terminal.columns} columns:"
+            " the screen shows one side at a time",
             f"make it {LEAST_COLUMNS} columns wide or wider",
         )

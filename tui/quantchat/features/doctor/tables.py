@@ -17,51 +17,54 @@ _STATES: dict[str, Role] = {READY: "good", COMPILES: "warning", UNUSABLE: "quiet
 """State of a kernel → the role of its cell."""
 
 
-def blocks(found: Diagnosis) -> list[Block]:
+def blocks(diagnosis: Diagnosis) -> list[Block]:
     """Return the tables of the diagnosis, its problems, and whether quantchat is usable."""
     parts: list[Block] = [
         Table(
             "",
             (Column(role="quiet"), Column()),
-            tuple((Cell(name), Cell(value)) for name, value in _lines(found)),
+            tuple((Cell(name), Cell(value)) for name, value in _lines(diagnosis)),
         ),
-        _folders(found),
+        _folders(diagnosis),
     ]
-    if found.worker:
-        parts.append(_kernels(found.worker.kernels))
-    for problem in problems(found):
+    if diagnosis.worker:
+        parts.append(_kernels(diagnosis.worker.kernels))
+    for problem in problems(diagnosis):
         parts += _problem(problem)
-    if usable(found):
+    if usable(diagnosis):
         parts.append(paragraph(("usable", "good")))
     else:
         parts.append(paragraph(("not usable until the problems marked ✗ are solved", "grave")))
     return parts
 
 
-def _lines(found: Diagnosis) -> Iterator[tuple[str, str]]:
-    yield "Python", f"{found.interpreter.version}, {found.interpreter.executable}"
-    yield "system", found.interpreter.system
+def _lines(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
+    yield "Python", f"{diagnosis.interpreter.version}, {diagnosis.interpreter.executable}"
+    yield "system", diagnosis.interpreter.system
     yield (
         "libraries",
-        ", ".join(f"{name} {version or UNKNOWN}" for name, version in found.libraries.items()),
+        ", ".join(f"{name} {version or UNKNOWN}" for name, version in diagnosis.libraries.items()),
     )
-    for extra, brought in found.extras.items():
+    for extra, brought in diagnosis.extras.items():
         yield f"extra {extra}", brought or f"not installed: pip install 'quantchat[{extra}]'"
-    host = found.device.host
+    host = diagnosis.device.host
     yield "processor", f"{host.cpu}, {host.cores} cores"
     yield "RAM", f"{size(host.ram_total - host.ram_used)} of {size(host.ram_total)} free"
-    shown = gpus_visible_here(found.device.gpus)
-    for gpu in found.device.gpus:
+    shown = gpus_visible_here(diagnosis.device.gpus)
+    for gpu in diagnosis.device.gpus:
         named = cuda_name(gpu, shown) or "hidden from CUDA"
         yield f"GPU {gpu.index}", f"{_gpu(gpu)}, {named}"
-    if found.device.gpus:
-        yield "driver", f"{found.device.driver or UNKNOWN}, CUDA {found.device.cuda or UNKNOWN}"
+    if diagnosis.device.gpus:
+        yield (
+            "driver",
+            f"{diagnosis.device.driver or UNKNOWN}, CUDA {diagnosis.device.cuda or UNKNOWN}",
+        )
     else:
-        yield "GPU", found.device.no_gpu
-    if found.worker:
-        yield "torch", _torch(found.worker.torch)
-        yield "compilers", _tools(found.worker.tools)
-    yield "terminal", _terminal(found.terminal)
+        yield "GPU", diagnosis.device.no_gpu
+    if diagnosis.worker:
+        yield "torch", _torch(diagnosis.worker.torch)
+        yield "compilers", _tools(diagnosis.worker.tools)
+    yield "terminal", _terminal(diagnosis.terminal)
 
 
 def _gpu(gpu: GpuSample) -> str:
@@ -95,10 +98,10 @@ def _terminal(terminal: Terminal) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _folders(found: Diagnosis) -> Table:
+def _folders(diagnosis: Diagnosis) -> Table:
     headings = ("folder", Column("size", right=True), Column("disk free", right=True))
     rows = []
-    for folder in found.folders:
+    for folder in diagnosis.folders:
         state = "writable" if folder.writable else "not writable"
         rows.append(
             (

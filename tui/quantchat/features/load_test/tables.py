@@ -24,43 +24,44 @@ from quantchat.statistics.latency import Percentiles
 from quantchat.statistics.serving import end_to_end_ms, knee, output_tps, ttft_ms
 
 
-def blocks(found: LoadTestRecord) -> list[Block]:
+def blocks(record: LoadTestRecord) -> list[Block]:
     """Return the whole load test: how it was run, a table for each variant, the warnings."""
-    return [Facts(tuple(facts(found))), *tables(found), *warnings(load_warnings(found))]
+    return [Facts(tuple(facts(record))), *tables(record), *warnings(load_warnings(record))]
 
 
-def facts(found: LoadTestRecord) -> list[str]:
+def facts(record: LoadTestRecord) -> list[str]:
     """Return how the test was run and what the figures mean, one line each."""
     lines = [
-        f"{plural(found.rounds, 'round')} of each level, {found.output_tokens} tokens to an answer",
+        f"{plural(record.rounds, 'round')} of each level,"
+        f" {record.output_tokens} tokens to an answer",
     ]
-    if any(model.rounds for model in found.models):
+    if any(model.rounds for model in record.models):
         count = (
-            f"{found.requests} requests"
-            if found.requests
+            f"{record.requests} requests"
+            if record.requests
             else "4 times as many requests as at once"
         )
         lines.append(f"servers: {count} in a round; TTFT from sending a request")
-    if any(model.batches for model in found.models):
-        mixed = f"{found.prompt_tokens // 4} to " if found.mixed else ""
+    if any(model.batches for model in record.models):
+        mixed = f"{record.prompt_tokens // 4} to " if record.mixed else ""
         lines.append(
-            f"local models: static batches, prompts of {mixed}{found.prompt_tokens} tokens; all"
+            f"local models: static batches, prompts of {mixed}{record.prompt_tokens} tokens; all"
             " begin together, so TTFT is the time to compute every prompt of the batch"
         )
-    if found.slo:
-        lines.append(f"goodput: requests per second that met {found.slo}")
+    if record.slo:
+        lines.append(f"goodput: requests per second that met {record.slo}")
     lines.append("± is half of a 95 % interval over the rounds")
     return lines
 
 
-def load_warnings(found: LoadTestRecord) -> list[str]:
+def load_warnings(record: LoadTestRecord) -> list[str]:
     """Return what failed, what was left out, and why to doubt figures, one line each."""
-    lines = failures(found.models)
-    if found.undone:
-        lines.append(f"stopped before the end, not measured: {', '.join(found.undone)}")
-    for model in found.models:
+    lines = failures(record.models)
+    if record.undone:
+        lines.append(f"stopped before the end, not measured: {', '.join(record.undone)}")
+    for model in record.models:
         lines += [f"{model.label}: {text}" for text in (model.left_out, model.note) if text]
-        for point in points(found, model):
+        for point in points(record, model):
             if problem := next((one.failure for one in point.batches if one.failure), ""):
                 lines.append(f"{model.label}, batch of {point.name}: {problem}")
             requests = [one for times in point.rounds for one in times]
@@ -71,22 +72,22 @@ def load_warnings(found: LoadTestRecord) -> list[str]:
     return lines
 
 
-def tables(found: LoadTestRecord) -> Iterator[Block]:
+def tables(record: LoadTestRecord) -> Iterator[Block]:
     """Yield a table of levels, with the knee, for each variant; then B against A at each level."""
-    by_model = [(model, points(found, model)) for model in found.models]
+    by_model = [(model, points(record, model)) for model in record.models]
     for model, measured in by_model:
         if measured:
-            yield _levels(found, model, measured)
+            yield _levels(record, model, measured)
             yield _latencies(model, measured)
             if text := _knee(measured):
                 yield paragraph(text, indent=2)
     yield from _against(by_model)
 
 
-def _levels(found: LoadTestRecord, model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
+def _levels(record: LoadTestRecord, model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
     local = bool(model.batches)
     headings = ["batch" if local else "at once", "output tok/s", "requests/s"]
-    headings += ["goodput/s"] if found.slo else []
+    headings += ["goodput/s"] if record.slo else []
     headings += ["KV cache", "peak memory"] if local else ["failed"]
     rows = []
     for point in measured:

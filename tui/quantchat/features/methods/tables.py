@@ -8,7 +8,7 @@ from quantchat.document.document import Block, paragraphs, table
 from quantchat.features.methods.offer import OfferedMethod
 
 
-def blocks(found: Sequence[OfferedMethod]) -> list[Block]:
+def blocks(methods: Sequence[OfferedMethod]) -> list[Block]:
     """Return a table of the methods, and a line that says how to use one."""
     rows = [
         (
@@ -19,7 +19,7 @@ def blocks(found: Sequence[OfferedMethod]) -> list[Block]:
             "yes" if one.made_here else "no",
             one.missing or "yes",
         )
-        for one in found
+        for one in methods
     ]
     heads = ("method", "engine", "needs", "calibrated", "`quantize` makes it", "installed here")
     return [

@@ -15,14 +15,14 @@ from quantchat.engines.table import inner_tables
 
 _FAILED = 1
 
-_MADE = [name for name, (_, method) in methods().items() if method.saved is not None]
+_SAVED_METHODS = [name for name, (_, method) in methods().items() if method.saved is not None]
 """The methods whose checkpoints quantchat can build."""
 
 
 def _formats() -> dict[str, str]:
     """Return each format that a table `[variants.quantize]` offers, with its method."""
     found: dict[str, str] = {}
-    for name in _MADE:
+    for name in _SAVED_METHODS:
         table = inner_tables(methods()[name][0].table).get("quantize")
         if table and "format" in table.model_fields:
             form = table.model_fields["format"].annotation
@@ -67,7 +67,7 @@ def _method_help() -> str:
     """Return a sentence about which library each method uses and which methods need calibration."""
     by_library: dict[str, list[str]] = {}
     calibrated = []
-    for name in _MADE:
+    for name in _SAVED_METHODS:
         engine, method = methods()[name]
         library = (*method.made_with, *engine.libraries)[0]
         by_library.setdefault(library.package, []).append(name)
@@ -87,7 +87,7 @@ def _method_help() -> str:
 )
 @click.option(
     "--method",
-    type=click.Choice(_MADE),
+    type=click.Choice(_SAVED_METHODS),
     default=DEFAULT_METHODS[0],
     show_default=True,
     help=_method_help(),
@@ -229,43 +229,45 @@ def quantize(
     settings["calibration"] = f"hub:{calibration_dataset}" if calibration_dataset else None
     if calibration is not None:
         settings["calibration"] = str(calibration.expanduser().absolute())
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "bits" in given:
-        given["bits"] = int(given["bits"])
-    engine, how = methods()[method]
+    method_settings = {name: value for name, value in settings.items() if value is not None}
+    if "bits" in method_settings:
+        method_settings["bits"] = int(method_settings["bits"])
+    engine, chosen = methods()[method]
     if no_double_quant and "double_quant" not in engine.table.model_fields:
         raise click.UsageError("--no-double-quant needs --method nf4 or --method fp4")
-    if wrong := [_METHOD_ONLY[name] for name in given if not _takes(engine, how, name)]:
+    if wrong := [
+        _METHOD_ONLY[name] for name in method_settings if not _takes(engine, chosen, name)
+    ]:
         raise click.UsageError(f"{', '.join(wrong)}: cannot be used with --method {method}")
-    form = given.get("format")
+    form = method_settings.get("format")
     if form is not None and _FORMATS[form] != method:
         raise click.UsageError(f"--format {form} needs --method {_FORMATS[form]}")
     common = {
-        "model": _named(model),
+        "model": _as_in_profile(model),
         "dtype": dtype,
         "device": device,
         "trust_remote_code": trust_remote_code,
     }
     if chat_template_kwargs is not None:
-        common["chat_template_kwargs"] = _object(chat_template_kwargs)
+        common["chat_template_kwargs"] = _json_object(chat_template_kwargs)
     if adapter is not None:
-        common |= {"adapter": _from_here(_named(adapter)), "merge_adapter": True}
+        common |= {"adapter": _absolute_if_path(_as_in_profile(adapter)), "merge_adapter": True}
     if tokenizer is not None:
-        common["tokenizer"] = _from_here(_named(tokenizer))
-    if _takes(engine, how, "group_size") and "group_size" not in given:
-        given["group_size"] = _group_size(_named(model))
-    variants = _variants(method, common, given, double_quant=not no_double_quant)
+        common["tokenizer"] = _absolute_if_path(_as_in_profile(tokenizer))
+    if _takes(engine, chosen, "group_size") and "group_size" not in method_settings:
+        method_settings["group_size"] = _group_size(_as_in_profile(model))
+    variants = _variants(method, common, method_settings, double_quant=not no_double_quant)
     return _make(variants, output, held_out=not no_perplexity, as_json=as_json)
 
 
-def _takes(engine: Any, how: Any, name: str) -> bool:
-    """Return whether the method `how` of `engine` has the setting `name`.
+def _takes(engine: Any, method: Any, name: str) -> bool:
+    """Return whether `method` of `engine` has the setting `name`.
 
     All methods have the settings that are not in `_METHOD_ONLY`.
     """
     if name not in _METHOD_ONLY:
         return True
-    return how.calibrated and name in inner_tables(engine.table)["quantize"].model_fields
+    return method.calibrated and name in inner_tables(engine.table)["quantize"].model_fields
 
 
 def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
@@ -286,11 +288,11 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     where: Path | None = None
     try:
         with stage_display() as display:
-            made = asyncio.run(make(base, variants[-1], display))
+            pair = asyncio.run(make(base, variants[-1], display))
             if output is not None:  # before anything else can fail
-                export.export(made.folder, output)
-            where = output or made.folder
-            outcome = asyncio.run(judge(made, calibrated.quantize if held_out else None, display))
+                export.export(pair.folder, output)
+            where = output or pair.folder
+            outcome = asyncio.run(judge(pair, calibrated.quantize if held_out else None, display))
     except JobFailed as error:
         hint = f" ({error.failure.hint})" if error.failure.hint else ""
         click.echo(f"quantchat: {one_line(f'{error}{hint}')}", err=True)
@@ -311,15 +313,15 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     return 0
 
 
-def _profile_lines(made: Any, where: Path) -> str:
+def _profile_lines(variant: Any, where: Path) -> str:
     """Return the lines of a profile that load the checkpoint in the folder `where`."""
     from quantchat.profile.toml_out import variant_toml
 
     finished = {"quantize": None, "save_quantized": False, "adapter": None, "merge_adapter": False}
-    own = {key: value for key, value in finished.items() if hasattr(made, key)}
-    label = engine_of(made).label(made) if made.calibration_table else made.label
+    own = {key: value for key, value in finished.items() if hasattr(variant, key)}
+    label = engine_of(variant).label(variant) if variant.calibration_table else variant.label
     return variant_toml(
-        made.model_copy(update={**own, "label": label, "model": str(where.absolute())})
+        variant.model_copy(update={**own, "label": label, "model": str(where.absolute())})
     )
 
 
@@ -339,7 +341,7 @@ def _group_size(model: str) -> int:
         return GROUP_SIZES[0]
 
 
-def _object(text: str) -> Any:
+def _json_object(text: str) -> Any:
     try:
         found = json.loads(text)
     except ValueError:
@@ -351,7 +353,7 @@ def _object(text: str) -> Any:
     return found
 
 
-def _named(model: str) -> str:
+def _as_in_profile(model: str) -> str:
     """Return `model` as it is written in a profile: the bare name of a folder becomes `./name`."""
     from quantchat.files import is_folder
 
@@ -359,15 +361,15 @@ def _named(model: str) -> str:
     return f"./{model}" if bare and is_folder(Path(model)) else model
 
 
-def _from_here(named: str) -> str:
-    """Return `named` as an absolute path if it is a path, as for a path in a profile."""
+def _absolute_if_path(model: str) -> str:
+    """Return `model` as an absolute path if it is a path, as for a path in a profile."""
     from quantchat.engines.table import is_path
 
-    return str(Path(named).expanduser().absolute()) if is_path(named) else named
+    return str(Path(model).expanduser().absolute()) if is_path(model) else model
 
 
 def _variants(
-    method: str, common: dict[str, object], given: dict[str, object], *, double_quant: bool
+    method: str, common: dict[str, object], settings: dict[str, object], *, double_quant: bool
 ) -> Sequence[Any]:
     """Return the base, a calibrated variant, and last the variant to build, with `method`.
 
@@ -382,13 +384,15 @@ def _variants(
     from quantchat.profile.model import Profile
     from quantchat.session.from_models import computing_gguf
 
-    calibrating = next(name for name in _MADE if methods()[name][1].calibrated)
+    calibrating = next(name for name in _SAVED_METHODS if methods()[name][1].calibrated)
     variants: list[dict[str, object]] = [{"label": "base", "engine": baseline().name, **common}]
     for name in dict.fromkeys((calibrating, method)):
-        engine, how = methods()[name]
-        keys = {**how.keys, **(how.saved or {})}
-        if how.calibrated:
-            keys["quantize"] = {key: given[key] for key in given if _takes(engine, how, key)}
+        engine, chosen = methods()[name]
+        keys = {**chosen.keys, **(chosen.saved or {})}
+        if chosen.calibrated:
+            keys["quantize"] = {
+                key: settings[key] for key in settings if _takes(engine, chosen, key)
+            }
         elif "double_quant" in engine.table.model_fields:
             keys["double_quant"] = double_quant
         if engine.runs_gguf:

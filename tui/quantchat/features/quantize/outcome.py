@@ -128,26 +128,26 @@ async def make(
 
 
 async def judge(
-    made: BuiltPair,
+    pair: BuiltPair,
     held_out: Calibration | None,
     on_progress: Callable[[Progress], None],
     *,
     builder: CheckpointBuilder | None = None,
     start: StartWorker = start_worker,
 ) -> Outcome:
-    """Return the outcome of `made`, with the perplexity of the model before and after.
+    """Return the outcome of `pair`, with the perplexity of the model before and after.
 
     The perplexity is over the held-out part of the calibration set that `held_out` names; with
-    None, there is no perplexity. If one fails, its `Side` has the reason.
+    None, there is no perplexity. If one fails, its `ModelFigures` has the reason.
     """
     text, why = None, ""
     if held_out is not None:
         try:
-            text = await (builder or CheckpointBuilder()).held_out(made.spec, held_out, on_progress)
+            text = await (builder or CheckpointBuilder()).held_out(pair.spec, held_out, on_progress)
         except (JobFailed, UserError) as error:
             why = str(error)
 
-    async def side(
+    async def figures(
         name: str, variant: AnyVariant, place: PreparedModel
     ) -> tuple[ModelFigures, _TokenScores | None]:
         size = _size(variant, place)[0]
@@ -161,19 +161,19 @@ async def judge(
             return ModelFigures(size, None, str(error)), None
         return ModelFigures(size, read.perplexity), read
 
-    built = read_built(made.folder)
-    before, base = await side("before", made.base, made.before)
-    after, quantized = await side("after", made.spec, made.after)
+    built = read_built(pair.folder)
+    before, base = await figures("before", pair.base, pair.before)
+    after, quantized = await figures("after", pair.spec, pair.after)
     return Outcome(
-        folder=made.folder,
+        folder=pair.folder,
         before=before,
         after=after,
         perplexity_more=quantized.difference_from(base) if base and quantized else None,
-        parameters=_size(made.base, made.before)[1],
+        parameters=_size(pair.base, pair.before)[1],
         seconds=built.seconds if built else 0.0,
         losses=module_losses(built),
         calibration=calibration_used(built),
-        note=made.after.note,
+        note=pair.after.note,
         resumed=layers_resumed(built),
     )
 

@@ -130,10 +130,10 @@ LAYERS_SHOWN = 8
 """The worst layers and modules that a table shows; a snapshot has all of them."""
 
 
-def located_table(label: str, found: LocatedRecord) -> Table:
+def located_table(label: str, located: LocatedRecord) -> Table:
     """Return the worst layers of a variant and the worst modules inside them."""
-    layers = [part for part in found.parts if part.layer]
-    modules = [part for part in found.parts if not part.layer]
+    layers = [part for part in located.parts if part.layer]
+    modules = [part for part in located.parts if not part.layer]
     total = sum(part.kld for part in layers)
     rows = []
     for parts in (layers, modules):
@@ -142,8 +142,8 @@ def located_table(label: str, found: LocatedRecord) -> Table:
             rows.append((part.name, with_error(Quantity(part.kld, part.error, None)), share))
     title = (
         f"Where the error of {label} comes from: KLD of the reference with one part of it"
-        f" quantized, nats ({found.positions} tokens; all together {found.whole:.3g}, the sum of"
-        f" the layers {total:.3g})"
+        f" quantized, nats ({located.positions} tokens; all together {located.whole:.3g},"
+        f" the sum of the layers {total:.3g})"
     )
     headings = ("layer, then modules of the worst layers", "KLD", "share of the layers")
     split = table(title, headings, rows)
@@ -189,36 +189,38 @@ def perplexity_text(model: ScoredRecord) -> str:
     return with_error(model.perplexity, least=2) if model.perplexity else UNKNOWN
 
 
-def divergence_texts(seen: Divergence | None) -> list[str]:
+def divergence_texts(divergence: Divergence | None) -> list[str]:
     """Return the figures below the headings of `DIVERGENCES`."""
-    if seen is None:
+    if divergence is None:
         return [UNKNOWN] * len(DIVERGENCES)
     return [
-        with_error(seen.perplexity_difference, signed=True),
-        with_error(seen.kld_mean),
-        with_error(seen.delta_p_rms, times=100),
-        with_error(seen.top1_agreement, times=100),
+        with_error(divergence.perplexity_difference, signed=True),
+        with_error(divergence.kld_mean),
+        with_error(divergence.delta_p_rms, times=100),
+        with_error(divergence.top1_agreement, times=100),
     ]
 
 
 _Percentiles = Callable[[Divergence], list[tuple[str, str]]]
 
 
-def _percentiles(title: str, seen: Iterable[tuple[Cell, Divergence]], read: _Percentiles) -> Table:
-    rows = [(name, read(divergence)) for name, divergence in seen]
+def _percentiles(
+    title: str, divergences: Iterable[tuple[Cell, Divergence]], read: _Percentiles
+) -> Table:
+    rows = [(name, read(divergence)) for name, divergence in divergences]
     headings = ("", *(heading for heading, _ in rows[0][1]))
     return table(title, headings, [cells((name, *(text for _, text in row))) for name, row in rows])
 
 
-def _klds(seen: Divergence) -> list[tuple[str, str]]:
-    texts = [(_percent(one), with_error(one.figure)) for one in seen.kld_percentiles]
-    return [*texts, ("maximum", f"{seen.kld_max:.3g}")]
+def _klds(divergence: Divergence) -> list[tuple[str, str]]:
+    texts = [(_percent(one), with_error(one.figure)) for one in divergence.kld_percentiles]
+    return [*texts, ("maximum", f"{divergence.kld_max:.3g}")]
 
 
-def _delta_ps(seen: Divergence) -> list[tuple[str, str]]:
-    shown = [one for one in seen.delta_p_percentiles if one.percent in _DELTA_P_SHOWN]
+def _delta_ps(divergence: Divergence) -> list[tuple[str, str]]:
+    shown = [one for one in divergence.delta_p_percentiles if one.percent in _DELTA_P_SHOWN]
     texts = [(_percent(one), with_error(one.figure, times=100, signed=True)) for one in shown]
-    return [("mean", with_error(seen.delta_p_mean, times=100, signed=True)), *texts]
+    return [("mean", with_error(divergence.delta_p_mean, times=100, signed=True)), *texts]
 
 
 def _percent(one: Percentile) -> str:
@@ -283,15 +285,18 @@ def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
 _DataRow = tuple[str, float | None, str | None, float | None, float | None, float | None]
 
 
-def _data_rows(seen: Divergence, depths: Sequence[int]) -> Iterator[_DataRow]:
+def _data_rows(divergence: Divergence, depths: Sequence[int]) -> Iterator[_DataRow]:
     for name in ("log_ratio", "perplexity_difference", "kld_mean", "delta_p_mean", "delta_p_rms"):
-        yield (name, None, None, *_errors(getattr(seen, name)))
-    yield ("top1_agreement", None, None, *_errors(seen.top1_agreement))
-    yield ("kld_max", None, None, seen.kld_max, None, None)
-    for name, percentiles in (("kld", seen.kld_percentiles), ("delta_p", seen.delta_p_percentiles)):
+        yield (name, None, None, *_errors(getattr(divergence, name)))
+    yield ("top1_agreement", None, None, *_errors(divergence.top1_agreement))
+    yield ("kld_max", None, None, divergence.kld_max, None, None)
+    for name, percentiles in (
+        ("kld", divergence.kld_percentiles),
+        ("delta_p", divergence.delta_p_percentiles),
+    ):
         for one in percentiles:
             yield (name, one.percent, None, *_errors(one.figure))
-    for (first, last), part in zip(pairwise(depths), seen.kld_by_depth, strict=False):
+    for (first, last), part in zip(pairwise(depths), divergence.kld_by_depth, strict=False):
         yield ("kld_by_depth", None, f"{first + 1} to {last}", *_errors(part))
 
 

@@ -53,23 +53,23 @@ BY_PASSAGE = (
 )
 
 
-def blocks(found: EvaluationRecord) -> list[Block]:
+def blocks(evaluation: EvaluationRecord) -> list[Block]:
     """Return the whole evaluation: the tasks and how they were run, the tables, the warnings."""
     return [
-        Facts(tuple(facts(found))),
-        *tables(found),
-        *warnings(evaluation_warnings(found)),
+        Facts(tuple(facts(evaluation))),
+        *tables(evaluation),
+        *warnings(evaluation_warnings(evaluation)),
     ]
 
 
-def facts(found: EvaluationRecord) -> list[str]:
+def facts(evaluation: EvaluationRecord) -> list[str]:
     """Return the tasks, how they were run, and what the figures mean, one line each."""
-    tasks = {task.task: task for model in found.models for task in model.tasks}
-    asked = "in the model's chat template" if found.chat_template else "as plain text"
-    at_once = f", {found.batch} at a time" if found.batch > 1 else ""
+    tasks = {task.task: task for model in evaluation.models for task in model.tasks}
+    asked = "in the model's chat template" if evaluation.chat_template else "as plain text"
+    at_once = f", {evaluation.batch} at a time" if evaluation.batch > 1 else ""
     return [
-        f"asked by lm-evaluation-harness {found.harness}, {asked}{at_once}",
-        *(_task(task, found.limit) for task in tasks.values()),
+        f"asked by lm-evaluation-harness {evaluation.harness}, {asked}{at_once}",
+        *(_task(task, evaluation.limit) for task in tasks.values()),
         MEANING,
         *([BY_PASSAGE] if any(task.passages for task in tasks.values()) else []),
     ]
@@ -85,47 +85,49 @@ def _task(task: TaskResultRecord, limit: int) -> str:
     )
 
 
-def evaluation_warnings(found: EvaluationRecord) -> list[str]:
+def evaluation_warnings(evaluation: EvaluationRecord) -> list[str]:
     """Return which models failed or were not run, and the notes on the models, one line each."""
-    lines = failures(found.models)
-    if found.undone:
-        lines.append(f"stopped before the end, not asked: {', '.join(found.undone)}")
+    lines = failures(evaluation.models)
+    if evaluation.undone:
+        lines.append(f"stopped before the end, not asked: {', '.join(evaluation.undone)}")
     lines += [
         f"{label} and the reference got different prompts in {task}: their answers are not compared"
-        for label, task in different_questions(found)
+        for label, task in different_questions(evaluation)
     ]
-    return lines + notes(found.models)
+    return lines + notes(evaluation.models)
 
 
-def tables(found: EvaluationRecord) -> Iterator[Table]:
+def tables(evaluation: EvaluationRecord) -> Iterator[Table]:
     """Yield a table for each task and metric, which compares each model with the reference."""
     keys = dict.fromkeys(
         (task.task, figure.metric, figure.filter)
-        for model in found.models
+        for model in evaluation.models
         for task, figure in figures(model)
     )
     for task, metric, chosen in keys:
         title = f"{task}: {metric}" + (f", {chosen}" if chosen != "none" else "")
         key = (task, metric, chosen)
-        rows = [cells((_named(model), *_texts(found, model, key))) for model in found.models]
+        rows = [
+            cells((_named(model), *_texts(evaluation, model, key))) for model in evaluation.models
+        ]
         yield table(title, ("", "%", *FLIPS), rows)
     if len({task for task, _, _ in keys}) > 1:
-        yield pooled_table(found)
-    yield from _length_tables(found)
+        yield pooled_table(evaluation)
+    yield from _length_tables(evaluation)
 
 
-def _length_tables(found: EvaluationRecord) -> Iterator[Table]:
+def _length_tables(evaluation: EvaluationRecord) -> Iterator[Table]:
     """Yield the lengths of written answers and thoughts, task by task.
 
     A quantized model that reasons longer to the same answer costs more for each question.
     """
-    names = dict.fromkeys(task.task for model in found.models for task in model.tasks)
+    names = dict.fromkeys(task.task for model in evaluation.models for task in model.tasks)
     for name in names:
         rows = []
-        for model in found.models:
+        for model in evaluation.models:
             task = next((one for one in model.tasks if one.task == name), None)
             if task is not None and task.answer_tokens:
-                ratios = length_ratios(task, found.reference)
+                ratios = length_ratios(task, evaluation.reference)
                 texts = [_mean(task.answer_tokens), _ratio(ratios[0])]
                 texts += [_mean(task.thought_tokens), _ratio(ratios[1])]
                 rows.append(cells((_named(model), *texts)))
@@ -147,12 +149,14 @@ def _ratio(ratio: Ratio | None) -> str:
     return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def pooled_table(found: EvaluationRecord) -> Table:
+def pooled_table(evaluation: EvaluationRecord) -> Table:
     """Return a table of all tasks together, with a decision for each model.
 
     The p-values are corrected for the number of models (Holm).
     """
-    done = [(model, pool_tasks(model, _against(found, model))) for model in found.models]
+    done = [
+        (model, pool_tasks(model, _reference_for(evaluation, model))) for model in evaluation.models
+    ]
     tested = [its.flips.p for model, its in done if its and its.flips and model.role == "variant"]
     corrected = iter(holm(tested))
     rows = []
@@ -176,21 +180,21 @@ def pooled_table(found: EvaluationRecord) -> Table:
         rows.append(cells((_named(model), *texts)))
     title = "All tasks together, each question once; p corrected for the number of models (Holm)"
     units = {its.flips.clusters for _, its in done if its and its.flips}
-    if any(task.passages for model in found.models for task in model.tasks) and units:
+    if any(task.passages for model in evaluation.models for task in model.tasks) and units:
         title += f"; {max(units)} independent passages and questions"
     headings = ("", "right", "Δ, %", "95 % interval", "detectable, %", "lost / gained", "p")
     return table(title, (*headings, Column("decision")), rows)
 
 
-def _against(found: EvaluationRecord, model: EvaluatedRecord) -> EvaluatedRecord | None:
-    return None if model is found.reference else found.reference
+def _reference_for(evaluation: EvaluationRecord, model: EvaluatedRecord) -> EvaluatedRecord | None:
+    return None if model is evaluation.reference else evaluation.reference
 
 
-def decision(seen: Flips, p: float) -> str:
+def decision(flips: Flips, p: float) -> str:
     """Return what the answers show, with the corrected p-value `p`, in plain words."""
     if p < LEVEL:
-        return "worse than the reference" if seen.difference < 0 else "better than the reference"
-    most = max(0.0, -seen.interval[0])
+        return "worse than the reference" if flips.difference < 0 else "better than the reference"
+    most = max(0.0, -flips.interval[0])
     return f"no difference shown; a loss of more than {most:.1%} is excluded"
 
 
@@ -198,21 +202,23 @@ def _named(model: EvaluatedRecord) -> Cell:
     return Cell(model.label, _ROLES[model.role])
 
 
-def _texts(found: EvaluationRecord, model: EvaluatedRecord, key: tuple[str, str, str]) -> list[str]:
+def _texts(
+    evaluation: EvaluationRecord, model: EvaluatedRecord, key: tuple[str, str, str]
+) -> list[str]:
     for task, figure in figures(model):
         if (task.task, figure.metric, figure.filter) == key:
-            return figure_texts(figure, flips(task, figure, found.reference))
+            return figure_texts(figure, flips(task, figure, evaluation.reference))
     return [UNKNOWN] * (1 + len(FLIPS))
 
 
-def figure_texts(figure: FigureRecord, seen: Flips | None) -> list[str]:
+def figure_texts(figure: FigureRecord, flips: Flips | None) -> list[str]:
     """Return a figure in percent, and the figures below the headings of `FLIPS`."""
     value = with_error(Quantity(figure.value, figure.error, None), times=100)
-    if seen is None:
+    if flips is None:
         return [value, *[UNKNOWN] * len(FLIPS)]
-    difference = with_error(Quantity(seen.difference, seen.error, None), times=100, signed=True)
-    detectable = f"{seen.detectable * 100:.1f}"
-    return [value, difference, detectable, str(seen.lost), str(seen.gained), f"{seen.p:.2g}"]
+    difference = with_error(Quantity(flips.difference, flips.error, None), times=100, signed=True)
+    detectable = f"{flips.detectable * 100:.1f}"
+    return [value, difference, detectable, str(flips.lost), str(flips.gained), f"{flips.p:.2g}"]
 
 
 def several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) -> list[Block]:

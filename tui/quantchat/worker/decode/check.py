@@ -194,8 +194,8 @@ class Check:
         return _error(logits.float(), self._expected[place])
 
 
-def _error(found: Any, expected: Any) -> float:
-    error = float((found - expected).norm() / expected.norm())
+def _error(computed: Any, expected: Any) -> float:
+    error = float((computed - expected).norm() / expected.norm())
     return error if error == error else float("inf")
 
 

@@ -72,21 +72,21 @@ def samples(job: CalibratedJob, load: LoadModel) -> CalibrationSamples:
 
 
 def end(
-    job: CalibratedJob, used: CalibrationSamples, *, layers: int, tokens: int, **more: Any
+    job: CalibratedJob, samples: CalibrationSamples, *, layers: int, tokens: int, **more: Any
 ) -> QuantizeGptqResult:
     """Complete the checkpoint with the tokenizer and the calibration samples; return the result.
 
     The further arguments are those of `result`.
     """
     output = Path(job.workspace.output)
-    used.tokenizer.save_pretrained(output)
+    samples.tokenizer.save_pretrained(output)
     add_version_4_keys(output)
-    return result(job, used, layers=layers, tokens=tokens, **more)
+    return result(job, samples, layers=layers, tokens=tokens, **more)
 
 
 def result(
     job: CalibratedJob,
-    used: CalibrationSamples,
+    samples: CalibrationSamples,
     *,
     layers: int,
     tokens: int,
@@ -102,6 +102,6 @@ def result(
     return QuantizeGptqResult(
         layers=layers,
         losses=list(losses),
-        calibration=CalibrationUsed(len(used.chats), tokens, digest, widest, used.template),
+        calibration=CalibrationUsed(len(samples.chats), tokens, digest, widest, samples.template),
         resumed=resumed,
     )

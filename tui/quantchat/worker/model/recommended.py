@@ -45,9 +45,9 @@ def of_gguf(metadata: Mapping[str, Any]) -> dict[str, float]:
     return _numbers({name: metadata.get(key) for name, key in _IN_GGUF.items()})
 
 
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(settings: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: round(float(value), 6)  # GGUF stores float32
-        for name, value in found.items()
+        for name, value in settings.items()
         if type(value) in (int, float) and math.isfinite(value)
     }
