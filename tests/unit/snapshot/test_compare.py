@@ -13,7 +13,7 @@ from fakes.saved_snapshots import MODEL_INFO, snapshot, variant
 from fakes.timed_snapshots import measured
 from quantchat.errors import UserError
 from quantchat.snapshot.compare import RunsCompared, compare_runs
-from quantchat.snapshot.compared_sides import Run, letters
+from quantchat.snapshot.compared_sides import Run, column_letter
 from quantchat.snapshot.run_diff import NotComparable
 from quantchat.snapshot.schema import Snapshot
 
@@ -203,5 +203,5 @@ def test_what_is_no_run_is_told(wrong: Snapshot, said: str) -> None:
 
 @given(st.integers(0, 10_000))
 def test_columns_are_counted_as_in_spreadsheets(index: int) -> None:
-    name = letters(index)
+    name = column_letter(index)
     assert sum((ord(c) - 96) * 26**n for n, c in enumerate(reversed(name))) == index + 1

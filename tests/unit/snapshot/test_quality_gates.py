@@ -11,7 +11,7 @@ from fakes.saved_evaluations import done, evaluation, figure
 from fakes.saved_scores import read, score_record
 from fakes.saved_snapshots import MODEL_INFO, snapshot, variant
 from quantchat.errors import UserError
-from quantchat.snapshot.compared_sides import letters
+from quantchat.snapshot.compared_sides import column_letter
 from quantchat.snapshot.expression import parse
 from quantchat.snapshot.quality_gates import (
     judge_quality,
@@ -39,7 +39,7 @@ def evaluated(reference: str, model: str, **more: Any) -> Snapshot:
 
 
 def judged(text: str, *snapshots: Snapshot, kind: Any = "score") -> Verdict:
-    columns = quality_columns(kind, snapshots, letters)
+    columns = quality_columns(kind, snapshots, column_letter)
     gate = parse(text, [one.letter for one in columns], "--fail-unless", kind)
     return judge_quality(gate, columns)
 
@@ -134,7 +134,7 @@ def test_bad_gates(kind: str, gate: str, said: str) -> None:
 
 
 def test_columns_go_on_from_one_snapshot_to_the_next() -> None:
-    columns = quality_columns("score", [scored(), scored()], letters)
+    columns = quality_columns("score", [scored(), scored()], column_letter)
     assert [(one.letter, one.label) for one in columns] == [
         ("a", "NF4"), ("b", "GPTQ"), ("c", "bf16"),
         ("d", "NF4"), ("e", "GPTQ"), ("f", "bf16"), ("ref", "bf16"),

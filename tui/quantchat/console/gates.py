@@ -65,14 +65,14 @@ class GateOptions:
 
     def judge(self, kind: Kind, snapshots: Sequence[Snapshot]) -> list[Verdict]:
         """Return the verdicts on runs, scores or evaluations (`kind`). Raises UserError."""
-        from quantchat.snapshot.compared_sides import Run, columns, letters
+        from quantchat.snapshot.compared_sides import Run, column_letter, columns
         from quantchat.snapshot.gates import judge
         from quantchat.snapshot.quality_gates import judge_quality, quality_columns
 
         if kind == "run":
             sides = columns([Run("", snapshot) for snapshot in snapshots])
             return [judge(gate, sides) for gate in self.parse([one.letter for one in sides])]
-        models = quality_columns(kind, snapshots, letters)
+        models = quality_columns(kind, snapshots, column_letter)
         gates = self.parse([one.letter for one in models], kind)
         return [judge_quality(gate, models) for gate in gates]
 
@@ -81,10 +81,10 @@ class GateOptions:
 
         Call this before the measurement, which may take hours.
         """
-        from quantchat.snapshot.compared_sides import letters
+        from quantchat.snapshot.compared_sides import column_letter
         from quantchat.snapshot.quality_gates import REFERENCE
 
-        columns = [letters(index) for index in range(len(labels))]
+        columns = [column_letter(index) for index in range(len(labels))]
         self.parse(columns if kind == "run" else [*columns, REFERENCE], kind)
 
     def judge_and_print(self, kind: Kind, snapshot: Snapshot, *, as_json: bool) -> int:

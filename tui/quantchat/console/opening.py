@@ -68,9 +68,9 @@ def with_pair(profile: Profile, pair: str) -> Profile:
 
 
 def _two(profile: Profile, pair: str) -> list[AnyVariant]:
-    from quantchat.snapshot.compared_sides import letters
+    from quantchat.snapshot.compared_sides import column_letter
 
-    by_name = {letters(place): one for place, one in enumerate(profile.variants)}
+    by_name = {column_letter(place): one for place, one in enumerate(profile.variants)}
     by_name |= {one.label.casefold(): one for one in profile.variants}
     words = pair.casefold().split(",")
     for end in range(1, len(words)):
@@ -79,7 +79,7 @@ def _two(profile: Profile, pair: str) -> list[AnyVariant]:
         if len(found) == 2 and found[0] is not found[1]:
             return found
     known = ", ".join(
-        f"{letters(place).upper()} = {one_line(one.label)}"
+        f"{column_letter(place).upper()} = {one_line(one.label)}"
         for place, one in enumerate(profile.variants)
     )
     raise UserError(

@@ -25,7 +25,7 @@ def for_each_pair(ctx: click.Context, goes_on: Callable[[int], bool] = lambda do
     """
     from quantchat.console import opening
     from quantchat.host import signals
-    from quantchat.snapshot.compared_sides import letters
+    from quantchat.snapshot.compared_sides import column_letter
 
     folder: Path | None = ctx.params.get("folder")
     if ctx.params.get("as_json"):
@@ -41,7 +41,7 @@ def for_each_pair(ctx: click.Context, goes_on: Callable[[int], bool] = lambda do
             click.echo(f"quantchat: left out: {first} with {left}", err=True)
             break
         click.echo(f"quantchat: {first} and {other}", err=True)
-        pair = f"{letters(0)},{letters(done + 1)}"
+        pair = f"{column_letter(0)},{column_letter(done + 1)}"
         worst = max(worst, ctx.invoke(ctx.command, **{**ctx.params, "pair": pair}) or 0)
     return worst
 

@@ -74,22 +74,22 @@ def warnings(measured: Sequence[MeasuredTurn]) -> list[str]:
 
 
 def _of_side(label: str, measured: Sequence[MeasuredTurn]) -> Iterator[str]:
-    found: list[str] = []
+    lines: list[str] = []
     for figure in FIGURES:
-        if figure.title == "end to end" and found:
+        if figure.title == "end to end" and lines:
             continue  # TTFT or throughput, which are parts of this figure, gave a warning already
         rounds = _by_task(label, figure, measured)
-        found += _outliers(label, figure, rounds)
-        found += _unsteady(label, figure, rounds)
-    yield from found
+        lines += _outliers(label, figure, rounds)
+        lines += _unsteady(label, figure, rounds)
+    yield from lines
 
 
-Rounds = dict[int, dict[int, float]]
+ValuesByRound = dict[int, dict[int, float]]
 """One figure of all answers of a side: number of the prompt → round → value."""
 
 
-def _by_task(label: str, figure: CheckedFigure, measured: Sequence[MeasuredTurn]) -> Rounds:
-    rounds: Rounds = {}
+def _by_task(label: str, figure: CheckedFigure, measured: Sequence[MeasuredTurn]) -> ValuesByRound:
+    rounds: ValuesByRound = {}
     lengths: dict[int, set[int]] = {}
     for one in measured:
         answer = one.turn.answers.get(label)
@@ -98,26 +98,26 @@ def _by_task(label: str, figure: CheckedFigure, measured: Sequence[MeasuredTurn]
             rounds.setdefault(one.task + 1, {})[one.round] = value
             lengths.setdefault(one.task + 1, set()).add(answer.output_tokens)
     if figure.title == "end to end":  # answers of different length take different times
-        return {task: found for task, found in rounds.items() if len(lengths[task]) == 1}
+        return {task: values for task, values in rounds.items() if len(lengths[task]) == 1}
     return rounds
 
 
-def _far(value: float, median: float) -> bool:
+def _is_outlier(value: float, median: float) -> bool:
     return max(value / median, median / value) > OUTLIER
 
 
-def _outliers(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
+def _outliers(label: str, figure: CheckedFigure, rounds: ValuesByRound) -> list[str]:
     """Remove outliers from `rounds`, if they are few; return a warning about them."""
     far: list[tuple[float, str]] = []
-    for task, found in sorted(rounds.items()):
-        if len(found) < LEAST_ROUNDS:
+    for task, values in sorted(rounds.items()):
+        if len(values) < LEAST_ROUNDS:
             continue
-        median = statistics.median(found.values())
-        odd = [number for number, value in found.items() if _far(value, median)]
-        if len(odd) > max(1, len(found) // 4):
+        median = statistics.median(values.values())
+        odd = [number for number, value in values.items() if _is_outlier(value, median)]
+        if len(odd) > max(1, len(values) // 4):
             continue  # too many for outliers: the figure is unsteady
         for number in odd:
-            times = found.pop(number) / median
+            times = values.pop(number) / median
             far.append((max(times, 1 / times), f"prompt {task} round {number} ({times:.1f} times)"))
     if not far:
         return []
@@ -126,17 +126,17 @@ def _outliers(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
     return [f"{label}: {figure.title} far from the prompt's median in {', '.join(worst[:3])}{more}"]
 
 
-def _unsteady(label: str, figure: CheckedFigure, rounds: Rounds) -> list[str]:
+def _unsteady(label: str, figure: CheckedFigure, rounds: ValuesByRound) -> list[str]:
     spreads = {}
-    for task, found in sorted(rounds.items()):
-        spread = variation(found.values())
-        most = figure.most_variation * FEW_ROUNDS.get(len(found), 1.0)
+    for task, values in sorted(rounds.items()):
+        spread = variation(values.values())
+        most = figure.most_variation * FEW_ROUNDS.get(len(values), 1.0)
         if spread is not None and spread > most:
             spreads[task] = spread
     if not spreads:
         return []
-    values = [f"{spread:.0%}" for spread in sorted(spreads.values())]
-    by = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+    percents = [f"{spread:.0%}" for spread in sorted(spreads.values())]
+    by = percents[0] if percents[0] == percents[-1] else f"{percents[0]} to {percents[-1]}"
     return [
         f"{label}, prompt {', '.join(map(str, spreads))}: {figure.title} varied by {by} between "
         f"rounds (coefficient of variation; more than {figure.most_variation:.0%} is unusual)"

@@ -169,7 +169,7 @@ def measured_turns(snapshot: Snapshot) -> list[TurnRecord]:
 def columns(runs: Sequence[Run]) -> list[Column]:
     """Return the left and the right variant of each run: a and b, then c and d."""
     shown = [(n, run, label) for n, run in enumerate(runs, 1) for label in run.snapshot.shown]
-    return [Column(letters(index), *each) for index, each in enumerate(shown)]
+    return [Column(column_letter(index), *each) for index, each in enumerate(shown)]
 
 
 def pairs_between_runs(columns: Sequence[Column]) -> Iterator[tuple[Column, Column]]:
@@ -186,7 +186,7 @@ def pairs_within_runs(columns: Sequence[Column]) -> Iterator[tuple[Column, Colum
     yield from zip(columns[::2], columns[1::2], strict=True)
 
 
-def letters(index: int) -> str:
+def column_letter(index: int) -> str:
     """Return the name of the column at `index` as in a spreadsheet: a to z, then aa, ab."""
     name = ""
     index += 1

@@ -48,7 +48,7 @@ class UncertainValue:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FigureFunction:
     """A figure as a function of measured quantities, each with a key that identifies it."""
 
     parts: tuple[tuple[Hashable, UncertainValue], ...]
@@ -66,7 +66,7 @@ class QualityColumn:
 
     letter: str
     label: str
-    read: Callable[[str], Reading | None]
+    figure_of: Callable[[str], FigureFunction | None]
     """Returns the figure of this name, or None if it was not measured."""
     units: int
     """How many of `unit` the figures are computed from."""
@@ -81,7 +81,7 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
     """
     by_letter = {column.letter: column for column in columns}
     what, tree, threshold, relation = against_number(gate)
-    readings = {name: _reading(gate, name, by_letter) for name in gate.names}
+    readings = {name: _required_figure(gate, name, by_letter) for name in gate.names}
     parts = {key: part for reading in readings.values() for key, part in reading.parts}
 
     def value(at: Mapping[Hashable, float]) -> float:
@@ -90,7 +90,7 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
     centres = {key: part.centre for key, part in parts.items()}
     sampled = all(math.isfinite(part.margin) for part in parts.values())
     try:
-        found = value({key: part.value for key, part in parts.items()})
+        observed = value({key: part.value for key, part in parts.items()})
         middle, margin = value(centres), 0.0
         for key, part in parts.items() if sampled else ():
             # The step is the margin itself, which gives the slope over the interval and not at one
@@ -99,22 +99,24 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
             margin += abs(ends[1] - ends[0]) / 2
     except (ZeroDivisionError, OverflowError):
         raise no_number(gate) from None
-    if not all(map(math.isfinite, (found, middle, margin, threshold))):
+    if not all(map(math.isfinite, (observed, middle, margin, threshold))):
         raise no_number(gate)
     if not sampled:
         return Verdict(
-            gate, JudgedQuantity(what, found, None, None, threshold, relation, why=NO_INTERVAL)
+            gate, JudgedQuantity(what, observed, None, None, threshold, relation, why=NO_INTERVAL)
         )
     column = by_letter[gate.names[0].column]
-    low, high = min(found, middle - margin), max(found, middle + margin)
+    low, high = min(observed, middle - margin), max(observed, middle + margin)
     judged = JudgedQuantity(
-        what, found, low, high, threshold, relation, units=column.units, unit=column.unit
+        what, observed, low, high, threshold, relation, units=column.units, unit=column.unit
     )
     return Verdict(gate, judged)
 
 
-def _reading(gate: Gate, name: Name, by_letter: Mapping[str, QualityColumn]) -> Reading:
-    reading = by_letter[name.column].read(name.figure)
+def _required_figure(
+    gate: Gate, name: Name, by_letter: Mapping[str, QualityColumn]
+) -> FigureFunction:
+    reading = by_letter[name.column].figure_of(name.figure)
     if reading is None:
         raise UserError(f"{name} was not measured", where=gate.where)
     return reading
@@ -132,11 +134,11 @@ def quality_columns(
     references: list[QualityColumn] = []
     for number, snapshot in enumerate(snapshots):
         if kind == "score" and snapshot.score is not None:
-            found = _scored(number, snapshot.score)
+            found = _score_columns(number, snapshot.score)
         elif kind == "eval" and snapshot.evaluation is not None:
-            found = _evaluated(number, snapshot.evaluation)
+            found = _task_columns(number, snapshot.evaluation)
         elif kind == "load" and snapshot.load_test is not None:
-            found = _loaded(number, snapshot.load_test), None
+            found = _load_test_columns(number, snapshot.load_test), None
         else:
             continue
         by_label, reference = found
@@ -158,13 +160,15 @@ _MakeColumn = Callable[[str], QualityColumn]
 # ------------------------------------------------------------ scores
 
 
-def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _MakeColumn], _MakeColumn | None]:
+def _score_columns(
+    run: int, score: ScoreRecord
+) -> tuple[dict[str, _MakeColumn], _MakeColumn | None]:
     setting = score.setting
     reference = next((one for one in score.models if one.role == "reference"), None)
 
     def column(model: ScoredRecord) -> _MakeColumn:
-        def read(figure: str) -> Reading | None:
-            return _of_score(figure, run, model, reference, setting.independent)
+        def read(figure: str) -> FigureFunction | None:
+            return _score_figure(figure, run, model, reference, setting.independent)
 
         return lambda letter: QualityColumn(letter, model.label, read, setting.tokens, "token")
 
@@ -172,31 +176,31 @@ def _scored(run: int, score: ScoreRecord) -> tuple[dict[str, _MakeColumn], _Make
     return named, column(reference) if reference else None
 
 
-def _of_score(
+def _score_figure(
     figure: str, run: int, model: ScoredRecord, reference: ScoredRecord | None, passages: int
-) -> Reading | None:
-    seen = model.divergence
+) -> FigureFunction | None:
+    divergence = model.divergence
     if figure == "perplexity" and reference is not None and reference.perplexity is not None:
         base = ((run, "perplexity"), mean_of_tokens(reference.perplexity, passages))
         if model is reference:
-            return Reading((base,), lambda perplexity: perplexity)
-        if seen is None:
+            return FigureFunction((base,), lambda perplexity: perplexity)
+        if divergence is None:
             return None
-        ratio = ((run, "log ratio", model.label), mean_of_tokens(seen.log_ratio, passages))
-        return Reading((base, ratio), lambda perplexity, log: perplexity * math.exp(log))
-    if seen is None:
+        ratio = ((run, "log ratio", model.label), mean_of_tokens(divergence.log_ratio, passages))
+        return FigureFunction((base, ratio), lambda perplexity, log: perplexity * math.exp(log))
+    if divergence is None:
         return None
-    percentiles = {one.percent: one.figure for one in seen.kld_percentiles}
+    percentiles = {one.percent: one.figure for one in divergence.kld_percentiles}
     quantities = {
-        "kld": seen.kld_mean,
+        "kld": divergence.kld_mean,
         "kld_p99": percentiles.get(99.0),
-        "top1_agreement": seen.top1_agreement,
+        "top1_agreement": divergence.top1_agreement,
     }
     quantity = quantities.get(figure)
     if quantity is None:
         return None
     part = ((run, figure, model.label), mean_of_tokens(quantity, passages))
-    return Reading((part,), lambda value: value)
+    return FigureFunction((part,), lambda value: value)
 
 
 def mean_of_tokens(quantity: Quantity, passages: int) -> UncertainValue:
@@ -217,47 +221,47 @@ def mean_of_tokens(quantity: Quantity, passages: int) -> UncertainValue:
 # ------------------------------------------------------------ evaluations
 
 
-def _evaluated(
-    run: int, found: EvaluationRecord
+def _task_columns(
+    run: int, evaluation: EvaluationRecord
 ) -> tuple[dict[str, _MakeColumn], _MakeColumn | None]:
-    reference = found.reference
+    reference = evaluation.reference
 
     def column(model: EvaluatedRecord) -> _MakeColumn:
-        its = pool_tasks(model, None if model is reference else reference)
+        pooled = pool_tasks(model, None if model is reference else reference)
 
-        def read(figure: str) -> Reading | None:
+        def read(figure: str) -> FigureFunction | None:
             base = pool_tasks(reference, None) if reference else None
-            return _of_tasks(figure, run, model, its, base, itself=model is reference)
+            return _task_figure(figure, run, model, pooled, base, itself=model is reference)
 
-        count = its.questions if its else 0
+        count = pooled.questions if pooled else 0
         return lambda letter: QualityColumn(letter, model.label, read, count, "question")
 
-    named = {one.label: column(one) for one in found.models}
+    named = {one.label: column(one) for one in evaluation.models}
     return named, column(reference) if reference else None
 
 
-def _of_tasks(
+def _task_figure(
     figure: str,
     run: int,
     model: EvaluatedRecord,
-    its: PooledTasks | None,
+    pooled: PooledTasks | None,
     base: PooledTasks | None,
     *,
     itself: bool,
-) -> Reading | None:
-    if its is None or base is None:
+) -> FigureFunction | None:
+    if pooled is None or base is None:
         return None
     own = ((run, "accuracy"), share(base.right, base.questions, base.design_effect))
     if figure == "accuracy" and itself:
-        return Reading((own,), lambda accuracy: accuracy)
-    if its.flips is None:
+        return FigureFunction((own,), lambda accuracy: accuracy)
+    if pooled.flips is None:
         return None
     if figure == "accuracy":
-        change = ((run, "change", model.label), paired_difference(its.flips))
-        return Reading((own, change), lambda accuracy, difference: accuracy + difference)
-    flips = its.flips
+        change = ((run, "change", model.label), paired_difference(pooled.flips))
+        return FigureFunction((own, change), lambda accuracy, difference: accuracy + difference)
+    flips = pooled.flips
     changed = share(flips.lost + flips.gained, flips.questions, flips.changes_design_effect)
-    return Reading((((run, figure, model.label), changed),), lambda value: value)
+    return FigureFunction((((run, figure, model.label), changed),), lambda value: value)
 
 
 def share(count: int, of: int, design_effect: float = 1.0) -> UncertainValue:
@@ -284,18 +288,18 @@ def _z() -> float:
 # ------------------------------------------------------------ load tests
 
 
-def _loaded(run: int, record: LoadTestRecord) -> dict[str, _MakeColumn]:
+def _load_test_columns(run: int, record: LoadTestRecord) -> dict[str, _MakeColumn]:
     def column(model: LoadTestedRecord) -> _MakeColumn:
         figures = [point.figures for point in points(record, model) if point.figures]
 
-        def read(figure: str) -> Reading | None:
+        def read(figure: str) -> FigureFunction | None:
             rates = [one for level in figures if (one := getattr(level, figure, None))]
             if not rates:
                 return None
             best = max(rates, key=lambda rate: rate.value)
             margin = math.inf if best.high is None else best.high - best.value
             part = ((run, figure, model.label), UncertainValue(best.value, best.value, margin))
-            return Reading((part,), lambda value: value)
+            return FigureFunction((part,), lambda value: value)
 
         return lambda letter: QualityColumn(letter, model.label, read, record.rounds, "round")
 

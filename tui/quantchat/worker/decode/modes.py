@@ -64,15 +64,15 @@ def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None
         return ChosenLoop(loop, f"generate{cached}", note, check.rules)
     if new_cache:
         step = EagerStep(loaded.model, f"eager{cached}", new_cache)
-        return _chosen(CheckedStep(step), loaded, check.rules)
+        return _loop_of(CheckedStep(step), loaded, check.rules)
     if mode != "auto":
-        return _chosen(_STEPS[mode](loaded.model, check, report), loaded, check.rules)
+        return _loop_of(_STEPS[mode](loaded.model, check, report), loaded, check.rules)
     modes = ("graph", "eager") if loaded.device.startswith("cuda") else ("eager",)
     problems: list[str] = []
     for one in modes:
         try:
             checked = _STEPS[one](loaded.model, check, report)
-            return _chosen(checked, loaded, check.rules, problems)
+            return _loop_of(checked, loaded, check.rules, problems)
         except Exception as error:  # any exception: the next mode may still work
             if one == modes[-1]:
                 raise
@@ -88,7 +88,7 @@ class CheckedStep(NamedTuple):
     """Why no faster step is used."""
 
 
-def _chosen(
+def _loop_of(
     checked: CheckedStep, loaded: Loaded, rules: CacheRules, problems: Sequence[str] = ()
 ) -> ChosenLoop:
     loop = NativeLoop(checked.step, loaded.input_device, rules)
@@ -173,7 +173,7 @@ def _compiled(model: Any, check: Check, report: Report) -> CheckedStep:
         )
     step = CompiledStep(model)
     report("compiling the decode step")
-    return CheckedStep(_passed("compile", step, check))
+    return CheckedStep(_passed_step("compile", step, check))
 
 
 def _graph(model: Any, check: Check, report: Report) -> CheckedStep:
@@ -185,13 +185,13 @@ def _graph(model: Any, check: Check, report: Report) -> CheckedStep:
     report("capturing the decode step")
     if not _fault("graph", step, check):
         return CheckedStep(step)
-    return CheckedStep(_passed("graph", GraphStep(model), check))
+    return CheckedStep(_passed_step("graph", GraphStep(model), check))
 
 
 _HINT = 'use decode = "eager"'
 
 
-def _passed(mode: str, step: Step, check: Check) -> Step:
+def _passed_step(mode: str, step: Step, check: Check) -> Step:
     if fault := _fault(mode, step, check):
         what = f'decode = "{mode}" gives different results here: {fault}'
         raise Refused("unsupported", what, _HINT)

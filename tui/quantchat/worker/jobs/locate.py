@@ -34,29 +34,29 @@ def run(job: LocateLossJob, report: Report) -> LocateLossResult:
     prepare_process(job.workspace)
     variant, reference = _loaded(job, report)
     exchange = _Exchange(reference.model, variant.model)
-    reading = _Reading(job, reference)
-    with LogitWriter(reading.file) as file:
-        for logits in reading.logits(reference):
+    text = _ScoredText(job, reference)
+    with LogitWriter(text.file) as file:
+        for logits in text.logits(reference):
             file.write(logits)
-    whole_kld, _ = reading.distance(variant)
+    whole_kld, _ = text.distance(variant)
 
     layers = exchange.layers
     modules_of = {name: exchange.modules(name) for name in layers}
-    most = max((len(found) for found in modules_of.values()), default=0)
+    most = max((len(names) for names in modules_of.values()), default=0)
     total = len(layers) + min(job.worst, len(layers)) * most
     done = 0
 
-    def measured(name: str, *, layer: bool) -> PartDivergence:
+    def divergence_with(name: str, *, layer: bool) -> PartDivergence:
         nonlocal done
         report(done, total, "layers exchanged")
         done += 1
         with exchange.quantized(name):
-            return PartDivergence(name, layer, *reading.distance(reference))
+            return PartDivergence(name, layer, *text.distance(reference))
 
-    parts = [measured(name, layer=True) for name in layers]
+    parts = [divergence_with(name, layer=True) for name in layers]
     worst = sorted(parts, key=lambda part: part.kld, reverse=True)[: job.worst]
-    parts += [measured(name, layer=False) for one in worst for name in modules_of[one.name]]
-    return LocateLossResult(reading.positions, whole_kld, parts)
+    parts += [divergence_with(name, layer=False) for one in worst for name in modules_of[one.name]]
+    return LocateLossResult(text.positions, whole_kld, parts)
 
 
 def _loaded(job: LocateLossJob, report: Report) -> tuple[Loaded, Loaded]:
@@ -71,7 +71,7 @@ def _loaded(job: LocateLossJob, report: Report) -> tuple[Loaded, Loaded]:
     return variant, reference
 
 
-class _Reading:
+class _ScoredText:
     """The text, and the reference's logits of it in a file."""
 
     def __init__(self, job: LocateLossJob, reference: Loaded) -> None:
@@ -101,15 +101,15 @@ class _Reading:
         The stored logits are those of the unchanged reference; `loaded` is the variant, or the
         reference with an exchanged module.
         """
-        found: list[float] = []
+        klds: list[float] = []
         vocabulary = self._forecast(loaded).vocabulary
         with LogitReader(self.file, self.positions, vocabulary) as theirs:
             for logits in self.logits(loaded):
                 mine = logits.log_softmax(dim=-1)
-                found += divergence(theirs.read(len(mine), mine.device), mine).tolist()
-        mean = math.fsum(found) / len(found)
-        variance = math.fsum((one - mean) ** 2 for one in found) / max(1, len(found) - 1)
-        return mean, math.sqrt(variance / len(found))
+                klds += divergence(theirs.read(len(mine), mine.device), mine).tolist()
+        mean = math.fsum(klds) / len(klds)
+        variance = math.fsum((one - mean) ** 2 for one in klds) / max(1, len(klds) - 1)
+        return mean, math.sqrt(variance / len(klds))
 
 
 class _Exchange:

@@ -68,13 +68,13 @@ class TextScoring:
         for done, start in enumerate(self.starts):
             report(done, len(self.starts), "windows read")
             ids = self.tokens.window(start, self.windows)
-            wanted = torch.tensor(ids)
+            targets = torch.tensor(ids)
             place = first
             for logits in self.forecast.logits(ids[:-1], first - 1):
                 split = min(len(logits), max(0, self.windows.context - place))
                 for rows, counts in ((logits[:split], False), (logits[split:], True)):
                     if len(rows):
-                        yield rows, wanted[place : place + len(rows)].to(rows.device), counts
+                        yield rows, targets[place : place + len(rows)].to(rows.device), counts
                         place += len(rows)
         report(len(self.starts), len(self.starts), "windows read")
 
@@ -115,12 +115,12 @@ def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | Lla
     return LlamaForecast(loaded)
 
 
-def surprisal(log_probabilities: Any, wanted: Any) -> Any:
-    """Return the negative log-likelihood of the ids `wanted`, one for each row, in nats.
+def surprisal(log_probabilities: Any, targets: Any) -> Any:
+    """Return the negative log-likelihood of the ids `targets`, one for each row, in nats.
 
     Raises Refused if one is not finite, because the model gives that token a probability of 0.
     """
-    nll = -log_probabilities.gather(1, wanted[:, None])[:, 0]
+    nll = -log_probabilities.gather(1, targets[:, None])[:, 0]
     if not nll.isfinite().all():
         raise Refused(
             "unsupported",
