@@ -48,8 +48,9 @@ async def load_test(
     """Run the load test of `plan` on each variant; return the snapshot and its load test.
 
     If a variant fails, its finished rounds are kept and the others go on. Ctrl+C, SIGTERM and
-    SIGHUP end the whole test, and finished rounds are kept. Raises UserError as `LoadTestPlan.check`
-    does, ModelsFailed if there is no result, KeyboardInterrupt if stopped before the first round.
+    SIGHUP end the whole test, and finished rounds are kept. Raises UserError as
+    `LoadTestPlan.check` does, ModelsFailed if there is no result, KeyboardInterrupt if stopped
+    before the first round.
     """
     plan.check(profile)
     sampler = DeviceSampler()
