@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 import quantchat
+from quantchat.wire.jobs import (
+    AnyJob,
+    DequantizeJob,
+    GptqSettings,
+    QuantizeGptqJob,
+    ScoreJob,
+    Workspace,
+)
+from quantchat.wire.messages import LoadModel
 from quantchat.worker.import_pruning import compiled_when_called, unhide, without_collection
+from quantchat.worker.jobs import dispatch
 
 PROGRAM = """
 import importlib.util, json, sys
@@ -125,3 +135,38 @@ def test_what_a_checkpoints_library_imports_is_not_hidden(monkeypatch: pytest.Mo
     assert modules["pandas"] is None
     unhide("auto-round")
     assert "pandas" not in modules and modules["sklearn"] is None
+
+
+HERE = Workspace("output", "scratch")
+SETTINGS = GptqSettings(4, 64, False, False, True, 0.01, True)
+TRUSTED = LoadModel("gptq", "", {}, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("job", "hidden"),
+    [
+        (DequantizeJob("folder", "file", HERE), ["hqq", "pandas"]),
+        (ScoreJob(LoadModel("hqq", "", {}), "text", 8, 8, HERE), ["pandas"]),
+        (ScoreJob(TRUSTED, "text", 8, 8, HERE), []),
+        # GPTQModel quantizes with `datasets`, which imports pandas.
+        (
+            QuantizeGptqJob(LoadModel("gptq", "", {}), SETTINGS, "text", HERE),
+            ["hqq"],
+        ),
+        (QuantizeGptqJob(TRUSTED, SETTINGS, "text", HERE), []),
+    ],
+    ids=str,
+)
+def test_what_is_hidden_from_which_job(
+    monkeypatch: pytest.MonkeyPatch, job: AnyJob, hidden: list[str]
+) -> None:
+    for name in ("hqq", "pandas"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    before = dict(sys.modules)
+    try:
+        dispatch.hide_unused(job)
+        found = [name for name in ("hqq", "pandas") if name in sys.modules]
+    finally:
+        for name in set(sys.modules) - set(before):
+            del sys.modules[name]
+    assert found == hidden

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 OPTIONAL = ("hqq", "matplotlib", "pandas", "scipy", "sklearn", "torchao")
@@ -19,6 +19,13 @@ not need. A loader lists in its `UNUSED` those that it does without."""
 _IMPORTED_BY = {"auto-round": ("pandas", "torchao"), "hqq": ("hqq",), "torchao": ("torchao",)}
 """Key: a `quant_method`; value: optional libraries that its checkpoints need, or that the library
 of this method always imports. Checked with auto-round 0.16."""
+
+
+def hide(names: Iterable[str]) -> None:
+    """Hide the libraries `names` from those that are imported later, unless they are imported."""
+    modules: dict[str, Any] = sys.modules  # None as a value: importing that module fails
+    for name in names:
+        modules.setdefault(name, None)
 
 
 def unhide(quant_method: str) -> None:

@@ -212,4 +212,5 @@ class _Server:
         def report(done: int, total: int, detail: str) -> None:
             self._outbox.send(Progress(job.title, done, total, detail))
 
+        dispatch.hide_unused(job)
         self._outbox.send(dispatch.run(job, report))

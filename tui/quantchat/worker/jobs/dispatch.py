@@ -21,7 +21,21 @@ from quantchat.wire.jobs import (
     QuantizeGptqJob,
     ScoreJob,
 )
+from quantchat.worker import import_pruning, loaders
 from quantchat.worker.report import Report
+
+
+def hide_unused(job: AnyJob) -> None:
+    """Hide libraries that `job` does not need; call it in a new process, before `run`."""
+    match job:
+        case BatchJob():
+            loaders.hide_unused(job.model)
+        case CalibrateJob() | MergeAdapterJob() | QuantizeBitsAndBytesJob() | ScoreJob():
+            loaders.hide_unused(job.load)
+        case DequantizeJob():
+            import_pruning.hide(import_pruning.OPTIONAL)
+        case QuantizeAwqJob() | QuantizeGptqJob() if not job.load.trust_remote_code:
+            import_pruning.hide(("hqq", "torchao"))
 
 
 def run(job: AnyJob, report: Report) -> JobResult:

@@ -16,18 +16,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantchat.common.kv_cache import KV_CACHES
 from quantchat.wire.library import FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, LoadModel, Progress
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import unhide, without_collection
+from quantchat.worker.import_pruning import hide, unhide, without_collection
 from quantchat.worker.model.devices import make_current
 from quantchat.worker.model.files_check import check_files, check_kind, quantization_method
 from quantchat.worker.model.hub import checkpoint, small_files
@@ -76,12 +75,9 @@ def hide_unused(command: LoadModel) -> None:
     """
     if command.trust_remote_code:
         return
-    modules: dict[str, Any] = sys.modules
     kv_cache = KV_CACHES.get(str(command.options.get("kv_cache") or ""))
     needed = kv_cache.library.module if kv_cache and kv_cache.library else ""
-    for name in getattr(loader_of(command), "UNUSED", ()):
-        if name != needed:
-            modules.setdefault(name, None)
+    hide(name for name in getattr(loader_of(command), "UNUSED", ()) if name != needed)
 
 
 def load(
