@@ -1,7 +1,8 @@
-"""Measure the cost of importing each engine's libraries, with and without unneeded packages.
+"""Measure the cost of importing each engine's libraries, as they are and as a worker does.
 
 `python benchmarks/imports.py` imports the libraries in fresh processes, alternately with all
-packages and with those that no answer needs hidden, and writes `benchmarks/results/imports.json`:
+packages, and with those hidden that no answer needs, without garbage collection and without torch's
+compiler. It writes `benchmarks/results/imports.json`:
 processor seconds, resident memory, number of modules, and the packages with the most modules.
 """
 
@@ -31,7 +32,7 @@ ENGINES = {
 MOST_NAMED = 12
 _PROGRAM = """
 import collections, contextlib, json, sys, time
-from quantchat.worker.import_pruning import compiled_when_called
+from quantchat.worker.import_pruning import compiled_when_called, without_collection
 from quantchat.worker.loaders import hide_unused
 from quantchat.worker.memory import resident_bytes
 from quantchat.wire.messages import LoadModel
@@ -39,7 +40,10 @@ before = set(sys.modules)
 if sys.argv[3] == "hidden":
     hide_unused(LoadModel(sys.argv[1], "", {}))
 began = time.process_time()
-with compiled_when_called() if sys.argv[3] == "hidden" else contextlib.nullcontext():
+with contextlib.ExitStack() as as_workers_do:
+    if sys.argv[3] == "hidden":
+        as_workers_do.enter_context(without_collection())
+        as_workers_do.enter_context(compiled_when_called())
     exec(sys.argv[2])
 spent = time.process_time() - began
 new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]

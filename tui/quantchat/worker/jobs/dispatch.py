@@ -34,6 +34,8 @@ def hide_unused(job: AnyJob) -> None:
             loaders.hide_unused(job.load)
         case DequantizeJob():
             import_pruning.hide(import_pruning.OPTIONAL)
+        case CollectSamplesJob() if not job.load.trust_remote_code and not job.dataset:
+            import_pruning.hide(import_pruning.OPTIONAL)
         case QuantizeAwqJob() | QuantizeGptqJob() if not job.load.trust_remote_code:
             import_pruning.hide(("hqq", "torchao"))
 
