@@ -64,13 +64,23 @@ def test_each_way_to_be_wrong_is_seen() -> None:
         def run(self, tokens: Any, stopped: Any = None) -> Any:
             logits = super().run(tokens, stopped)
             self.count = getattr(self, "count", 0) + 1
-            return logits.roll(1, -1) if self.count == STEPS else logits
+            return logits.roll(1, -1) if self.count == len(check._tokens) else logits
 
     for wrong in (Off, Lost, Stuck, LateWrong):
         assert "logits are off by" in check.fault(wrong(model)), wrong.__name__
     rounded = llama_step(model)
     assert rounded is not None
     assert check.fault(rounded) == ""
+
+
+def test_with_slow_kernels_fewer_tokens_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantchat.worker.decode.check._SLOW_S", 0)
+    one = loaded()
+    check = Check(one)
+    assert 0 < len(check._tokens) < STEPS
+    step = llama_step(one.model)
+    assert step is not None
+    assert check.fault(step) == ""
 
 
 @pytest.mark.parametrize("wish", ["graph", "warp"])

@@ -26,9 +26,9 @@ from quantchat.common.kv_cache import KV_CACHES
 from quantchat.wire.library import FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, LoadModel, Progress
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import hide, unhide, without_collection
+from quantchat.worker.import_pruning import hide, without_collection
 from quantchat.worker.model.devices import make_current
-from quantchat.worker.model.files_check import check_files, check_kind, quantization_method
+from quantchat.worker.model.files_check import check_files, check_kind
 from quantchat.worker.model.hub import checkpoint, small_files
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fetch_named
@@ -115,7 +115,6 @@ def load(
         importing.enter_context(without_collection())
         import torch
 
-        unhide("" if gguf else quantization_method(command.model))
         check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
         if command.threads:
             torch.set_num_threads(command.threads)

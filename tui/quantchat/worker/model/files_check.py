@@ -19,6 +19,7 @@ from quantchat.common.input_files import MOST_JSON, open_regular, read_regular
 from quantchat.common.model_folder import CONFIG, DESCRIBING, ModelFolder
 from quantchat.wire.library import FolderReader
 from quantchat.worker.failures import Refused
+from quantchat.worker.import_pruning import unhide
 
 _INDEX = "model.safetensors.index.json"
 _JSON = (
@@ -61,12 +62,15 @@ def folder_of(model: str) -> ModelFolder:
 def check_kind(model: str, reader: FolderReader, *, gguf: bool = False) -> None:
     """Refuse a folder that its engine's library cannot load, or would load wrongly.
 
+    Libraries that its quantization needs are no longer hidden from imports afterwards.
     Reads only the small files, so it works before the weights are downloaded. `gguf`: the weights
     come from a GGUF file. Raises Refused.
     """
     found = folder_of(model)
     for problem in found.problems(reader, gguf=gguf):
         raise Refused(problem.kind, problem.what, problem.hint)
+    if not gguf:
+        unhide(_method(found))  # before asking what is missing
     for problem in found.missing_packages(reader, gguf=gguf):
         raise Refused(problem.kind, problem.what, problem.hint)
 
@@ -76,7 +80,11 @@ def quantization_method(model: str) -> str:
 
     Raises Refused if a file is damaged.
     """
-    found = folder_of(model).quantization
+    return _method(folder_of(model))
+
+
+def _method(folder: ModelFolder) -> str:
+    found = folder.quantization
     return str(found.get("quant_method", "quantized")) if found else ""
 
 
