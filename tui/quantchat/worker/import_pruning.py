@@ -16,6 +16,9 @@ OPTIONAL = ("hqq", "matplotlib", "pandas", "scipy", "sklearn", "torchao")
 """Libraries that transformers or GPTQModel import where they are installed, and that most models do
 not need. A loader lists in its `UNUSED` those that it does without."""
 
+QUANTIZERS = ("hqq", "torchao")
+"""Those of `OPTIONAL` that quantize models: no job needs them that quantizes with another one."""
+
 _IMPORTED_BY = {"auto-round": ("pandas", "torchao"), "hqq": ("hqq",), "torchao": ("torchao",)}
 """Key: a `quant_method`; value: optional libraries that its checkpoints need, or that the library
 of this method always imports. Checked with auto-round 0.16."""

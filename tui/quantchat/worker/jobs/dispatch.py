@@ -37,7 +37,7 @@ def hide_unused(job: AnyJob) -> None:
         case CollectSamplesJob() if not job.load.trust_remote_code and not job.dataset:
             import_pruning.hide(import_pruning.OPTIONAL)
         case QuantizeAwqJob() | QuantizeGptqJob() if not job.load.trust_remote_code:
-            import_pruning.hide(("hqq", "torchao"))
+            import_pruning.hide(import_pruning.QUANTIZERS)
 
 
 def run(job: AnyJob, report: Report) -> JobResult:
