@@ -132,19 +132,32 @@ def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield result
 
 
+_EXPLANATION = f"""\
+*modules*: the unchanged modules of transformers; *direct*: direct kernel calls; *fused*: fused
+Llama steps. tok/s and ms are medians over the rounds. "÷ modules" is the speed divided by the speed
+of the unchanged modules in the same round, and then the median of these ratios, so it can differ
+from the quotient of two medians in the table. *Building and first run*: the time to build the step
+(its copies of weights included) and to run it once, with a prompt of {PROMPT_TOKENS} tokens and
+four more tokens; loading the model is not included.
+"""
+"""The text above the table."""
+
+
 def table(result: dict[str, Any]) -> str:
-    """Return the table of docs/explanation/cpu-decoding.md: medians, in Markdown."""
+    """Return the table of docs/explanation/cpu-decoding.md with its explanation, in Markdown."""
     lines = [
+        _EXPLANATION,
         f"{result['date'][:10]}, {result['machine']}, {result['instructions']}, "
         + ", ".join(f"{name} {version}" for name, version in result["libraries"].items()),
         "",
         "| variant | step | tok/s | decode speed ÷ modules"
-        f" | prefill of {PROMPT_TOKENS} tokens, ms | prefill speed ÷ modules | build time, s |",
+        f" | prefill of {PROMPT_TOKENS} tokens, ms | prefill speed ÷ modules"
+        " | building and first run, s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for label, one in result["variants"].items():
-        base = one["steps"][MODULES]
-        for name, figures in one["steps"].items():
+    for label, measured in result["variants"].items():
+        base = measured["steps"][MODULES]
+        for name, figures in measured["steps"].items():
             faster = [a / b for a, b in zip(figures["tok_s"], base["tok_s"], strict=True)]
             sooner = [a / b for a, b in zip(base["prefill_ms"], figures["prefill_ms"], strict=True)]
             lines.append(

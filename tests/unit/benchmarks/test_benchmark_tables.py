@@ -112,7 +112,8 @@ def test_the_page_on_cpu_decoding_has_the_saved_figures() -> None:
     }
     sentence = (
         f"Decode throughput relative to `generate` ({' / '.join(saved['variants'])}): fused Llama "
-        f"steps {ratios['eager']}, compiled steps {ratios['compile']}."
+        f'steps {ratios["eager"]}, steps compiled with torch.compile (`decode = "compile"`) '
+        f"{ratios['compile']}."
     )
     assert {modes["eager"]["resolved"] for modes in saved["variants"].values()} == {
         "eager, fused Llama steps"
