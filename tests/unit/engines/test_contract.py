@@ -89,7 +89,7 @@ def test_the_shortest_table_is_valid_and_comes_back_from_toml(
 ) -> None:
     profile = profile_with(engine, base)
     assert engine_of(profile.variants[0]) is engine
-    assert isinstance(profile.variants[0], engine.table)
+    assert isinstance(profile.variants[0], engine.variant_table)
     assert loads(to_toml(profile), where="x", folder=base) == profile
     assert is_one_line(engine.summary) and is_one_line(engine.label(profile.variants[0]))
 
@@ -238,7 +238,7 @@ def test_each_method_validates_and_has_a_stage_where_it_is_saved(
     for method in engine.methods:
         keys = dict(method.keys)
         if method.calibrated:
-            fields = inner_tables(engine.table)["quantize"].model_fields
+            fields = inner_tables(engine.variant_table)["quantize"].model_fields
             keys["quantize"] = {"group_size": 64} if "group_size" in fields else {}
         spec: AnyVariant = profile_with(engine, base, **keys).variants[0]
         assert engine.is_saved(spec) == method.calibrated

@@ -157,7 +157,7 @@ def test_the_package_it_needs_is_named_before_anything_is_loaded(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     engine = engines()["transformers"]
-    spec = engine.table.model_validate(
+    spec = engine.variant_table.model_validate(
         {"label": "x", "engine": "transformers", "model": "a/b", "kv_cache": "int4"}
     )
     (library,) = set(engine.needs(spec)) - set(engine.libraries)

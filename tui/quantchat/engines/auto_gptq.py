@@ -37,7 +37,7 @@ class AutoGptq(VariantBase):
 
 
 class _Engine(Engine[AutoGptq]):
-    table = AutoGptq
+    variant_table = AutoGptq
     summary = 'GPTQ with auto-gptq, in an environment that has it (env = "auto-gptq")'
     example: ClassVar[Mapping[str, str]] = {"env": "auto-gptq"}
     loader = "quantchat.worker.loaders.auto_gptq"
@@ -62,7 +62,7 @@ class _Engine(Engine[AutoGptq]):
         )
     }
     stage = "quantchat.checkpoints.gptq_stage:stage_of"
-    resident_bytes = 410_000_000
+    idle_worker_bytes = 410_000_000
     only_quantized = True
     spreads = False
     selects_attention = False

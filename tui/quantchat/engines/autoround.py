@@ -33,7 +33,7 @@ class AutoRound(WithKernel):
 
 
 class _Engine(GptqModelEngine[AutoRound]):
-    table = AutoRound
+    variant_table = AutoRound
     summary = (
         "a finished AutoRound checkpoint in the format of GPTQ or AWQ, or one built here first"
     )

@@ -21,7 +21,7 @@ class Awq(WithKernel):
 
 
 class _Engine(GptqModelEngine[Awq]):
-    table = Awq
+    variant_table = Awq
     summary = "a finished AWQ checkpoint, or one built here first"
     loader = "quantchat.worker.loaders.awq"
     methods = (Method("awq", "AWQ 4-bit", saved={}, calibrated=True),)

@@ -17,7 +17,7 @@ from typing import Literal
 from quantchat.common.bitsandbytes_repacking import is_repackable
 from quantchat.engines.engine import Method
 from quantchat.engines.on_load import QuantizedOnLoad
-from quantchat.engines.variant import DType, OpensPickles
+from quantchat.engines.variant import AdapterAndPickleKeys, DType
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import Weights, divide_up
 from quantchat.wire.library import Library
@@ -26,7 +26,7 @@ _OWN_LINEARS = ("falcon",)
 """Model types with their own classes of linear layers, which bitsandbytes does not quantize."""
 
 
-class BitsAndBytes(OpensPickles):
+class BitsAndBytes(AdapterAndPickleKeys):
     """bitsandbytes: quantizes while loading, without calibration."""
 
     engine: Literal["bitsandbytes"]
@@ -43,7 +43,7 @@ class BitsAndBytes(OpensPickles):
 
 
 class _Engine(QuantizedOnLoad[BitsAndBytes]):
-    table = BitsAndBytes
+    variant_table = BitsAndBytes
     summary = "quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.bitsandbytes"
     libraries = (Library("bitsandbytes", "bitsandbytes"),)
@@ -77,18 +77,22 @@ class _Engine(QuantizedOnLoad[BitsAndBytes]):
             return replace(weights, overhead={**weights.overhead, "scales": scales})
         return weights
 
-    def packed(
+    def quantized_layer_bytes(
         self,
         spec: BitsAndBytes,
         files: ModelFiles,
         tensor: TensorInfo,
         element_bytes: int,
         *,
-        on_cpu_kernel: bool,
+        repacked_for_avx512: bool,
     ) -> tuple[int, Mapping[str, int]]:
+        """Return the bytes of the quantized weights, and of scales and codebook.
+
+        On a CPU with AVX512-BF16 bitsandbytes repacks the 4-bit weights, with other scales.
+        """
         if spec.quant_type == "int8":
             return tensor.elements, {"scales": 4 * tensor.shape[0]}
-        repacked = on_cpu_kernel and is_repackable(tensor.shape[0], tensor.shape[1])
+        repacked = repacked_for_avx512 and is_repackable(tensor.shape[0], tensor.shape[1])
         overhead = _four_bit_overhead(tensor.elements, spec.double_quant, repacked)
         return divide_up(tensor.elements, 2), overhead
 

@@ -54,7 +54,7 @@ Capability: TypeAlias = "tuple[int, int]"
 class Engine(Generic[Table]):
     """The declaration of an engine: facts that need no import of the engine's libraries."""
 
-    table: type[Table]
+    variant_table: type[Table]
     """The pydantic model of a table `[[variants]]` of this engine. Its field `engine` is a literal:
     the engine's name."""
     summary: str
@@ -81,9 +81,9 @@ class Engine(Generic[Table]):
     """`module:function`. The function gets a model's unquantized weights and the variant's table,
     and returns the `quantchat.checkpoints.stages.Stage` that quantizes the model. Empty if the
     engine builds no checkpoints."""
-    resident_bytes: int = 500_000_000
-    """Resident memory, in bytes, of a worker that has imported the engine's libraries but loaded no
-    model."""
+    idle_worker_bytes: int = 500_000_000
+    """Resident memory, in bytes, of a worker process that has imported the engine's libraries but
+    loaded no model."""
     is_server: bool = False
     """Whether a server runs the model, so that the model's files and memory are unknown."""
     is_baseline: bool = False
@@ -104,7 +104,7 @@ class Engine(Generic[Table]):
     @property
     def name(self) -> str:
         """The name of the engine, the value of `engine` in a profile."""
-        (name,) = get_args(self.table.model_fields["engine"].annotation)
+        (name,) = get_args(self.variant_table.model_fields["engine"].annotation)
         return str(name)
 
     # ------------------------------------------------------------ a variant

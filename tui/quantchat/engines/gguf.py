@@ -108,7 +108,7 @@ class Gguf(VariantBase):
 
 
 class _Engine(Engine[Gguf]):
-    table = Gguf
+    variant_table = Gguf
     summary = (
         'a GGUF file (model = "org/name:Q4_K_M" or a file), or one built here, run by llama.cpp'
     )
@@ -144,7 +144,7 @@ class _Engine(Engine[Gguf]):
             "torch>=2.8,<2.14",  # `score` compares logits with it
         )
     }
-    resident_bytes = 60_000_000
+    idle_worker_bytes = 60_000_000
     selects_attention = False
     runs_gguf = True
 

@@ -21,7 +21,7 @@ class Gptq(WithKernel):
 
 
 class _Engine(GptqModelEngine[Gptq]):
-    table = Gptq
+    variant_table = Gptq
     summary = "a finished GPTQ checkpoint, or one built here first"
     loader = "quantchat.worker.loaders.gptq"
     methods = (Method("gptq", "GPTQ 4-bit", saved={}, calibrated=True),)

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from quantchat.engines.engine import Engine, Table
 from quantchat.engines.quantize import InGroups
-from quantchat.engines.variant import TakesAdapter, VariantBase
+from quantchat.engines.variant import AdapterKeys, VariantBase
 from quantchat.estimate.model_files import DTYPE_BYTES, ModelFiles, TensorInfo
 from quantchat.estimate.weights import (
     BLOCK,
@@ -34,7 +34,7 @@ _METHOD = re.compile(r"^(gptq|awq)_")
 """The beginning of GPTQModel's names of kernels, which a profile may leave out."""
 
 
-class WithKernel(TakesAdapter):
+class WithKernel(AdapterKeys):
     """The keys of an engine that loads with GPTQModel and has the table `quantize`."""
 
     kernel: str = Field(
@@ -66,7 +66,7 @@ class Layer:
     indexed: bool
     """Whether the layer has a group index for each input, as with GPTQ."""
 
-    def packed(self) -> int:
+    def weight_bytes(self) -> int:
         """Return the bytes of its weights."""
         return self.inputs * self.outputs * self.bits // 8
 
@@ -112,7 +112,7 @@ class GptqModelEngine(Engine[Table]):
     libraries = (Library("gptqmodel", "gptqmodel"),)
     reader = FolderReader(reads_quantize_config=True, loads_processor=True)
     stage = "quantchat.checkpoints.gptq_stage:stage_of"
-    resident_bytes = 650_000_000
+    idle_worker_bytes = 650_000_000
     only_quantized = True
 
     @abstractmethod
@@ -144,7 +144,7 @@ class GptqModelEngine(Engine[Table]):
         overhead: Counter[str] = Counter()
         kernel = _METHOD.sub("", getattr(spec, "kernel", "auto"))
         for layer in layers:
-            packed += layer.packed()
+            packed += layer.weight_bytes()
             overhead.update(layer.overhead(_layout(kernel, layer, cuda)))
         overhead += Counter()  # drops kinds with 0 bytes
         plain = sum(dense_bytes(tensor, element_bytes) for tensor in rest)

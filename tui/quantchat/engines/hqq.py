@@ -11,13 +11,13 @@ from typing import Literal
 
 from quantchat.engines.engine import Method
 from quantchat.engines.on_load import QuantizedOnLoad
-from quantchat.engines.variant import OpensPickles
+from quantchat.engines.variant import AdapterAndPickleKeys
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import divide_up
 from quantchat.wire.library import Library
 
 
-class HQQ(OpensPickles):
+class HQQ(AdapterAndPickleKeys):
     """HQQ: quantizes while loading, without calibration, and optimizes each group's zero point."""
 
     engine: Literal["hqq"]
@@ -29,7 +29,7 @@ class HQQ(OpensPickles):
 
 
 class _Engine(QuantizedOnLoad[HQQ]):
-    table = HQQ
+    variant_table = HQQ
     summary = "HQQ at 2, 3, 4 or 8 bits, quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.hqq"
     libraries = (
@@ -38,18 +38,22 @@ class _Engine(QuantizedOnLoad[HQQ]):
     methods = tuple(
         Method(f"hqq-{bits}bit", f"HQQ {bits}-bit", {"bits": bits}) for bits in (4, 3, 2, 8)
     )
-    resident_bytes = 560_000_000
+    idle_worker_bytes = 560_000_000
     spreads = False
 
-    def packed(
+    def quantized_layer_bytes(
         self,
         spec: HQQ,
         files: ModelFiles,
         tensor: TensorInfo,
         element_bytes: int,
         *,
-        on_cpu_kernel: bool,
+        repacked_for_avx512: bool,
     ) -> tuple[int, Mapping[str, int]]:
+        """Return the bytes of the quantized weights and of scales and zeros.
+
+        HQQ has the same layout on every processor, so `repacked_for_avx512` changes nothing.
+        """
         groups = tensor.elements // spec.group_size
         overhead = {"scales": element_bytes * groups, "zeros": element_bytes * groups}
         if spec.bits == 3:

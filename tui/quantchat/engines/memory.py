@@ -57,7 +57,7 @@ def estimate(
         context_tokens=tokens,
         kv_cache=_kv_cache(spec, shape, tokens, element_bytes) if shape else -1,
         activations=_activations(spec, shape, weights, tokens, element_bytes),
-        runtime=CUDA_CONTEXT if cuda else engine.resident_bytes,
+        runtime=CUDA_CONTEXT if cuda else engine.idle_worker_bytes,
         loading=engine.loading(spec, files, weights, element_bytes, cuda=cuda),
         draft=_draft(spec, files.draft, cuda, tokens, capability) if files.draft else 0,
     )
@@ -69,7 +69,7 @@ def _draft(
     """Return the weights and the KV cache of the draft of `spec`, which transformers loads."""
     engine = baseline()
     keys = {"engine": engine.name, "label": "draft", "model": spec.draft, "dtype": spec.dtype}
-    drafting = engine.table.model_validate({**keys, "decode": "generate"})
+    drafting = engine.variant_table.model_validate({**keys, "decode": "generate"})
     found = estimate(drafting, files, cuda=cuda, tokens=tokens, capability=capability)
     return found.weights + max(0, found.kv_cache)
 

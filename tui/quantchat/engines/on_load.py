@@ -28,24 +28,27 @@ _NEVER_QUANTIZED = "embeddings, norms and biases"
 class QuantizedOnLoad(Engine[Table]):
     """An engine without calibration: each linear layer except the output head is quantized.
 
-    A subclass returns the bytes of one quantized layer in `packed`. Its `left_unquantized` says
-    which layers its library skips, in addition to those that every library skips.
+    A subclass returns the bytes of one quantized layer in `quantized_layer_bytes`. Its
+    `left_unquantized` says which layers its library skips, in addition to those that every library
+    skips.
     """
 
     @abstractmethod
-    def packed(
+    def quantized_layer_bytes(
         self,
         spec: Table,
         files: ModelFiles,
         tensor: TensorInfo,
         element_bytes: int,
         *,
-        on_cpu_kernel: bool,
+        repacked_for_avx512: bool,
     ) -> tuple[int, Mapping[str, int]]:
-        """Return the bytes of one quantized layer, and those of its overhead by kind.
+        """Return the bytes of the quantized weights of one layer, and of its overhead by kind.
 
-        `element_bytes` is the bytes of an unquantized element. `on_cpu_kernel` says that the layer
-        gets the layout for a processor with AVX512-BF16.
+        `tensor` is the layer's unquantized weight. The overhead is what is stored beside the
+        weights, e.g. `{"scales": 2048, "zeros": 2048}`. `element_bytes` is the bytes of an
+        unquantized element. `repacked_for_avx512` says that a library with a layout for AVX512-BF16
+        uses it, because the model runs on a CPU with these instructions.
         """
 
     def left_unquantized(self, spec: Table, files: ModelFiles, tensor: TensorInfo) -> str:
@@ -65,15 +68,17 @@ class QuantizedOnLoad(Engine[Table]):
         """Return the size of the weights: quantized layers, and the rest in full precision."""
         if files.quantization is not None:
             return as_stored(files.tensors)
-        on_cpu = avx512_bf16 and not cuda
+        repacked_for_avx512 = avx512_bf16 and not cuda
 
         def is_skipped(name: str, tensor: TensorInfo) -> bool:
             return bool(self._part(spec, files, name, tensor))
 
-        def packed(tensor: TensorInfo) -> tuple[int, Mapping[str, int]]:
-            return self.packed(spec, files, tensor, element_bytes, on_cpu_kernel=on_cpu)
+        def layer_bytes(tensor: TensorInfo) -> tuple[int, Mapping[str, int]]:
+            return self.quantized_layer_bytes(
+                spec, files, tensor, element_bytes, repacked_for_avx512=repacked_for_avx512
+            )
 
-        return quantized_linears(files, element_bytes, packed, is_skipped=is_skipped)
+        return quantized_linears(files, element_bytes, layer_bytes, is_skipped=is_skipped)
 
     def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
         """Return a note on the parts that are not quantized, if they are a large share."""

@@ -122,7 +122,7 @@ class OpenAI(VariantBase):
 
 
 class _Engine(Engine[OpenAI]):
-    table = OpenAI
+    variant_table = OpenAI
     summary = 'a server that runs it, at base_url = "http://…/v1" (docs/how-to/servers.md)'
     example: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:8000/v1"}
     loader = "quantchat.worker.loaders.openai"

@@ -90,7 +90,7 @@ def broken() -> dict[str, str]:
 
 def tables() -> tuple[type[VariantBase], ...]:
     """Return the profile table of each engine."""
-    return tuple(engine.table for engine in engines().values())
+    return tuple(engine.variant_table for engine in engines().values())
 
 
 def engine_of(spec: VariantBase) -> Engine[Any]:
@@ -116,7 +116,7 @@ def computing_gguf() -> Engine[Any]:
 
 def engine_with(key: str) -> Engine[Any]:
     """Return the first engine whose profile table has the key `key`."""
-    return next(e for e in engines().values() if key in e.table.model_fields)
+    return next(e for e in engines().values() if key in e.variant_table.model_fields)
 
 
 def methods() -> dict[str, tuple[Engine[Any], Method]]:

@@ -2,10 +2,12 @@
 
 Bytes of a quantized matrix with n elements (source: the code of torchao 0.18):
 
-    int4             n ÷ 2, a scale and a zero of two bytes for each group
-    int8, float8     n, a float32 scale for each row; int8 has a zero of one byte beside it
-    nvfp4            n ÷ 2, a float8 scale for 16 weights, padded to tiles of 128 rows by 4 scales,
-                     and a float32 scale for the matrix
+    int4       n ÷ 2 for the weights; 2 for the scale and 2 for the zero point of each group
+    int8       n for the weights; 4 for the scale (float32) and 1 for the zero point of each row
+    float8     n for the weights; 4 for the scale (float32) of each row
+    nvfp4      n ÷ 2 for the weights; 1 for the scale (float8) of each 16 weights in a row, where
+               the matrix of scales is padded to multiples of 128 rows and 4 columns; 4 for the
+               scale (float32) of the matrix
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from typing import Literal
 from quantchat.common.group_size import fitting_group
 from quantchat.engines.engine import Method
 from quantchat.engines.on_load import QuantizedOnLoad
-from quantchat.engines.variant import OpensPickles
+from quantchat.engines.variant import AdapterAndPickleKeys
 from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.estimate.weights import divide_up, is_linear
 from quantchat.wire.library import Library
 
 
-class TorchAO(OpensPickles):
+class TorchAO(AdapterAndPickleKeys):
     """torchao: quantizes while loading, without calibration."""
 
     engine: Literal["torchao"]
@@ -34,11 +36,11 @@ class TorchAO(OpensPickles):
     formats on a GPU that supports them."""
     group_size: Literal[32, 64, 128] | None = None
     """For int4: number of weights that share a scale. By default the largest of 128, 64 and 32 that
-    divides the layers' widths."""
+    divides the input width of every linear layer."""
 
 
 class _Engine(QuantizedOnLoad[TorchAO]):
-    table = TorchAO
+    variant_table = TorchAO
     summary = "int4, int8, float8 or NVFP4, quantized while loading, without calibration"
     loader = "quantchat.worker.loaders.torchao"
     libraries = (Library("torchao", "torchao"),)
@@ -46,17 +48,21 @@ class _Engine(QuantizedOnLoad[TorchAO]):
         Method(f"torchao-{kind}", f"torchao {kind}", {"quant_type": kind})
         for kind in ("int4", "int8", "int8-dynamic", "float8", "nvfp4")
     )
-    resident_bytes = 560_000_000
+    idle_worker_bytes = 560_000_000
 
-    def packed(
+    def quantized_layer_bytes(
         self,
         spec: TorchAO,
         files: ModelFiles,
         tensor: TensorInfo,
         element_bytes: int,
         *,
-        on_cpu_kernel: bool,
+        repacked_for_avx512: bool,
     ) -> tuple[int, Mapping[str, int]]:
+        """Return the bytes of the quantized weights and of scales and zeros.
+
+        torchao has the same layout on every processor, so `repacked_for_avx512` changes nothing.
+        """
         rows = tensor.shape[0]
         if spec.quant_type == "int4":
             groups = tensor.elements // self._group(spec, files)
@@ -76,16 +82,20 @@ class _Engine(QuantizedOnLoad[TorchAO]):
         return ""
 
     def _group(self, spec: TorchAO, files: ModelFiles) -> int:
-        """Return int4's group size, 32 if no usual one divides all widths."""
+        """Return the group size of int4: the key `group_size`, or else the largest that fits.
+
+        That is the largest of 128, 64 and 32 that divides the input width of every linear layer; 32
+        if none does.
+        """
         if spec.group_size:
             return spec.group_size
-        widths = (
+        input_widths = (
             tensor.shape[1]
             for name, tensor in files.tensors.items()
             if is_linear(name, tensor, files.vocabulary)
         )
-        found = fitting_group(widths)
-        return found if found > 0 else 32
+        group_size = fitting_group(input_widths)
+        return group_size if group_size > 0 else 32
 
 
 ENGINE = _Engine()

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from quantchat.engines.engine import Capability, Engine, Method
 from quantchat.engines.table import GgufFile
-from quantchat.engines.variant import OpensPickles
+from quantchat.engines.variant import AdapterAndPickleKeys
 from quantchat.estimate.model_files import ModelFiles
 from quantchat.estimate.weights import Weights
 from quantchat.wire.library import Library
@@ -19,7 +19,7 @@ _MXFP4: Capability = (7, 5)
 """The lowest compute capability of a GPU that computes with FP8 or MXFP4 weights."""
 
 
-class Transformers(OpensPickles):
+class Transformers(AdapterAndPickleKeys):
     """Plain transformers: the fp16/bf16 baseline, and any checkpoint that it loads by itself."""
 
     engine: Literal["transformers"]
@@ -37,7 +37,7 @@ class Transformers(OpensPickles):
 
 
 class _Engine(Engine[Transformers]):
-    table = Transformers
+    variant_table = Transformers
     summary = "not quantized, or any other checkpoint that transformers loads by itself"
     loader = "quantchat.worker.loaders.transformers"
     libraries = (Library("transformers", "transformers"), Library("accelerate", "accelerate"))
@@ -45,7 +45,7 @@ class _Engine(Engine[Transformers]):
         Method("bf16", "bf16", {"dtype": "bfloat16"}),
         Method("fp16", "fp16", {"dtype": "float16"}),
     )
-    resident_bytes = 460_000_000
+    idle_worker_bytes = 460_000_000
     is_baseline = True
 
     def gguf_file(self, spec: Transformers) -> str:

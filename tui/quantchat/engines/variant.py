@@ -172,8 +172,8 @@ class VariantBase(Table):
         return folder_or_hub_id(value)
 
 
-class TakesAdapter(VariantBase):
-    """The keys of an engine that supports LoRA adapters."""
+class AdapterKeys(VariantBase):
+    """The keys of a variant whose engine supports LoRA adapters."""
 
     adapter: FolderOrHubId | None = Field(None, examples=["org/my-qlora-adapter"])
     """A LoRA adapter that PEFT applies to the model: a folder or a Hugging Face id, written like
@@ -182,14 +182,17 @@ class TakesAdapter(VariantBase):
     """Instead merge the adapter into the full-precision weights before they are quantized."""
 
     @model_validator(mode="after")
-    def _something_to_merge(self) -> TakesAdapter:
+    def _something_to_merge(self) -> AdapterKeys:
         if self.merge_adapter and self.adapter is None:
             raise ValueError("merge_adapter needs an `adapter`")
         return self
 
 
-class OpensPickles(TakesAdapter):
-    """The keys of an engine that loads with transformers, which can open pickled weights."""
+class AdapterAndPickleKeys(AdapterKeys):
+    """The keys of a variant whose engine also opens pickled weights.
+
+    These are the engines that load with transformers.
+    """
 
     allow_pickle: bool = False
     """Open weights in `.bin` or `.pt` files if there are no safetensors. Off by default: opening a
@@ -198,6 +201,6 @@ class OpensPickles(TakesAdapter):
 
 def merged_adapter(variant: VariantBase) -> str | None:
     """Return the adapter that is merged into the weights of `variant` before loading, or None."""
-    if isinstance(variant, TakesAdapter) and variant.merge_adapter:
+    if isinstance(variant, AdapterKeys) and variant.merge_adapter:
         return variant.adapter
     return None

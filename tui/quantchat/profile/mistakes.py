@@ -25,8 +25,8 @@ def _tables() -> Iterator[tuple[tuple[str, ...], tuple[type[BaseModel], str]]]:
     yield ("run",), (Run, "in [run]")
     yield ("variants",), (VariantBase, "in [[variants]]")
     for name, engine in sorted(engines().items()):
-        yield ("variants", name), (engine.table, f'in a variant with engine = "{name}"')
-        for key, table in inner_tables(engine.table).items():
+        yield ("variants", name), (engine.variant_table, f'in a variant with engine = "{name}"')
+        for key, table in inner_tables(engine.variant_table).items():
             yield ("variants", name, key), (table, f"in [variants.{key}]")
 
 

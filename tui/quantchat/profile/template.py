@@ -44,8 +44,8 @@ def template() -> str:
     for name in DEFAULT_METHODS:
         engine, method = methods()[name]
         head = {"label": method.label, "engine": engine.name, "model": DEMO_MODEL}
-        variants.append(_table("[[variants]]", engine.table, head, documented=documented))
-        for key, table in inner_tables(engine.table).items():
+        variants.append(_table("[[variants]]", engine.variant_table, head, documented=documented))
+        for key, table in inner_tables(engine.variant_table).items():
             # The widths of the demo's model are not multiples of the usual group size 128.
             values = {"group_size": 64} if method.calibrated else {}
             variants.append(_table(f"[variants.{key}]", table, values))

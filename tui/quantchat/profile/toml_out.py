@@ -26,7 +26,7 @@ def variant_toml(variant: AnyVariant) -> str:
 
 
 def _variant(body: dict[str, Any]) -> str:
-    inner = inner_tables(engines()[body["engine"]].table)
+    inner = inner_tables(engines()[body["engine"]].variant_table)
     own = {key: body.pop(key) for key in inner if body.get(key) is not None}
     tables = [f"[variants.{key}]\n{_lines(values)}" for key, values in own.items()]
     return "\n".join(["[[variants]]\n" + _lines(body), *tables])

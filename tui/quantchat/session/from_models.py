@@ -188,7 +188,7 @@ def _variants(
             if finished := gptq or _published_checkpoint(side.keys["model"], engine.name):
                 variant["model"] = finished
             else:
-                fields = inner_tables(engine.table)["quantize"].model_fields
+                fields = inner_tables(engine.variant_table)["quantize"].model_fields
                 variant["quantize"] = {k: v for k, v in side.quantize.items() if k in fields}
                 if engine.runs_gguf:
                     variant |= computing_gguf()

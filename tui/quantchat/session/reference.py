@@ -60,7 +60,7 @@ def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     The baseline may run code from the model's files only if `like` may and is of the same model.
     """
     engine = baseline()
-    table: type[AnyVariant] = engine.table
+    table: type[AnyVariant] = engine.variant_table
     return table(
         label=_label(model, {variant.label for variant in profile.variants}),
         engine=engine.name,

@@ -23,7 +23,7 @@ def _formats() -> dict[str, str]:
     """Return each format that a table `[variants.quantize]` offers, with its method."""
     found: dict[str, str] = {}
     for name in _SAVED_METHODS:
-        table = inner_tables(methods()[name][0].table).get("quantize")
+        table = inner_tables(methods()[name][0].variant_table).get("quantize")
         if table and "format" in table.model_fields:
             form = table.model_fields["format"].annotation
             found |= dict.fromkeys(get_args(form), name)
@@ -233,7 +233,7 @@ def quantize(
     if "bits" in method_settings:
         method_settings["bits"] = int(method_settings["bits"])
     engine, chosen = methods()[method]
-    if no_double_quant and "double_quant" not in engine.table.model_fields:
+    if no_double_quant and "double_quant" not in engine.variant_table.model_fields:
         raise click.UsageError("--no-double-quant needs --method nf4 or --method fp4")
     if wrong := [
         _METHOD_ONLY[name] for name in method_settings if not _takes(engine, chosen, name)
@@ -267,7 +267,7 @@ def _takes(engine: Any, method: Any, name: str) -> bool:
     """
     if name not in _METHOD_ONLY:
         return True
-    return method.calibrated and name in inner_tables(engine.table)["quantize"].model_fields
+    return method.calibrated and name in inner_tables(engine.variant_table)["quantize"].model_fields
 
 
 def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_json: bool) -> int:
@@ -393,7 +393,7 @@ def _variants(
             keys["quantize"] = {
                 key: settings[key] for key in settings if _takes(engine, chosen, key)
             }
-        elif "double_quant" in engine.table.model_fields:
+        elif "double_quant" in engine.variant_table.model_fields:
             keys["double_quant"] = double_quant
         if engine.runs_gguf:
             keys |= computing_gguf()
