@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from fakes.byte_tokenizer import byte_folder
 from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
+from quantchat.checkpoints.gguf_header import read_gguf
+from quantchat.checkpoints.headers import read_folder
 from quantchat.checkpoints.variant_files import estimate_of, files_to_load
+from quantchat.engines.quantize import GgufFormat
 from quantchat.engines.registry import engine_of
+from quantchat.estimate.gguf_types import built_files
 from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.requests import load_request
-from quantchat.wire.messages import Failed, Finished, Generate, Message, Ready, Sampling
+from quantchat.wire.jobs import GgufSettings, QuantizeGgufJob, Workspace
+from quantchat.wire.messages import Failed, Finished, Generate, LoadModel, Message, Ready, Sampling
+from quantchat.worker.jobs import quantize_gguf
 
 MOST = 8
+MOST_DIVERGENCE = {2: 1.5, 3: 0.5, 4: 0.2, 5: 0.05, 6: 0.02, 8: 0.002}
+"""Key: bits; value: greatest KL divergence in nats from the base, whose weights are random."""
 TEXTS = ("one two three four", "five six", "seven eight nine ten eleven")
 
 
@@ -104,3 +115,45 @@ async def test_a_gguf_file(tmp_path: Path, form: str) -> None:
     assert answer.output_tokens == MOST
     assert ready.ledger.weights == pytest.approx(planned, rel=0.02)
     assert expected.weights == planned
+
+
+def log_probabilities(file: Path, ids: list[int], width: int) -> torch.Tensor:
+    """Return what llama.cpp predicts after each of `ids`, shape (tokens, width)."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    model = llama_cpp.Llama(str(file), n_ctx=128, logits_all=True, verbose=False)
+    model.eval(ids)
+    scores = torch.tensor(model.scores[: len(ids), :width]).float()
+    model.close()
+    return torch.log_softmax(scores, -1)
+
+
+@pytest.mark.parametrize("form", get_args(GgufFormat))
+def test_each_gguf_format_predicts_about_as_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """In one process, without a loaded variant: the formats differ only in their tensor types."""
+    for module in ("auto_round", "sentencepiece", "llama_cpp"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    monkeypatch.setattr(os, "nice", lambda more: 0)
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
+    source = byte_folder(tmp_path / "source", **sizes)
+    ids = list(range(20, 84))
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(source).eval()(torch.tensor([ids])).logits[0]
+    expected = torch.log_softmax(logits.float(), -1)
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": one}) + "\n" for one in TEXTS))
+    for name in ("scratch", "out"):
+        (tmp_path / name).mkdir()
+    workspace = Workspace(str(tmp_path / "scratch"), str(tmp_path / "out"))
+    load = LoadModel("transformers", str(source), {}, device="cpu", dtype="bfloat16")
+    monkeypatch.chdir(tmp_path)  # and back, because the job changes it
+    quantize_gguf.run(
+        QuantizeGgufJob(load, GgufSettings(form, 0), str(text), workspace), lambda *step: None
+    )
+    (file,) = (tmp_path / "out").glob("*.gguf")
+    planned = built_files(read_folder(source), form)
+    assert read_gguf(file).bytes == planned.bytes
+    found = log_probabilities(file, ids, expected.shape[1])
+    divergence = (expected.exp() * (expected - found)).sum(-1).mean().item()
+    assert divergence < MOST_DIVERGENCE[int(form[1])]
