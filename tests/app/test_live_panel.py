@@ -60,4 +60,4 @@ async def test_a_draft_has_its_memory_and_its_acceptance() -> None:
         answer.grow(Drafted(1, drafted=8, accepted=6, steps=3), from_server=False)
         app.panel.observe(answer)
         app.panel.draw(Scales())
-        await see(pilot, "draft 75 %")
+        await see(pilot, "acceptance 75 %")

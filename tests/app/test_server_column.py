@@ -79,7 +79,7 @@ async def test_a_remote_server(setup: Setup, size: Size, server: FakeServer) -> 
         await run.ask("Where?")
         await chunks(run, 20)
         await goes_on(run)
-        await see_in(run.pilot, 1, "with network")
+        await see_in(run.pilot, 1, "incl. network")
         await see_like(run, r"chunks [\d.]+/s now [\d.]+ avg")
         assert "faster" not in text(run.app)
         server.behaviour = "ok"

@@ -10,7 +10,7 @@ from quantchat.system.gpus import GpuSample
 from quantchat.system.host import HostSample
 from quantchat.system.process_memory import ProcessMemory
 from quantchat.system.sampler import DeviceSample, DeviceSampler
-from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger
+from quantchat.wire.variant import EXTERNAL_SERVER, STARTED_SERVER, Ledger
 
 GIB = 2**30
 
@@ -58,7 +58,7 @@ class ScriptedMachine(DeviceSampler):
         )
 
     def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
-        if ledger.device in (SERVER, STARTED_SERVER):
+        if ledger.device in (EXTERNAL_SERVER, STARTED_SERVER):
             return super().process_memory(pid, ledger)
         if ledger.process < 0:
             return ProcessMemory(None, "unknown", "not scripted")

@@ -30,7 +30,7 @@ from quantchat.session.live_variant import State
 from quantchat.snapshot import store
 from quantchat.snapshot.ratios import compare_sides, pooled_gaps
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import SERVERS, decode_modes_differ
+from quantchat.wire.variant import ANY_SERVER, decode_modes_differ
 
 PLAN = Plan((Task("one"), Task("two"), Task("three")), rounds=2, warmup=1)
 
@@ -148,20 +148,20 @@ async def test_sides_that_are_not_asked_alike_are_flagged(tmp_path: Path) -> Non
     assert not [flag for flag in snapshot.measurement.flags if "template" in flag]
 
 
-async def test_sides_that_decode_by_different_loops_are_flagged(tmp_path: Path) -> None:
+async def test_sides_with_different_decode_modes_are_flagged(tmp_path: Path) -> None:
     other = Script(model_info=replace(model_info(), decode="generate"))
     snapshot = await measure(comparison(tmp_path, A=Script(), B=other), PLAN)
     assert snapshot.measurement is not None
-    (told,) = [flag for flag in snapshot.measurement.flags if "loops" in flag]
-    assert told.startswith("the sides decode by different loops (A: own loop; B: generate)")
-    assert "by different decode loops" in headline(snapshot)
+    (told,) = [flag for flag in snapshot.measurement.flags if "decode modes" in flag]
+    assert told.startswith("the sides use different decode modes (A: own loop; B: generate)")
+    assert "different decode modes" in headline(snapshot)
     snapshot = await measure(comparison(tmp_path, A=other, B=other), PLAN)
     assert snapshot.measurement is not None
-    assert not [flag for flag in snapshot.measurement.flags if "loops" in flag]
-    assert "loops" not in headline(snapshot)
+    assert not [flag for flag in snapshot.measurement.flags if "decode modes" in flag]
+    assert "decode modes" not in headline(snapshot)
 
 
-@pytest.mark.parametrize("device", SERVERS)
+@pytest.mark.parametrize("device", ANY_SERVER)
 def test_how_a_server_decodes_is_not_known(device: str) -> None:
     server = replace(model_info(), decode="server", device=device)
     assert not decode_modes_differ(model_info(), server)

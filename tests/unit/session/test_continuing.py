@@ -50,8 +50,8 @@ async def test_a_snapshot_is_continued(tmp_path: Path) -> None:
         assert again.timing() == answer.timing()
         assert again.request is not None and answer.request is not None
         assert again.request.messages == answer.request.messages
-        assert again.ready is not None and answer.ready is not None
-        assert again.ready.model_info == answer.ready.model_info
+        assert again.ran_on is not None and answer.ran_on is not None
+        assert again.ran_on.model_info == answer.ran_on.model_info
     # What is saved again is what was saved.
     assert record(after).turns[0].answers == snapshot.turns[0].answers
 

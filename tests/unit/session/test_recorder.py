@@ -178,8 +178,8 @@ async def test_an_answer_of_an_earlier_load_names_what_it_ran_on(tmp_path: Path)
         comparison.ask("one")
         await comparison.wait()
         answer = next(iter(comparison.conversation.turns[0].answers.values()))
-        assert answer.ready is not None
-        answer.ready = replace(answer.ready, model_info=model_info("another"))
+        assert answer.ran_on is not None
+        answer.ran_on = replace(answer.ran_on, model_info=model_info("another"))
         snapshot = record(comparison, sampler_of())
     first, second = snapshot.turns[0].answers
     assert first.model_info is not None
@@ -192,10 +192,10 @@ async def test_ids_of_different_tokenizers_are_not_compared(tmp_path: Path) -> N
         comparison.ask("one")
         await comparison.wait()
         answer = next(iter(comparison.conversation.turns[0].answers.values()))
-        assert answer.ready is not None
+        assert answer.ran_on is not None
         for other in ("other", ""):
-            answer.ready = replace(
-                answer.ready, model_info=replace(answer.ready.model_info, tokenizer_hash=other)
+            answer.ran_on = replace(
+                answer.ran_on, model_info=replace(answer.ran_on.model_info, tokenizer_hash=other)
             )
             assert record(comparison, sampler_of()).turns[0].divergence_point is None
 

@@ -36,8 +36,8 @@ def test_experts_under_bitsandbytes(tmp_path: Path) -> None:
     MixtralForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     found = model_info("bitsandbytes", tmp_path, NF4)
-    assert found.not_as_promised.startswith("experts not quantized: 9")
-    assert found.not_as_promised.endswith("of the weights, embeddings included, are bfloat16")
+    assert found.format_deviation.startswith("experts not quantized: 9")
+    assert found.format_deviation.endswith("of the weights, embeddings included, are bfloat16")
     assert 14 < found.bits_per_weight < 16
 
 
@@ -46,7 +46,7 @@ def test_a_dense_model_under_bitsandbytes_is_as_promised(tmp_path: Path, width: 
     """So are layers whose width keeps them from being repacked on a processor with AVX512-BF16."""
     folder = tiny_folder(tmp_path, vocab_size=97, intermediate_size=width)
     found = model_info("bitsandbytes", folder, NF4)
-    assert found.not_as_promised == "" and 4.5 < found.bits_per_weight < 8
+    assert found.format_deviation == "" and 4.5 < found.bits_per_weight < 8
 
 
 def test_fp8_on_a_processor(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_fp8_on_a_processor(tmp_path: Path) -> None:
     file.write_text(json.dumps({**config, "dtype": "bfloat16", "quantization_config": told}))
     found = model_info("transformers", folder, {})
     assert found.kernel == "fp8, dequantized to bfloat16"
-    assert found.not_as_promised.startswith("dequantized to bfloat16: ")
+    assert found.format_deviation.startswith("dequantized to bfloat16: ")
     assert found.bits_per_weight == pytest.approx(16, rel=0.02)
 
 
@@ -74,4 +74,4 @@ def test_weights_that_a_kernel_unpacked(bits: int, told: str, tmp_path: Path) ->
     folder = tiny_folder(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
     found = load(LoadModel("torchao", str(folder), options, device="cpu"), lambda stage: None)
     found._bits = bits
-    assert found.model_info("eager").not_as_promised == told
+    assert found.model_info("eager").format_deviation == told

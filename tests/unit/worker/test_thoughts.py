@@ -203,7 +203,7 @@ def test_marks_in_the_text_of_a_server(given: list[str] | None, output: str) -> 
 
 def test_the_first_token_of_the_answer_has_its_time() -> None:
     answer = grown(answered(tokenizer(*SPECIAL), "[THINK]Hm.[/THINK]Paris."))
-    assert answer.first_answer == len(["[THINK]", *"Hm.", "[/THINK]"])
+    assert answer.first_answer_token == len(["[THINK]", *"Hm.", "[/THINK]"])
     answer.received_ns = 1
     assert answer.timing().ttfa_ms == (answer.times_ns[5] - 1) / 1e6
     answer = grown(answered(tokenizer(*SPECIAL), "[THINK]Hm."))

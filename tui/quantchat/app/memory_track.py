@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from quantchat.system.process_memory import SOURCES, ProcessMemory, on_gpu, with_process_memory
-from quantchat.wire.variant import SERVER, Ledger
+from quantchat.wire.variant import EXTERNAL_SERVER, Ledger
 
 HISTORY = 600
 """Number of stored samples, one per second."""
@@ -38,7 +38,7 @@ class MemoryTrack:
     @property
     def kind(self) -> str:
         """`VRAM`, `RAM`, or `memory` if it is not known which of the two was measured."""
-        if self.ledger is None or self.ledger.device == SERVER:
+        if self.ledger is None or self.ledger.device == EXTERNAL_SERVER:
             return "memory"
         # A server's ledger does not say where its memory is; the source of the measurement does.
         on_device = on_gpu(self.ledger) or (

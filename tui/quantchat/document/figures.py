@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from quantchat.wire.variant import SERVERS, STARTED_SERVER
+from quantchat.wire.variant import ANY_SERVER, STARTED_SERVER
 
 if TYPE_CHECKING:
     from quantchat.statistics.intervals import Ratio
@@ -94,7 +94,7 @@ def load_parts(
     device: str, import_s: float, weights_s: float, warmup_s: float
 ) -> list[tuple[str, float]]:
     """Return the parts of the load time of a variant on `device`: name and seconds."""
-    if device not in SERVERS:
+    if device not in ANY_SERVER:
         return [("import", import_s), ("weights", weights_s), ("warm-up", warmup_s)]
     start = [("server's start", weights_s)] if device == STARTED_SERVER else []
     return [("import", import_s), *start, ("first answer", warmup_s)]

@@ -64,7 +64,7 @@ def has_two_sides(snapshot: Snapshot) -> bool:
 
 
 def how_compared(snapshot: Snapshot) -> str:
-    """Return how the two sides ran, to stand beside a ratio: the order, and different decode loops.
+    """Return how the two sides ran, to stand beside a ratio: the order, and different decode modes.
 
     Raises ValueError without a measurement.
     """
@@ -73,7 +73,7 @@ def how_compared(snapshot: Snapshot) -> str:
     order = ORDERS[snapshot.measurement.order]
     ran = {variant.label: variant.model_info for variant in snapshot.variants}
     first, last = (ran.get(label) for label in (snapshot.shown[0], snapshot.shown[-1]))
-    return f"{order}, by different decode loops" if decode_modes_differ(first, last) else order
+    return f"{order}, different decode modes" if decode_modes_differ(first, last) else order
 
 
 def places(snapshot: Snapshot) -> dict[str, int]:

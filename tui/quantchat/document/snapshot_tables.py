@@ -122,8 +122,8 @@ def _caution(variant: VariantRecord) -> str:
         ("PICKLED WEIGHTS WERE ALLOWED (allow_pickle)", ran is not None and ran.pickle_allowed),
     ]
     cautions = [text for text, applies in allowed if applies]
-    if ran is not None and ran.not_as_promised:
-        cautions.append(ran.not_as_promised)
+    if ran is not None and ran.format_deviation:
+        cautions.append(ran.format_deviation)
     if ran is not None and ran.slow_kernel:
         cautions.append(f"SLOW KERNEL: {ran.slow_kernel}")
     return ", ".join(cautions)

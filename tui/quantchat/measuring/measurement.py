@@ -131,7 +131,7 @@ class Measurement:
             *self._watch.flags,
             *_different_answer_lengths(self.measured),
             *_different_templates(self.comparison.sides),
-            *_different_loops(self.comparison.sides),
+            *_different_decode_modes(self.comparison.sides),
             *_different_prompt_lengths(self.measured),
             *_cached_prompts(self.comparison.sides),
             *_unsteady_gpus(self._gpus),
@@ -195,16 +195,16 @@ def _different_templates(sides: Sequence[LiveVariant]) -> list[str]:
     return [f"{without} has no chat template, but the other side has one: the prompts differ"]
 
 
-def _different_loops(sides: Sequence[LiveVariant]) -> list[str]:
-    """Return a warning if the sides used different decode loops or steps."""
+def _different_decode_modes(sides: Sequence[LiveVariant]) -> list[str]:
+    """Return a warning if the sides used different decode modes."""
     a, b = sides[0], sides[-1]
     if not decode_modes_differ(a.model_info, b.model_info):
         return []
     assert a.model_info is not None and b.model_info is not None  # noqa: S101 - they differ
     return [
-        f"the sides decode by different loops ({a.label}: {a.model_info.decode}; {b.label}: "
-        f"{b.model_info.decode}): the ratio of their speeds compares the loops as well as the "
-        "quantization"
+        f"the sides use different decode modes ({a.label}: {a.model_info.decode}; {b.label}: "
+        f"{b.model_info.decode}): the ratio of their speeds compares the decode modes as well as "
+        "the quantization"
     ]
 
 

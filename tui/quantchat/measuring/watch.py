@@ -25,7 +25,7 @@ from quantchat.system.disturbance import (
     stopped_processes,
     suspended_s,
 )
-from quantchat.wire.variant import SERVER
+from quantchat.wire.variant import EXTERNAL_SERVER
 
 CHECK_S = 0.1
 """Seconds between two checks for stopped workers; a shorter stop may be missed."""
@@ -221,7 +221,7 @@ class Watch:
     def _by_others(self) -> list[str]:
         sides = list(self.sides)
         devices = [one.ledger.device if one.ledger else "" for one in sides]
-        if SERVER in devices:  # a server on this machine would count as another program
+        if EXTERNAL_SERVER in devices:  # a server on this machine would count as another program
             return []
         beside_gpu = all(device.startswith("cuda") for device in devices)
         most = MOST_BY_OTHERS_BESIDE_GPU if beside_gpu else MOST_BY_OTHERS

@@ -104,7 +104,7 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
                 rows.append(cells((name, one.figure, *ratio_texts(one.ratio))))
                 name = ""
             if pair.figures and decode_modes_differ(pair.a.model_info, pair.b.model_info):
-                note = Cell("different decode loops", role="warning")
+                note = Cell("different decode modes", role="warning")
                 rows.append(cells(("", note, "", "")))
         title = f"Ratios {kind}, paired by prompt and round"
         yield Table(title, columns, tuple(rows), frozenset(groups))

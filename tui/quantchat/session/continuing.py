@@ -55,14 +55,14 @@ def _answer(record: AnswerRecord, variant: VariantRecord | None) -> Answer:
         thoughts=record.thoughts,
         thought_pieces=list(thought),
         thought_tokens=record.thought_tokens,
-        first_answer=first,
+        first_answer_token=first,
         raw=record.raw,
         reason=record.reason if over else "stop",
         failure=record.failure,
         ledger=record.ledger,
         energy=record.energy,
         cross_perplexities=list(record.cross_perplexities),
-        ready=_ready(record, variant),
+        ran_on=_ready(record, variant),
     )
 
 

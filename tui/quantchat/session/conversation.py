@@ -33,7 +33,7 @@ History = Literal["own", "left", "right"]
 side."""
 
 
-ENDS = ("eos", "stop_string", "eos_or_stop_string")
+NATURAL_ENDS = ("eos", "stop_string", "eos_or_stop_string")
 """Reasons of an answer that ended by itself: at an end-of-sequence token or a stop string."""
 
 
@@ -89,8 +89,9 @@ class Answer:
     thought_tokens: int = 0
     """Output tokens of the reasoning, set at the end; -1 if there is reasoning with an unknown
     number of tokens."""
-    first_answer: int = -1
-    """Index of the first token with text of the answer; -1 if there is none yet."""
+    first_answer_token: int = -1
+    """Index of the first token after the reasoning, the first with text of the answer; -1 if there
+    is none yet."""
     raw: str = ""
     """Reasoning and answer as the model wrote them, with its markers; empty if equal to `text`."""
     reason: str = ""
@@ -106,9 +107,9 @@ class Answer:
     """The answer's perplexity under each variant, if computed."""
     request: Generate | None = None
     """The request that was sent to the worker; None while the answer waits."""
-    ready: Ready | None = None
-    """What the answer ran on. It is stored here because the variant may be ended or reloaded before
-    a snapshot is saved."""
+    ran_on: Ready | None = None
+    """What the worker reported about the loaded model that wrote the answer. It is stored here
+    because the variant may be ended or reloaded before a snapshot is saved."""
 
     @property
     def output_tokens(self) -> int:
@@ -129,7 +130,7 @@ class Answer:
             return self.thought_tokens or -bool(self.thoughts)
         if not self.thoughts:
             return 0
-        return len(self.ids) if self.first_answer < 0 else self.first_answer
+        return len(self.ids) if self.first_answer_token < 0 else self.first_answer_token
 
     def thinks_at(self, token: int) -> bool:
         """Return whether output token `token` belongs to the reasoning."""
@@ -183,9 +184,9 @@ class Answer:
                     before = len(self.ids) - len(self.thought_pieces)
                     now = event.thoughts or [""] * len(event.ids)
                     self.thought_pieces += [*[""] * before, *now]
-                if self.first_answer < 0 and any(event.pieces):
+                if self.first_answer_token < 0 and any(event.pieces):
                     within = next(i for i, piece in enumerate(event.pieces) if piece)
-                    self.first_answer = len(self.ids) + within
+                    self.first_answer_token = len(self.ids) + within
                 self.ids += event.ids
                 self.pieces += event.pieces
                 self.times_ns += event.times_ns
@@ -225,7 +226,7 @@ class Answer:
             prefilled_ns=self.prefilled_ns,
             tokens=self.reported_tokens,
             itl=itl,
-            first_answer=self.first_answer if self.thoughts else 0,
+            first_answer_token=self.first_answer_token if self.thoughts else 0,
         )
 
 
@@ -335,9 +336,9 @@ def thinks_at(thoughts: Sequence[str], answer: Sequence[str], token: int) -> boo
 
 def same_tokenizer(first: Answer, second: Answer) -> bool:
     """Return whether the token ids of two answers are comparable; False if one is unknown."""
-    if first.ready is None or second.ready is None:
+    if first.ran_on is None or second.ran_on is None:
         return False
-    return same_vocabulary(first.ready.model_info, second.ready.model_info)
+    return same_vocabulary(first.ran_on.model_info, second.ran_on.model_info)
 
 
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:

@@ -352,7 +352,7 @@ class LiveVariant:
         if worker is None or self.state is not State.READY:
             self._finish_answer(self.failure or Failed("worker_ended", "the variant is not loaded"))
             return
-        answer.request, answer.ready = request, self.ready
+        answer.request, answer.ran_on = request, self.ready
         self._turn = request.turn
         self._last_request_s = self._last_growth_s = time.monotonic()
         self._set_state(State.ANSWERING)

@@ -108,7 +108,7 @@ def environment(sampler: DeviceSampler) -> Environment:
 def _ran(variant: LiveVariant, turns: list[Turn]) -> Ready | None:
     """Return what the variant runs on, or if it has ended, what its newest answer ran on."""
     answers = (turn.answers.get(variant.label) for turn in reversed(turns))
-    past = (answer.ready for answer in answers if answer is not None and answer.ready)
+    past = (answer.ran_on for answer in answers if answer is not None and answer.ran_on)
     return variant.ready or next(past, None)
 
 
@@ -184,7 +184,7 @@ def _divergence(turn: Turn) -> int | None:
 
 
 def _answer(answer: Answer, ran: Ready | None) -> AnswerRecord:
-    model_info = answer.ready.model_info if answer.ready else None
+    model_info = answer.ran_on.model_info if answer.ran_on else None
     return AnswerRecord(
         variant=answer.variant,
         order=answer.order,

@@ -12,7 +12,7 @@ from quantchat.session.requests import threads_for
 from quantchat.statistics.divergence import Continuation, DivergenceScore
 from quantchat.statistics.surprisal import CrossPerplexity
 from quantchat.wire.messages import END, ScoreTokens
-from quantchat.wire.variant import SERVERS, same_vocabulary
+from quantchat.wire.variant import ANY_SERVER, same_vocabulary
 
 _numbers = itertools.count(1)
 
@@ -65,11 +65,11 @@ async def cross_perplexities(turn: Turn, variants: list[LiveVariant]) -> None:
 
 async def _cross_perplexity(variant: LiveVariant, answer: Answer) -> CrossPerplexity:
     ready = variant.ready
-    if ready is None or answer.ready is None:
+    if ready is None or answer.ran_on is None:
         return CrossPerplexity(variant.label, problem="the variant is not loaded")
-    if answer.from_server or ready.model_info.device in SERVERS:
+    if answer.from_server or ready.model_info.device in ANY_SERVER:
         return CrossPerplexity(variant.label, problem="servers report no token ids")
-    if not same_vocabulary(ready.model_info, answer.ready.model_info):
+    if not same_vocabulary(ready.model_info, answer.ran_on.model_info):
         return CrossPerplexity(variant.label, problem="the variant's tokenizer differs")
     tokens = [*answer.ids, *([END] if answer.reason == "eos" else [])]
     scored = await variant.score_tokens(score_tokens_request(answer, tokens))

@@ -28,7 +28,7 @@ class Continuation:
     """Why the probabilities are not known; empty if they are."""
 
     @property
-    def in_character(self) -> bool:
+    def is_partial_character(self) -> bool:
         """Whether the token is only part of a character, so that its text says nothing."""
         return "\ufffd" in self.token
 

@@ -218,14 +218,14 @@ class TurnTiming:
         prefilled_ns: int = 0,
         itl: Percentiles | None = None,
         tokens: int | None = None,
-        first_answer: int = 0,
+        first_answer_token: int = 0,
     ) -> TurnTiming:
         """Compute the figures.
 
         `prefilled_ns` is when the last prompt token was computed (0: not yet). `itl` is given if
         the ITL percentiles are already computed. `tokens` is the server's count if the times are
-        those of chunks, -1 if the server reports no count. `first_answer` is the index of the first
-        token after the model's thoughts, -1 if there is none yet.
+        those of chunks, -1 if the server reports no count. `first_answer_token` is the index of the
+        first token after the model's thoughts, -1 if there is none yet.
         """
         return cls(
             output_tokens=len(times_ns) if tokens is None else tokens,
@@ -239,7 +239,7 @@ class TurnTiming:
             prefill_tok_s=prefill_throughput(
                 received_ns, prefilled_ns, prompt_tokens - cached_tokens
             ),
-            ttfa_ms=ttfa_ms(received_ns, times_ns, first_answer),
+            ttfa_ms=ttfa_ms(received_ns, times_ns, first_answer_token),
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from quantchat.system.gpus import Gpus, GpuSample
 from quantchat.system.host import Host, HostSample, ProcessTree
 from quantchat.system.process_memory import ProcessMemory, gpu_memory, on_gpu, resident_memory
-from quantchat.wire.variant import SERVER, STARTED_SERVER, Ledger
+from quantchat.wire.variant import EXTERNAL_SERVER, STARTED_SERVER, Ledger
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DeviceSampler:
 
     def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
         """Return the memory of the worker `pid`, by the device of its `ledger`."""
-        if ledger.device == SERVER:
+        if ledger.device == EXTERNAL_SERVER:
             return ProcessMemory(None, "unknown", "the server does not report its memory")
         if on_gpu(ledger):
             return gpu_memory(self._gpus.process_memory(pid), ledger)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SERVER = "server"
+from quantchat.wire.codec import FORMERLY
+
+EXTERNAL_SERVER = "server"
 """The `device` of a variant on a server that was already running. Its memory is not known."""
 STARTED_SERVER = "server started here"
 """The `device` of a variant on a server that the worker started; its memory is that of the process
 tree."""
-SERVERS = (SERVER, STARTED_SERVER)
+ANY_SERVER = (EXTERNAL_SERVER, STARTED_SERVER)
+"""Each `device` of a variant on a server."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class ModelInfo:
     bits_per_weight: float = 0.0
     """Bits in memory for each weight of the model, embeddings and the quantization's own data
     included, after the first forward pass. 0 if not known."""
-    not_as_promised: str = ""
+    format_deviation: str = field(default="", metadata={FORMERLY: "not_as_promised"})
     """Which weights are not in the format that the checkpoint or the variant names; empty if all
     are."""
     slow_kernel: str = ""
@@ -116,7 +119,7 @@ def decode_modes_differ(a: ModelInfo | None, b: ModelInfo | None) -> bool:
 
     A ratio of their speeds then compares the decode modes too, not only the quantization.
     """
-    if a is None or b is None or a.device in SERVERS or b.device in SERVERS:
+    if a is None or b is None or a.device in ANY_SERVER or b.device in ANY_SERVER:
         return False
     return a.decode != b.decode
 

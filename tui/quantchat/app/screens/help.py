@@ -28,7 +28,9 @@ _TERMS = (
     ("TTFA", "time to first token of the answer, after the thoughts; without thoughts it is TTFT"),
     ("prefill", "computing the prompt, before the first output token"),
     ("cached", "prompt tokens taken from the KV cache instead of being computed again"),
+    ("incl. network", "the TTFT of a server includes the time that the network takes"),
     ("ITL", "inter-token latency: time from one output token to the next"),
+    ("acceptance", "tokens of the draft that the model accepted, in % of all tokens of the draft"),
     ("p50, p95, p99", "percentiles: 50, 95 or 99 % of the values are at or below this one"),
     (
         "chunks",
@@ -39,18 +41,24 @@ _TERMS = (
         "one at a time",
         "one variant decodes while the other waits; use these figures when you quote a result",
     ),
+    (
+        "decode modes",
+        "ways to compute tokens: generate, eager, compile, graph. If the modes of both sides "
+        "differ, the ratio of their speeds compares the modes too, not only the quantization",
+    ),
     ("RAM", "main memory of the worker process"),
     ("VRAM", "GPU memory of the worker process"),
     ("weights", "memory of the model's parameters"),
+    ("draft", "memory of the model that drafts tokens (speculative decoding)"),
     ("KV", "KV cache: keys and values of all tokens so far, so that they are not computed again"),
     ("other", "on a GPU: other live tensors; on a CPU: all other memory of the process"),
     ("slack", "GPU memory that torch has reserved but not allocated"),
     ("non-torch", "GPU memory not reserved by torch: CUDA context, libraries"),
     (
         "same for",
-        "how many first tokens both answers share; then each side's next token with its "
-        "probability, and in brackets the probability that this side gave to the other side's "
-        "token, e.g. ‘cat’ 0.54 (‘dog’ 0.42)",
+        "e.g. same for 12 tokens, then ‘cat’ 0.54 (‘dog’ 0.42): both answers begin with the same "
+        "12 tokens. This side's next token is ‘cat’, to which it gave the probability 0.54; to "
+        "‘dog’, the next token of the other side, it gave 0.42",
     ),
     ("single answer", "a ratio from one answer of each side: not a measurement (F12 measures)"),
     ("–", "not known; never 0"),

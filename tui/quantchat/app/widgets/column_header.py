@@ -7,7 +7,7 @@ from textual.widget import Widget
 
 from quantchat.app.widgets.text_layout import join_fitting, quiet, spread, untrusted
 from quantchat.session.live_variant import LiveVariant, State
-from quantchat.wire.variant import SERVERS, ModelInfo
+from quantchat.wire.variant import ANY_SERVER, ModelInfo
 
 BADGES = {
     State.IDLE: ("○ not loaded", "$quiet"),
@@ -79,12 +79,12 @@ def what_runs(info: ModelInfo) -> str:
 
 def _kernel(info: ModelInfo) -> str:
     kernel = f"SLOW KERNEL {info.kernel}" if info.slow_kernel else info.kernel
-    return " · ".join(filter(None, (info.not_as_promised, kernel)))
+    return " · ".join(filter(None, (info.format_deviation, kernel)))
 
 
 def _is_server(info: ModelInfo) -> bool:
     """Whether a server runs the variant; servers report neither dtype nor device."""
-    return info.device in SERVERS
+    return info.device in ANY_SERVER
 
 
 def _details(info: ModelInfo) -> list[str]:

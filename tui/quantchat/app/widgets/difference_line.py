@@ -81,9 +81,9 @@ def _speed(
     # Say "single answer": such ratios scatter widely even between two runs of one variant.
     orders = figures.NARROW_ORDERS if short else figures.ORDERS
     how = orders["together" if contended else "in-turn"] + ", single answer"
-    loops = [answer.ready.model_info if answer.ready else None for answer in (first, second)]
-    if decode_modes_differ(*loops):
-        how += ", different decode loops"
+    models = [answer.ran_on.model_info if answer.ran_on else None for answer in (first, second)]
+    if decode_modes_differ(*models):
+        how += ", different decode modes"
     text += quiet(f" · {how}")
     return (0 if rates[0] >= rates[1] else 1), text
 

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from quantchat.app.widgets.text_layout import SIDES, quiet, untrusted
 from quantchat.document.figures import plural
 from quantchat.session.conversation import (
-    ENDS,
+    NATURAL_ENDS,
     Answer,
     Turn,
     divergence_point,
@@ -117,15 +117,21 @@ def _token_forms(turn: Turn, first: Answer, second: Answer, point: int | None) -
     if not (is_greedy(first) and is_greedy(second)):
         return [excerpts + quiet(" (sampled: answers also differ by chance)"), excerpts]
     by_variant = (
-        {one.variant: one for one in turn.divergence.continuations} if turn.divergence else {}
+        {continuation.variant: continuation for continuation in turn.divergence.continuations}
+        if turn.divergence
+        else {}
     )
     continuations = [
         by_variant[answer.variant] for answer in (first, second) if answer.variant in by_variant
     ]
-    if len(continuations) == 2 and all(one.own is not None for one in continuations):
+    if len(continuations) == 2 and all(
+        continuation.own is not None for continuation in continuations
+    ):
         forms = _with_probabilities(continuations, (first, second), point)
         return [start + _join_with_slash(form) for form in forms]
-    problem = next((one.problem for one in continuations if one.problem), "")
+    problem = next(
+        (continuation.problem for continuation in continuations if continuation.problem), ""
+    )
     more = quiet(f" (probabilities not known: {one_line(problem)})" if problem else "")
     return [excerpts + more, excerpts]
 
@@ -138,16 +144,20 @@ def _with_probabilities(
     The long form adds the probability of the other answer's token.
     """
     tokens = [
-        f"token {answer.ids[point]}" if one.in_character else _quoted(one.token)
-        for one, answer in zip(continuations, answers, strict=True)
+        f"token {answer.ids[point]}"
+        if continuation.is_partial_character
+        else _quoted(continuation.token)
+        for continuation, answer in zip(continuations, answers, strict=True)
     ]
     short = [
-        untrusted(f"{token} {_probability(one.own)}", side)
-        for one, token, side in zip(continuations, tokens, SIDES, strict=True)
+        untrusted(f"{token} {_probability(continuation.own)}", side)
+        for continuation, token, side in zip(continuations, tokens, SIDES, strict=True)
     ]
     full = [
-        own + quiet(f" ({one_line(other)} {_probability(one.other)})")
-        for own, other, one in zip(short, reversed(tokens), continuations, strict=True)
+        text + quiet(f" ({one_line(other_token)} {_probability(continuation.other)})")
+        for text, other_token, continuation in zip(
+            short, reversed(tokens), continuations, strict=True
+        )
     ]
     return full, short
 
@@ -188,4 +198,4 @@ def _from_token(first: Answer, second: Answer, point: int) -> Iterable[str]:
 def _words(answer: Answer, text: str) -> str:
     if text:
         return f"“{_cut(text)}”"
-    return "…" if not answer.over else "end" if answer.reason in ENDS else "cut off"
+    return "…" if not answer.over else "end" if answer.reason in NATURAL_ENDS else "cut off"

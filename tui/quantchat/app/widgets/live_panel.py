@@ -15,7 +15,7 @@ from quantchat.document import figures
 from quantchat.session.conversation import Answer
 from quantchat.statistics.latency import TurnTiming, decode_throughput, throughput_now
 from quantchat.statistics.streaming_percentiles import StreamingTiming
-from quantchat.wire.variant import SERVER, SERVERS, Ledger
+from quantchat.wire.variant import ANY_SERVER, EXTERNAL_SERVER, Ledger
 
 INTERVAL_S = 0.5
 """Seconds that one cell of the throughput strip covers."""
@@ -86,7 +86,7 @@ class LivePanel(Widget):
             answer.prompt_tokens,
             answer.prefilled_ns,
             answer.reported_tokens,
-            answer.first_answer,
+            answer.first_answer_token,
         )
         cached = self._timing
         if cached is None or cached.answer is not answer or cached.state != state:
@@ -194,7 +194,7 @@ class LivePanel(Widget):
             Content(figures.milliseconds(turn.ttft_ms if turn else None)),
             quiet(prompt),
             quiet(
-                "with network" if served else f"prefill {figures.number(turn.prefill_tok_s)} tok/s"
+                "incl. network" if served else f"prefill {figures.number(turn.prefill_tok_s)} tok/s"
             )
             if turn
             else Content(),
@@ -221,12 +221,12 @@ class LivePanel(Widget):
         drafts = self._answer.drafts if self._answer is not None else None
         if drafts is None or drafts.acceptance is None:
             return Content()
-        return quiet("draft ") + Content(f"{drafts.acceptance:.0f} %")
+        return quiet("acceptance ") + Content(f"{drafts.acceptance:.0f} %")
 
     def _ledger(self, width: int) -> list[Content]:
         """Return two lines: the total, then the parts, the most important first."""
         memory, ledger = self._memory.latest, self._memory.ledger
-        if ledger is not None and ledger.device == SERVER:
+        if ledger is not None and ledger.device == EXTERNAL_SERVER:
             return [_label(self._memory.kind) + quiet("not reported by the server"), Content()]
         total = figures.size(memory.bytes if memory else None)
         first = _label(self._memory.kind) + Content.styled(total, "bold")
@@ -277,7 +277,7 @@ def ledger_parts(ledger: Ledger | None) -> list[tuple[str, int]]:
     """
     if ledger is None:
         return [("weights", -1), ("KV", -1)]
-    if ledger.device in SERVERS:
+    if ledger.device in ANY_SERVER:
         return []
     parts = [("weights", ledger.weights), ("KV", ledger.kv_cache)]
     if ledger.draft:

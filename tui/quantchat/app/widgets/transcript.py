@@ -20,7 +20,7 @@ from quantchat.document import figures
 from quantchat.session.conversation import Conversation, Turn
 from quantchat.session.live_variant import LiveVariant
 from quantchat.wire.messages import Failed
-from quantchat.wire.variant import SERVERS
+from quantchat.wire.variant import ANY_SERVER
 
 if TYPE_CHECKING:
     from quantchat.app.widgets.turn_view import TurnView
@@ -186,7 +186,7 @@ class Transcript(VerticalScroll, can_focus=False):
         # on there are no decimals, or a load time in minutes would not fit at 120 columns.
         split = " + ".join(f"{name}\xa0{s:.{0 if s >= 9.95 else 1}f}" for name, s in parts)
         lines = [quiet(f"loaded in {figures.seconds(self._variant.load_s)} ({split})")]
-        if model_info.device in SERVERS:
+        if model_info.device in ANY_SERVER:
             lines.append(quiet("model: ") + untrusted(model_info.model, "$quiet"))
         else:
             lines.append(quiet("decode mode: ") + untrusted(model_info.decoding, "$quiet"))
@@ -195,7 +195,7 @@ class Transcript(VerticalScroll, can_focus=False):
         if not model_info.chat_template:
             hint = (
                 'Set api = "chat" in the profile to use the server\'s template.'
-                if model_info.device in SERVERS
+                if model_info.device in ANY_SERVER
                 else "Set `tokenizer` in the profile to a model that has one."
             )
             plain = "No chat template: the model continues the prompt as plain text."

@@ -19,7 +19,7 @@ from quantchat.app.widgets.failure_note import explanation, title_of
 from quantchat.app.widgets.look import Look
 from quantchat.app.widgets.text_layout import join_fitting, quiet
 from quantchat.document import figures
-from quantchat.session.conversation import ENDS, Answer, AnswerState, Turn
+from quantchat.session.conversation import NATURAL_ENDS, Answer, AnswerState, Turn
 from quantchat.text import neutralise
 
 
@@ -221,7 +221,7 @@ class _Thoughts:
                 new = answer.thought_pieces[self._written :]
                 self._written += len(new)
                 self._text.write("".join(new))
-        thinks = not answer.over and answer.first_answer < 0
+        thinks = not answer.over and answer.first_answer_token < 0
         title = (figures.thinking if thinks else figures.thoughts)(answer.thinking_tokens)
         hint = "" if open_ else f" · {command('thoughts').key} opens"
         head = quiet(f"{'▾' if open_ else '▸'} {title}{hint}")
@@ -273,7 +273,7 @@ def _how_it_ended(answer: Answer) -> list[Content]:
         lines = [Content.styled(f"■ interrupted: {title_of(failure)}", "$error")]
     elif failure is not None:
         lines = [Content.styled(title_of(failure), "bold $error"), *explanation(failure)]
-    elif answer.reason in ENDS and not answer.text:
+    elif answer.reason in NATURAL_ENDS and not answer.text:
         how = "after its reasoning, without an answer" if answer.thoughts else "without text"
         lines = [quiet(f"■ ended {how}")]
     if answer.reason in _ENDINGS:

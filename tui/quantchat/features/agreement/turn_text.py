@@ -26,13 +26,13 @@ def _continuations(divergence: DivergenceScore, answers: Sequence[AnswerRecord])
     sides = divergence.continuations
     names = [_name(side, ids.get(side.variant, [])[divergence.point :]) for side in sides]
     return "; ".join(
-        f"{one_line(side.variant)} {own}"
+        f"{one_line(side.variant)} {token}"
         + (
-            f" {side.own:.3f}, {other} {side.other:.3f}"
+            f" {side.own:.3f}, {other_token} {side.other:.3f}"
             if side.own is not None and side.other is not None
             else f", probability not known: {one_line(side.problem)}"
         )
-        for side, own, other in zip(sides, names, reversed(names), strict=True)
+        for side, token, other_token in zip(sides, names, reversed(names), strict=True)
     )
 
 
@@ -40,7 +40,7 @@ def _name(side: Continuation, ids: Sequence[int]) -> str:
     """Return the token with which the answer continues: its text, or its number, the first id."""
     if not side.token:
         return "ends"
-    if side.in_character and ids:
+    if side.is_partial_character and ids:
         return f"token {ids[0]}"
     return f"‘{one_line(side.token) or '␣'}’"
 
@@ -49,7 +49,7 @@ def cross_perplexity_text(turn: TurnRecord) -> str:
     """Return the perplexity of each answer under each variant; empty if it was not measured."""
     return "; ".join(
         f"perplexity of {one_line(answer.variant)}'s answer: "
-        + ", ".join(_under(one, answer.variant) for one in answer.cross_perplexities)
+        + ", ".join(_under(measured, answer.variant) for measured in answer.cross_perplexities)
         for answer in turn.answers
         if answer.cross_perplexities
     )

@@ -32,8 +32,8 @@ def _cautions(snapshot: Snapshot) -> Iterator[str]:
         ran, label = variant.model_info, one_line(variant.label)
         if variant.label not in snapshot.shown or ran is None:
             continue
-        if ran.not_as_promised:
-            yield f"{label}: {one_line(ran.not_as_promised)}."
+        if ran.format_deviation:
+            yield f"{label}: {one_line(ran.format_deviation)}."
         if ran.slow_kernel:
             yield f"SLOW KERNEL of {label}: {one_line(ran.slow_kernel)}."
 

@@ -53,8 +53,8 @@ def measure_and_print(
             return
         announced.add(variant.label)
         ran = variant.ready.model_info
-        if ran.not_as_promised:
-            click.echo(one_line(f"{variant.label}: {ran.not_as_promised}"), err=True)
+        if ran.format_deviation:
+            click.echo(one_line(f"{variant.label}: {ran.format_deviation}"), err=True)
         if ran.slow_kernel:
             click.echo(one_line(f"SLOW KERNEL of {variant.label}: {ran.slow_kernel}"), err=True)
 

@@ -157,7 +157,7 @@ class Loaded(WithChatTemplate):
             tokenizer=str(command.options.get("tokenizer") or ""),
             attention_backend=attention_backend,
             bits_per_weight=8 * tensors.by_dtype.total() / max(1, contents.weights),
-            not_as_promised=self._not_as_promised(contents, tensors),
+            format_deviation=self._format_deviation(contents, tensors),
             slow_kernel=self._slow_kernel,
             pickle_allowed=bool(command.options.get("allow_pickle")),
             trusted_code=command.trust_remote_code,
@@ -177,7 +177,7 @@ class Loaded(WithChatTemplate):
         if package := quantization_package(str(getattr(method, "value", method)).lower()):
             yield package
 
-    def _not_as_promised(self, contents: Contents, tensors: TensorBytes) -> str:
+    def _format_deviation(self, contents: Contents, tensors: TensorBytes) -> str:
         """Return which weights are not in the format that the checkpoint or the variant names."""
         if not contents.quantized:
             gguf = str(self.command.options.get("gguf_file") or "")

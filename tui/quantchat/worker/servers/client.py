@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from quantchat.common.versions import versions
 from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
-from quantchat.wire.variant import SERVER, STARTED_SERVER, ModelInfo
+from quantchat.wire.variant import EXTERNAL_SERVER, STARTED_SERVER, ModelInfo
 from quantchat.worker.failures import Refused
 from quantchat.worker.servers import ollama
 from quantchat.worker.servers.connection import MOST_BYTES, MOST_BYTES_A_TOKEN, Connection
@@ -60,7 +60,7 @@ class ServerClient:
             str(options["base_url"]), key_env=self._key_env, timeout_s=self.timeout_s, own=own
         )
         self._client, self.where = self._connection.client, self._connection.where
-        self.device = STARTED_SERVER if own else SERVER
+        self.device = STARTED_SERVER if own else EXTERNAL_SERVER
         self._loop = asyncio.new_event_loop()
         self._dialect = DIALECTS[0]
         self.refusals = Refusals()
