@@ -14,7 +14,7 @@ from fakes.screen_reader import lines, see, see_gone, see_in, wait_until
 from fakes.scripted_app import LEFT, SIZES, Setup
 from fakes.scripted_machine import GPU, HOST
 from quantchat.app import themes
-from quantchat.app.widgets.device_line import machine, used_of
+from quantchat.app.widgets.device_line import machine, used_of_total
 from quantchat.system.sampler import DeviceSample
 
 
@@ -39,7 +39,7 @@ def test_what_a_gpu_does_not_tell_is_unknown() -> None:
     )
     line = machine(sample(silent), 100).plain
     assert line == "NVIDIA GeForce RTX 4090  VRAM – of 24.0 GiB  use –  –  –"
-    assert used_of(None, None) == "– of –"
+    assert used_of_total(None, None) == "– of –"
 
 
 def test_a_throttled_gpu_says_so() -> None:

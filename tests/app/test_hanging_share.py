@@ -100,7 +100,7 @@ async def test_a_snapshot_is_not_deleted_while_its_share_hangs(
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await see(pilot, NAME)
         await pilot.press("tab", "delete", "delete")
-        await see(pilot, f"cannot be deleted: {SILENT}")
+        await see(pilot, f"{path.name} cannot be deleted: {SILENT}")
         assert path.exists()
 
 

@@ -227,7 +227,7 @@ async def test_themes_go_round(setup: Setup) -> None:
 
 
 async def test_help_names_each_key(setup: Setup) -> None:
-    async with setup.running((200, 70)) as run:  # as high as it takes to see them all
+    async with setup.running((200, 80)) as run:  # as high as it takes to see them all
         await run.pilot.press("f1")
         await see(run.pilot, "Show the keys and the terms")
 

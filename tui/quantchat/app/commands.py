@@ -129,7 +129,7 @@ COMMANDS: tuple[Command, ...] = (
         "order",
         "ctrl+t",
         "together / one at a time",
-        "Switch: both variants decode together (contended), or one at a time",
+        "Each press switches between: both variants decode together (contended), one at a time",
         "Conversation",
         5,
     ),
@@ -177,8 +177,8 @@ COMMANDS: tuple[Command, ...] = (
         "history",
         "alt+h",
         "history",
-        "Choose which answers are sent along with the next prompt: each side its own, both the "
-        "left side's, both the right side's",
+        "Change which earlier answers the chat continues from. Each press goes to the next choice: "
+        "each side's own, the left side's for both, the right side's for both",
         "Conversation",
         24,
     ),
@@ -201,8 +201,8 @@ COMMANDS: tuple[Command, ...] = (
         "maximise",
         "f3",
         "maximise",
-        "Show the left column alone, then the right one, then both. A narrow terminal shows one "
-        "column at a time: show the other one",
+        "Each press goes to the next view: the left column alone, the right column alone, both. In "
+        "a narrow terminal, which shows one column at a time: the other column",
         "Columns",
         4,
     ),
@@ -245,7 +245,8 @@ COMMANDS: tuple[Command, ...] = (
         "raw",
         "alt+r",
         "raw",
-        "Show the output as the model wrote it: left, right, both sides, none",
+        "Show outputs as the models wrote them. Each press goes to the next choice: the left side, "
+        "the right side, both, none",
         "Columns",
         22,
     ),
@@ -359,8 +360,12 @@ PROFILE_COMMANDS: tuple[Command, ...] = (
 """The commands of the start screen for the highlighted profile, besides opening it."""
 
 
+OPEN_PROFILE = Command("open", "enter", "open", "Open the selected profile", "Profiles", 0)
+"""Shown on the start screen; the list of profiles itself handles Enter."""
+
+
 SNAPSHOT_COMMANDS: tuple[Command, ...] = (
-    Command("open", "enter", "open", "Open the selected profile or snapshot", "Snapshots", 0),
+    Command("open", "enter", "open", "Show the selected snapshot", "Snapshots", 0),
     Command(
         "mark", "space", "mark", "Mark the snapshot for a comparison or report", "Snapshots", 1
     ),
@@ -399,4 +404,4 @@ def command(id_: str) -> Command:
     return _BY_ID[id_]
 
 
-_BY_ID = {one.id: one for one in COMMANDS}
+_BY_ID = {listed.id: listed for listed in COMMANDS}

@@ -70,7 +70,10 @@ class DeviceWatch:
         threading.Thread(target=self._run, name="device-watch", daemon=True).start()
 
     def request(self, workers: Mapping[str, WorkerToMeasure]) -> None:
-        """Request a measurement, unless one is pending: requests never pile up."""
+        """Request a sample of the machine, and the memory of `workers` by their variants' labels.
+
+        Does nothing while a request is pending, so that requests never pile up.
+        """
         if not self._pending:
             self._pending = True
             self._requests.put(dict(workers))

@@ -93,13 +93,13 @@ def compare(
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.errors import UserError
-    from quantchat.report import several
+    from quantchat.report import compared_snapshots
     from quantchat.snapshot import store
     from quantchat.snapshot.lookup import find_snapshot
 
     files = [find_snapshot(obj or paths.snapshots_dir(), name) for name in snapshots]
     saved = [(str(file), store.load(file)) for file in files]
-    kind = several.kind_of(saved)
+    kind = compared_snapshots.kind_of(saved)
     if kind == "runs":
         return _compare_runs(saved, gates, force=force, as_json=as_json)
     if kind != "votes":
@@ -131,10 +131,10 @@ def _compare_results(
     """Print scores or evaluations and the verdicts on them; return the exit status."""
     from quantchat.document.verdicts import as_json as verdict_json
     from quantchat.document.verdicts import line
-    from quantchat.report import several
+    from quantchat.report import compared_snapshots
 
-    body = several.json_document(saved, kind, force=force) if as_json else {}
-    blocks = [] if as_json else several.blocks(saved, force=force)
+    body = compared_snapshots.json_document(saved, kind, force=force) if as_json else {}
+    blocks = [] if as_json else compared_snapshots.blocks(saved, force=force)
     command: Kind = "score" if kind == "scores" else "eval"
     verdicts = gates.judge(command, [snapshot for _, snapshot in saved])
     if as_json:

@@ -138,7 +138,7 @@ class Engine(Generic[Table]):
 
     def is_installed(self) -> bool:
         """Return whether this interpreter has the engine's libraries."""
-        return all(importlib.util.find_spec(one.module) for one in self.libraries)
+        return all(importlib.util.find_spec(library.module) for library in self.libraries)
 
     def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
         """Return `LoadModel.options`, the loader's own options, as plain JSON values.

@@ -33,7 +33,7 @@ from quantchat.system.sampler import DeviceSample
 from quantchat.system.visible_gpus import gpus_visible_here
 from quantchat.text import one_line
 
-CONTESTED = "where one variant may fill a GPU that the other needs"
+SHARED_GPUS_NOTE = "where one variant may fill a GPU that the other needs"
 """Note on GPUs that more than one variant may fill; printed after the GPUs' free memory."""
 
 MOST_TOKENS, MOST_BATCH = 10**8, 10**5
@@ -93,16 +93,19 @@ class DevicePlan:
     """Largest number of bytes while both variants load at once; None as for `total`."""
 
     @property
-    def contested(self) -> bool:
-        """Whether one variant may fill a GPU that the other needs, however large the GPUs are."""
+    def shares_several_gpus(self) -> bool:
+        """Whether several variants share several GPUs.
+
+        One of them may then fill a GPU that another needs, however large the GPUs are.
+        """
         return len(self.device.gpus) > 1 and len(self.labels) > 1
 
     @property
     def fit(self) -> Fit:
         """Whether the variants fit; `tight` means that they may not fit while both are loading.
 
-        For contested GPUs `tight` is the best result: GPUs are filled one after the other, so the
-        sum of their free memory says nothing about a single GPU.
+        If several variants share several GPUs, `tight` is the best result: GPUs are filled one
+        after the other, so the sum of their free memory says nothing about a single GPU.
         """
         if self.device.unusable:
             return "cannot run"
@@ -110,7 +113,7 @@ class DevicePlan:
             return "not known"
         if self.total > self.device.free:
             return "does not fit"
-        return "fits" if self.peak <= self.device.free and not self.contested else "tight"
+        return "fits" if self.peak <= self.device.free and not self.shares_several_gpus else "tight"
 
 
 @dataclass(frozen=True)
@@ -179,16 +182,16 @@ def warning(profile: Profile, sample: DeviceSample, pair: tuple[int, ...] = (0, 
     a hub id, because the hub's library is then imported.
     """
     found = []
-    for one in make_plan(profile, sample, pair=pair).devices:
-        if one.device.unusable:
-            found.append(f"{' and '.join(one.labels)} cannot run: {one.device.unusable}")
-        if one.fit in ("does not fit", "tight") and one.total is not None:
-            needed = one.total if one.fit == "does not fit" else one.peak
-            when = "" if one.fit == "does not fit" else " while loading"
+    for plan in make_plan(profile, sample, pair=pair).devices:
+        if plan.device.unusable:
+            found.append(f"{' and '.join(plan.labels)} cannot run: {plan.device.unusable}")
+        if plan.fit in ("does not fit", "tight") and plan.total is not None:
+            needed = plan.total if plan.fit == "does not fit" else plan.peak
+            when = "" if plan.fit == "does not fit" else " while loading"
             found.append(
-                f"{' and '.join(one.labels)} need about {_gib(needed)}{when}, "
-                f"{_gib(one.device.free)} are free on {one.device.name}"
-                f"{f', {CONTESTED}' if one.contested else ''}"
+                f"{' and '.join(plan.labels)} need about {_gib(needed)}{when}, "
+                f"{_gib(plan.device.free)} are free on {plan.device.name}"
+                f"{f', {SHARED_GPUS_NOTE}' if plan.shares_several_gpus else ''}"
             )
     return "; ".join(found) or None
 

@@ -45,17 +45,18 @@ class AskFileScreen(ModalScreen["tuple[str, ...] | None"]):
             yield Static(id="complaint")
 
     @on(Input.Submitted)
-    def _read(self, event: Input.Submitted) -> None:
+    def _submitted(self, event: Input.Submitted) -> None:
         if path := event.value.strip():
-            self._answer(path)
+            self._read_and_close(path)
 
     @work(exclusive=True)
-    async def _answer(self, path: str) -> None:
+    async def _read_and_close(self, path: str) -> None:
+        """Close the dialog with the prompts of the file; if it cannot be read, show why."""
         try:
-            found = await to_daemon_thread(
+            read_prompts = await to_daemon_thread(
                 lambda: prompts.read(Path(path).expanduser()), within_s=DISK_WAIT_S
             )
         except UserError as error:
             self.query_one("#complaint", Static).update(untrusted(str(error)))
         else:
-            self.dismiss(found)
+            self.dismiss(read_prompts)

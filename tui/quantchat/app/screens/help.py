@@ -13,7 +13,13 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from quantchat.app.commands import COMMANDS, PROFILE_COMMANDS, SNAPSHOT_COMMANDS, Command
+from quantchat.app.commands import (
+    COMMANDS,
+    OPEN_PROFILE,
+    PROFILE_COMMANDS,
+    SNAPSHOT_COMMANDS,
+    Command,
+)
 from quantchat.app.widgets.dialog import Dialog
 from quantchat.app.widgets.text_layout import quiet, untrusted
 
@@ -94,9 +100,10 @@ _START_NOTE = (
 def start_help() -> HelpScreen:
     """Return the help of the start screen."""
     commands = (
+        OPEN_PROFILE,
         *PROFILE_COMMANDS,
         *SNAPSHOT_COMMANDS,
-        *(one for one in COMMANDS if one.group == "Program"),
+        *(command for command in COMMANDS if command.group == "Program"),
     )
     return HelpScreen(commands, terms=_START, note=_START_NOTE)
 
@@ -136,10 +143,9 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lay out the keys by group, then the terms, then the unknown figures."""
         with Dialog("Help"), VerticalScroll():
-            for group in dict.fromkeys(one.group for one in self._commands):
-                yield from _table(
-                    group, [(one.key, one.help) for one in self._commands if one.group == group]
-                )
+            for group in dict.fromkeys(command.group for command in self._commands):
+                commands = [command for command in self._commands if command.group == group]
+                yield from _table(group, [(command.key, command.help) for command in commands])
             yield from _table("Terms", self._terms, "terms")
             if self._unknown:
                 yield from _table("Unknown figures and why", self._unknown, "terms")

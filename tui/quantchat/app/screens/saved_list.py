@@ -36,7 +36,7 @@ class SavedList(OptionList):
     """Lists the snapshots of a folder; shows, compares, reports, repeats and deletes them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        one.binding() for one in SNAPSHOT_COMMANDS if one.id != "open"
+        command.binding() for command in SNAPSHOT_COMMANDS if command.id != "open"
     ]
 
     def __init__(self, folder: Path | None) -> None:
@@ -55,7 +55,7 @@ class SavedList(OptionList):
         if not reading.done():
             self._show_instead("the disk does not answer yet")
         self._listed = await reading
-        self._marked &= {one.path for one in self._listed}
+        self._marked &= {listed.path for listed in self._listed}
         if self._listed:
             self.clear_options()
             self.add_options(map(self._option, self._listed))
@@ -86,7 +86,7 @@ class SavedList(OptionList):
 
     def _chosen(self) -> list[Path]:
         """The marked snapshots, the oldest first; without marks, the highlighted one."""
-        marked = [one.path for one in reversed(self._listed) if one.path in self._marked]
+        marked = [listed.path for listed in reversed(self._listed) if listed.path in self._marked]
         return marked or self._current
 
     def action_mark(self) -> None:

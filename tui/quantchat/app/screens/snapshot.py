@@ -1,4 +1,4 @@
-"""Screens about saved snapshots: one as tables, several compared, one to delete."""
+"""Screens about saved snapshots: show one as tables, compare several, delete one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quantchat.app.widgets.text_layout import untrusted
 from quantchat.daemon_thread import to_daemon_thread
 from quantchat.document.terminal import renderable
 from quantchat.errors import UserError
-from quantchat.report import several
+from quantchat.report import compared_snapshots
 from quantchat.report.snapshot import blocks
 from quantchat.snapshot.schema import Snapshot
 from quantchat.text import one_line
@@ -71,11 +71,14 @@ class ComparedScreen(_TablesScreen):
 
         Computing intervals takes seconds: call it in a thread.
         """
-        return cls(renderable(several.blocks(saved, force=True)))
+        return cls(renderable(compared_snapshots.blocks(saved, force=True)))
 
 
 class DeleteScreen(ModalScreen[bool]):
-    """Deletes the file of a snapshot at the second Del; returns whether it was deleted."""
+    """Asks whether to delete the file of a snapshot; returns whether it was deleted.
+
+    Del in the list of snapshots opens this dialog, and Del in the dialog deletes the file.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("delete", "delete", "Delete"),
@@ -88,12 +91,12 @@ class DeleteScreen(ModalScreen[bool]):
         self._path = path
 
     def compose(self) -> ComposeResult:
-        """Ask."""
+        """Lay out the question and the path of the file."""
         with Dialog("Delete this snapshot for good?", "Del: delete · Esc: cancel"):
             yield Static(untrusted(str(self._path)))
 
     def action_delete(self) -> None:
-        """Delete the file."""
+        """Delete the file and close the dialog; if that fails, say why."""
         self._delete()
 
     @work(exclusive=True)
@@ -104,7 +107,7 @@ class DeleteScreen(ModalScreen[bool]):
         except (OSError, UserError) as error:
             reason = getattr(error, "strerror", None) or error
             self.app.notify(
-                one_line(f"cannot be deleted: {reason}"),
+                one_line(f"{self._path.name} cannot be deleted: {reason}"),
                 severity="error",
                 timeout=15,
                 markup=False,

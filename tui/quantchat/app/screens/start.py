@@ -17,7 +17,7 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from quantchat.app.commands import PROFILE_COMMANDS, SNAPSHOT_COMMANDS
+from quantchat.app.commands import OPEN_PROFILE, PROFILE_COMMANDS, SNAPSHOT_COMMANDS
 from quantchat.app.crash_recovery import anything_recovered
 from quantchat.app.device_watch import DeviceReadings, DeviceWatch, MakeSampler, real_sampler
 from quantchat.app.messages import ProfileChosen
@@ -48,12 +48,11 @@ CHECK_S = 10.0
 _DEMO = "demo"
 """The profile that runs anywhere."""
 _PROFILE_KEYS = (
-    ("Enter", "open"),
-    *((one.key, one.label) for one in PROFILE_COMMANDS),
+    *((command.key, command.label) for command in (OPEN_PROFILE, *PROFILE_COMMANDS)),
     *(("F1", "help"), ("Tab", "snapshots"), ("^Q", "quit")),
 )
 _SNAPSHOT_KEYS = (
-    *((one.key, one.label) for one in SNAPSHOT_COMMANDS),
+    *((command.key, command.label) for command in SNAPSHOT_COMMANDS),
     *(("F1", "help"), ("Tab", "profiles"), ("^Q", "quit")),
 )
 
@@ -71,7 +70,7 @@ _NOT_CHECKED = (" ", "")
 class StartScreen(Screen[None]):
     """Posts `ProfileChosen` when the user opens a profile; snapshots have their own list."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [one.binding() for one in PROFILE_COMMANDS]
+    BINDINGS: ClassVar[list[BindingType]] = [command.binding() for command in PROFILE_COMMANDS]
     DEFAULT_CSS = """
     StartScreen {
         .part { height: 1fr; }
@@ -104,9 +103,9 @@ class StartScreen(Screen[None]):
         self._device_line = DeviceLine("")
         self._watch: DeviceWatch | None = None
         self._entries: list[library.Entry] = []
-        self._here: dict[str, OpeningNeeds] = {}
-        """Whether a profile fits on this machine and what it downloads, by the profile's name;
-        filled by `_check`."""
+        self._opening_needs: dict[str, OpeningNeeds] = {}
+        """What opening each profile takes on this machine, by the profile's name: its memory and
+        downloads; filled by `_check`."""
         self._checking = False
         self._no_key_pressed = True
         """Whether the user has pressed no key yet, so that the highlight may move by itself."""
@@ -125,7 +124,9 @@ class StartScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Fill the lists after the first frame is drawn."""
-        # Ask the app and not the screen: a screen's refresh while the app starts is not drawn.
+        # Until the app has started, Textual draws nothing, but a screen's `call_after_refresh` runs
+        # all the same. The app calls what it gets by `call_later` only once it has started. So the
+        # first frame appears before profiles and snapshots are read.
         self.app.call_later(self.call_after_refresh, self._fill)
 
     def _fill(self) -> None:
@@ -153,13 +154,14 @@ class StartScreen(Screen[None]):
         from quantchat.profile.library import Origin
 
         def may_fit(entry: library.Entry) -> bool:
-            here = self._here.get(entry.name)
-            return here is None or here.fit not in ("does not fit", "cannot run")
+            needs = self._opening_needs.get(entry.name)
+            return needs is None or needs.fit not in ("does not fit", "cannot run")
 
-        own = (n for n, e in enumerate(self._entries) if e.origin is not Origin.SHIPPED)
-        demo = (n for n, e in enumerate(self._entries) if e.name == _DEMO)
-        fallback = 0 if self._entries else None
-        return next((n for n in own if may_fit(self._entries[n])), next(demo, fallback))
+        entries = list(enumerate(self._entries))
+        of_user = (n for n, entry in entries if entry.origin is not Origin.SHIPPED)
+        demo = (n for n, entry in entries if entry.name == _DEMO)
+        fallback = 0 if entries else None
+        return next((n for n in of_user if may_fit(self._entries[n])), next(demo, fallback))
 
     def _list_snapshots(self) -> None:
         self.query_one(SavedList).fill()
@@ -189,7 +191,7 @@ class StartScreen(Screen[None]):
 
     def _sample(self) -> None:
         if self._watch is not None:
-            self._watch.request({})
+            self._watch.request({})  # the machine only: no worker is running
 
     def _measured(self, measured: DeviceReadings) -> None:
         self._device_line.show(measured.device)
@@ -207,10 +209,17 @@ class StartScreen(Screen[None]):
                 continue
             look = partial(opening_needs, entry.profile, sample)
             try:
-                here = await to_daemon_thread(look, within_s=CHECK_S)
+                needs = await to_daemon_thread(look, within_s=CHECK_S)
             except UserError as error:
-                here = OpeningNeeds("not known", False, (), (str(error),), (), ())
-            self._here[entry.name] = here
+                needs = OpeningNeeds(
+                    fit="not known",
+                    guessed=False,
+                    devices=(),
+                    unknown=(str(error),),
+                    downloads=(),
+                    to_quantize=(),
+                )
+            self._opening_needs[entry.name] = needs
             profiles.replace_option_prompt_at_index(place, self._option(entry).prompt)
             if profiles.highlighted == place:
                 self._describe(place)
@@ -223,7 +232,7 @@ class StartScreen(Screen[None]):
 
     def _describe(self, place: int) -> None:
         entry = self._entries[place]
-        self.query_one("#about", Static).update(_about(entry, self._here.get(entry.name)))
+        self.query_one("#about", Static).update(_about(entry, self._opening_needs.get(entry.name)))
 
     @on(OptionList.OptionSelected, "#profiles")
     def _open(self, event: OptionList.OptionSelected) -> None:
@@ -234,14 +243,14 @@ class StartScreen(Screen[None]):
     # ------------------------------------------------------------ long tasks on a profile
 
     def action_pick(self) -> None:
-        """Ask for the limits, and pick one of the variants of the highlighted profile."""
+        """Ask for the limits, then measure the highlighted profile's variants and pick one."""
         from quantchat.app.screens.pick import PickScreen
         from quantchat.app.screens.pick_form import PickForm
 
         self._ask_and_run(PickForm, PickScreen)
 
     def action_load_test(self) -> None:
-        """Ask for the levels, and put that load on the variants of the highlighted profile."""
+        """Ask for the load levels, then measure the highlighted profile's variants at each."""
         from quantchat.app.screens.load_test import LoadTestScreen
         from quantchat.app.screens.load_test_form import LoadTestForm
 
@@ -279,42 +288,42 @@ class StartScreen(Screen[None]):
         return self._provider or CheckpointBuilder(), self._start or start_worker
 
     def _option(self, entry: library.Entry) -> Option:
-        here = self._here.get(entry.name)
-        mark = Content.styled(*(_MARKS[here.fit] if here else _NOT_CHECKED)) + " "
+        needs = self._opening_needs.get(entry.name)
+        mark = Content.styled(*(_MARKS[needs.fit] if needs else _NOT_CHECKED)) + " "
         if entry.profile is None:
             return Option(mark + untrusted(entry.name) + Content.styled("  invalid", "$error"))
         return Option(mark + untrusted(entry.name, "bold") + quiet(f"  {entry.origin.value}"))
 
 
-def _about(entry: library.Entry, here: OpeningNeeds | None) -> Content:
+def _about(entry: library.Entry, needs: OpeningNeeds | None) -> Content:
     """Return name, description and variants of a profile, or the errors of an invalid one."""
     if entry.profile is None:
         mistakes = entry.error.lines if entry.error else ()
         return Content.styled(neutralise("\n\n".join(mistakes)), "$error")
     profile = entry.profile
     lines = [untrusted(profile.name, "bold"), Content(neutralise(profile.description)), Content()]
-    if here:
-        lines += [*_fit_and_downloads(here), Content()]
+    if needs:
+        lines += [*_fit_and_downloads(needs), Content()]
     for variant in profile.variants:
         lines.append(untrusted(variant.label, "$primary"))
         lines.append(quiet("  ") + untrusted(f"{variant.engine} · {variant.model}", "$quiet"))
     return Content("\n").join(lines)
 
 
-def _fit_and_downloads(here: OpeningNeeds) -> list[Content]:
+def _fit_and_downloads(needs: OpeningNeeds) -> list[Content]:
     """Return whether the profile fits, what it downloads and what it quantizes, one line each."""
-    about = "about " if here.guessed else ""
-    lines = [_fit(plan, about) for plan in here.devices]
-    lines += [untrusted(reason, "$quiet") for reason in here.unknown]
-    for model, count in here.downloads:
+    about = "about " if needs.guessed else ""
+    lines = [_fit(plan, about) for plan in needs.devices]
+    lines += [untrusted(reason, "$quiet") for reason in needs.unknown]
+    for model, count in needs.downloads:
         amount = "of unknown size" if count is None else f"{about}{count / 1e9:.1f} GB"
         lines.append(quiet("downloads ") + untrusted(f"{amount}: {model}"))
-    if not here.downloads:
+    if not needs.downloads:
         lines.append(quiet("downloads nothing"))
-    if here.to_quantize:
+    if needs.to_quantize:
         lines.append(
             quiet("quantizes ")
-            + untrusted(", ".join(here.to_quantize))
+            + untrusted(", ".join(needs.to_quantize))
             + quiet(" on this machine first")
         )
     return lines
@@ -326,7 +335,8 @@ def _fit(plan: DevicePlan, about: str) -> Content:
     if plan.device.unusable:
         text += f": {plan.device.unusable}"
     elif plan.total is not None and plan.device.free is not None:
-        loading = plan.fit == "tight" and not plan.contested
+        # On shared GPUs a fit is `tight` for another reason than loading (`DevicePlan.fit`).
+        loading = plan.fit == "tight" and not plan.shares_several_gpus
         needed = f"{about}{size(plan.peak if loading else plan.total)}"
         when = " while loading" if loading else ""
         text += f": needs {needed}{when}; {plan.device.name} has {size(plan.device.free)} free"

@@ -60,13 +60,16 @@ def _percent(value: float | None) -> str:
     return figures.UNKNOWN if value is None else f"{value:.0f} %"
 
 
-def used_of(used: int | None, total: int | None, *, between: str = " of ") -> str:
-    """Return used and total bytes in the unit of the total: `9.8 of 24.0 GiB`."""
+def used_of_total(used: int | None, total: int | None, *, separator: str = " of ") -> str:
+    """Return used and total bytes in the unit of the total: `9.8 of 24.0 GiB`.
+
+    `separator` stands between the two.
+    """
     whole = figures.size(total)
     if used is None or total is None:
-        return f"{figures.UNKNOWN}{between}{whole}"
+        return f"{figures.UNKNOWN}{separator}{whole}"
     unit = 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(whole.split()[-1])
-    return f"{used / unit:.1f}{between}{whole}"
+    return f"{used / unit:.1f}{separator}{whole}"
 
 
 def _gpu(gpu: GpuSample, width: int) -> Content:
@@ -74,9 +77,9 @@ def _gpu(gpu: GpuSample, width: int) -> Content:
     if gpu.power_w is not None and gpu.power_limit_w is not None:
         power = f"{gpu.power_w:.0f} of {gpu.power_limit_w:.0f} W"
     numbers = [
-        quiet("VRAM ") + Content(used_of(gpu.memory_used, gpu.memory_total)),
+        quiet("VRAM ") + Content(used_of_total(gpu.memory_used, gpu.memory_total)),
         quiet("use ") + Content(_percent(gpu.utilisation)),
-        Content(_heat(gpu)),
+        Content(_temperature(gpu)),
         Content(power),
     ]
     if gpu.throttle:
@@ -85,16 +88,16 @@ def _gpu(gpu: GpuSample, width: int) -> Content:
     return line if line.cell_length <= width else _short(gpu)
 
 
-def _heat(gpu: GpuSample) -> str:
+def _temperature(gpu: GpuSample) -> str:
     return figures.UNKNOWN if gpu.temperature_c is None else f"{gpu.temperature_c} °C"
 
 
 def _short(gpu: GpuSample) -> Content:
     name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     power = figures.UNKNOWN if gpu.power_w is None else f"{gpu.power_w:.0f} W"
-    memory = used_of(gpu.memory_used, gpu.memory_total, between="/")
+    memory = used_of_total(gpu.memory_used, gpu.memory_total, separator="/")
     return _named(
-        name, [Content(t) for t in (memory, _percent(gpu.utilisation), _heat(gpu), power)]
+        name, [Content(t) for t in (memory, _percent(gpu.utilisation), _temperature(gpu), power)]
     )
 
 
@@ -108,7 +111,7 @@ def _host(host: HostSample, width: int) -> Content:
         Content(figures.plural(host.cores, "core"))
         + quiet(" use ")
         + Content(_percent(host.cpu_percent)),
-        quiet("RAM ") + Content(used_of(host.ram_used, host.ram_total)),
+        quiet("RAM ") + Content(used_of_total(host.ram_used, host.ram_total)),
     ]
     line = join_fitting(numbers, width)
     room = width - line.cell_length - 2

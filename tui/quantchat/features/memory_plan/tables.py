@@ -17,7 +17,7 @@ from quantchat.document.document import (
 )
 from quantchat.document.figures import UNKNOWN, size
 from quantchat.estimate.memory import Estimate
-from quantchat.measuring.memory_plan import CONTESTED, DevicePlan, Fit, MemoryPlan
+from quantchat.measuring.memory_plan import SHARED_GPUS_NOTE, DevicePlan, Fit, MemoryPlan
 
 _ROLES: dict[Fit, Role] = {
     "fits": "good",
@@ -88,14 +88,16 @@ def _overhead(kind: str) -> _Read:
     return lambda estimate: estimate.overhead.get(kind, 0)
 
 
-def _fit_paragraph(one: DevicePlan) -> Paragraph:
-    fit: Words = (one.fit, _ROLES[one.fit])
-    device, who = one.device, " and ".join(one.labels)
+def _fit_paragraph(plan: DevicePlan) -> Paragraph:
+    fit: Words = (plan.fit, _ROLES[plan.fit])
+    device, who = plan.device, " and ".join(plan.labels)
     if device.unusable:
         return paragraph(fit, f": {who} on {device.name}: {device.unusable}")
-    need = f" need {size(one.total)}, {size(one.peak)} while loading;"
-    who += ":" if one.total is None else need
+    need = f" need {size(plan.total)}, {size(plan.peak)} while loading;"
+    who += ":" if plan.total is None else need
     if device.free is None:
         return paragraph(fit, f": {who} the free memory of {device.name} is not known")
     free = f"{size(device.free)} of {size(device.total)} are free on {device.name}"
-    return paragraph(fit, f": {who} {free}" + (f", {CONTESTED}" if one.contested else ""))
+    return paragraph(
+        fit, f": {who} {free}" + (f", {SHARED_GPUS_NOTE}" if plan.shares_several_gpus else "")
+    )

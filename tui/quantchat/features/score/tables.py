@@ -235,7 +235,7 @@ def named(model: ScoredRecord) -> Cell:
 # ------------------------------------------------------------ several scores
 
 
-def several(scores: Sequence[Result[ScoreRecord]], obstacles: Sequence[str]) -> list[Block]:
+def compared_blocks(scores: Sequence[Result[ScoreRecord]], obstacles: Sequence[str]) -> list[Block]:
     """Return the text, each model of each run, and why the runs are not comparable, if so."""
     parts: list[Block] = []
     for position, one in enumerate(scores, 1):

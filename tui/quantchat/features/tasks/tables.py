@@ -221,7 +221,9 @@ def figure_texts(figure: FigureRecord, flips: Flips | None) -> list[str]:
     return [value, difference, detectable, str(flips.lost), str(flips.gained), f"{flips.p:.2g}"]
 
 
-def several(runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]) -> list[Block]:
+def compared_blocks(
+    runs: Sequence[Result[EvaluationRecord]], obstacles: Sequence[str]
+) -> list[Block]:
     """Return the tables of each run, and why the runs are not comparable, if so."""
     parts: list[Block] = []
     for position, one in enumerate(runs, 1):

@@ -41,16 +41,20 @@ class _Float32Products(TorchFunctionMode):  # type: ignore[misc]  # torch is not
         kwargs = kwargs or {}
         if func not in _PRODUCTS or "out" in kwargs:
             return func(*args, **kwargs)
-        given = [one for one in (*args, *kwargs.values()) if one is not None]
-        if not all(_is_plain_bfloat16(one) for one in given):
+        tensors = [value for value in (*args, *kwargs.values()) if value is not None]
+        if not all(_is_plain_bfloat16(tensor) for tensor in tensors):
             return func(*args, **kwargs)
-        widened = {name: None if one is None else one.float() for name, one in kwargs.items()}
-        product = func(*(None if one is None else one.float() for one in args), **widened)
+        product = func(*map(_widened, args), **{k: _widened(v) for k, v in kwargs.items()})
         return product.bfloat16()
 
 
+def _widened(tensor: Any) -> Any:
+    """Return `tensor` as float32; None stays None."""
+    return None if tensor is None else tensor.float()
+
+
 def _is_plain_bfloat16(value: Any) -> bool:
-    """Return whether `value` is a bfloat16 tensor in main memory, and of no library's own kind."""
+    """Return whether `value` is a bfloat16 tensor on the CPU that is not a library's subclass."""
     return (
         type(value) in (torch.Tensor, torch.nn.Parameter)
         and value.dtype == torch.bfloat16

@@ -27,26 +27,32 @@ Kind = Literal["scores", "evaluations", "votes", "runs"]
 
 def kind_of(saved: Saved) -> Kind:
     """Return which comparison fits `saved`; snapshots of different kinds are compared as runs."""
-    if all(one.score and not one.measurement for _, one in saved):
+    if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
         return "scores"
-    if all(one.evaluation and not one.measurement for _, one in saved):
+    if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
         return "evaluations"
-    if any(one.voting and not one.measurement for _, one in saved):
+    if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
         return "votes"
     return "runs"
 
 
 def _scores(saved: Saved, force: bool) -> tuple[list[Result[score.ScoreRecord]], list[str]]:
-    found = [Result(file, one, one.score) for file, one in saved if one.score]
-    return found, raise_unless_forced(score.obstacles([one.found for one in found]), force=force)
+    found = [Result(file, snapshot, snapshot.score) for file, snapshot in saved if snapshot.score]
+    return found, raise_unless_forced(
+        score.obstacles([result.found for result in found]), force=force
+    )
 
 
 def _evaluations(
     saved: Saved, force: bool
 ) -> tuple[list[Result[evaluation.EvaluationRecord]], list[str]]:
-    found = [Result(file, one, one.evaluation) for file, one in saved if one.evaluation]
+    found = [
+        Result(file, snapshot, snapshot.evaluation)
+        for file, snapshot in saved
+        if snapshot.evaluation
+    ]
     return found, raise_unless_forced(
-        evaluation.obstacles([one.found for one in found]), force=force
+        evaluation.obstacles([result.found for result in found]), force=force
     )
 
 
@@ -63,9 +69,9 @@ def blocks(saved: Saved, *, force: bool) -> list[Block]:
     """Return the comparison of `saved`. Raises UserError if they are not comparable."""
     match kind_of(saved):
         case "scores":
-            return score_tables.several(*_scores(saved, force))
+            return score_tables.compared_blocks(*_scores(saved, force))
         case "evaluations":
-            return task_tables.several(*_evaluations(saved, force))
+            return task_tables.compared_blocks(*_evaluations(saved, force))
         case "votes":
             return vote_tables.pooled_blocks(pool_votes(saved))
         case "runs":
