@@ -37,8 +37,12 @@ def write_tiny(
     seed: int = 0,
     template: str = TEMPLATE,
     scale: float = 0.3,
+    split: str = "gpt-2",
 ) -> Path:
-    """Write `file`, whose matrices have the type `kind`, and return its path."""
+    """Write `file`, whose matrices have the type `kind`, and return its path.
+
+    `split`: how its tokenizer splits text before merges, by llama.cpp's name.
+    """
     random = numpy.random.default_rng(seed)
     writer = GGUFWriter(file, "llama")
     writer.add_block_count(LAYERS)
@@ -52,7 +56,7 @@ def write_tiny(
     writer.add_vocab_size(len(VOCABULARY))
     writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(split)
     writer.add_token_list(VOCABULARY)
     special = [TokenType.CONTROL] * len(SPECIAL)
     writer.add_token_types([*special, *[TokenType.NORMAL] * (len(VOCABULARY) - len(SPECIAL))])

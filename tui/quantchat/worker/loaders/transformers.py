@@ -7,6 +7,7 @@ config names the quantization.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from quantchat.wire.messages import WEIGHTS, LoadModel
@@ -15,7 +16,7 @@ from quantchat.worker.model.contents import Contents, unpacked
 from quantchat.worker.model.devices import device_for, fast_dtype
 from quantchat.worker.model.files_check import quantization_method
 from quantchat.worker.model.loaded import Loaded, choose_dtype, load_model
-from quantchat.worker.model.tokenizer import fast_tokenizer
+from quantchat.worker.model.tokenizer import fast_tokenizer, other_split
 
 UNUSED = OPTIONAL
 
@@ -44,7 +45,14 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     if not method:
         return Loaded(command, model, tokenizer, kernel="not quantized")
     contents = Contents.of(model)
+    split = (
+        other_split(Path(command.model) / gguf)
+        if gguf and "tokenizer" not in command.options
+        else ""
+    )
     if not contents.quantized:
         kernel, note = unpacked(model, method, command.model, gguf or "")
-        return Loaded(command, model, tokenizer, kernel=kernel, note=note)
-    return Loaded(command, model, tokenizer, kernel=f"{method} {contents.kernel}")
+        return Loaded(
+            command, model, tokenizer, kernel=kernel, note="; ".join(filter(None, (note, split)))
+        )
+    return Loaded(command, model, tokenizer, kernel=f"{method} {contents.kernel}", note=split)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quantchat.common.gguf import read_header
 from quantchat.wire.messages import LoadModel
 from quantchat.worker.failures import Refused
 from quantchat.worker.model.chat_template import check_template
@@ -105,3 +106,34 @@ def _vocabulary(folder: Path) -> int:
     text = config.get("text_config")
     size = (text if isinstance(text, dict) else config).get("vocab_size", 0)
     return size if isinstance(size, int) else 0
+
+
+_SPLIT_LIKE_GPT2 = (
+    *("a.x-4.0", "default", "gigachat", "gpt-2", "granite-docling", "jais", "jina-de", "jina-es"),
+    *("jina-v2-de", "jina-v2-es", "mellum", "modern-bert", "mpt", "olmo", "phi-2", "trillion"),
+)
+"""Values of `tokenizer.ggml.pre` with which llama.cpp splits text as GPT-2 does (llama-vocab.cpp),
+and `default`, which says nothing about the model."""
+
+
+def other_split(gguf: Path) -> str:
+    """Return a note if transformers splits text otherwise than the file `gguf` says, else "".
+
+    For a byte-level tokenizer that it does not know, transformers 5.24 splits text as GPT-2 does,
+    before merges are applied. With SmolLM2, whose digits are tokens of their own, texts with
+    numbers then have other tokens than with the model's own tokenizer and with llama.cpp.
+    """
+    try:
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+    except ImportError:
+        return ""  # another release of transformers: unknown
+    metadata = read_header(gguf).metadata
+    split = str(metadata.get("tokenizer.ggml.pre", "default"))
+    if metadata.get("tokenizer.ggml.model") != "gpt2" or split in _SPLIT_LIKE_GPT2:
+        return ""
+    if split in GGUF_PRE_TOKENIZER_SPLITS:
+        return ""
+    return (
+        f"transformers does not know how this file's tokenizer splits text ({split}), and splits it"
+        " as GPT-2 does: some texts, such as numbers, get other tokens than in llama.cpp"
+    )
