@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from quantchat.engines.engine import Method
-from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel, awq_layer, gptq_layer
+from quantchat.engines.gptqmodel import GptqModelEngine, KernelKeys, Layer, awq_layer, gptq_layer
 from quantchat.engines.quantize import QuantizeAutoRound
 from quantchat.estimate.model_files import TensorInfo
 from quantchat.wire.library import Library
@@ -23,7 +23,7 @@ GPTQ_FORMAT = "auto_gptq"
 """auto-round's name for GPTQ's format, the default."""
 
 
-class AutoRound(WithKernel):
+class AutoRound(KernelKeys):
     """AutoRound: a checkpoint in GPTQ's or AWQ's format, or one built here first (`quantize`)."""
 
     engine: Literal["autoround"]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from quantchat.engines.engine import Method
-from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel, awq_layer
+from quantchat.engines.gptqmodel import GptqModelEngine, KernelKeys, Layer, awq_layer
 from quantchat.engines.quantize import QuantizeAwq
 from quantchat.estimate.model_files import TensorInfo
 
 
-class Awq(WithKernel):
+class Awq(KernelKeys):
     """AWQ with GPTQModel: a finished checkpoint, or one that is built here first (`quantize`)."""
 
     engine: Literal["awq"]

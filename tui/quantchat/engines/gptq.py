@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from quantchat.engines.engine import Method
-from quantchat.engines.gptqmodel import GptqModelEngine, Layer, WithKernel, gptq_layer
+from quantchat.engines.gptqmodel import GptqModelEngine, KernelKeys, Layer, gptq_layer
 from quantchat.engines.quantize import Quantize
 from quantchat.estimate.model_files import TensorInfo
 
 
-class Gptq(WithKernel):
+class Gptq(KernelKeys):
     """GPTQ with GPTQModel: a finished checkpoint, or one that is built here first (`quantize`)."""
 
     engine: Literal["gptq"]

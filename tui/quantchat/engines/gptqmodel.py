@@ -34,8 +34,8 @@ _METHOD = re.compile(r"^(gptq|awq)_")
 """The beginning of GPTQModel's names of kernels, which a profile may leave out."""
 
 
-class WithKernel(AdapterKeys):
-    """The keys of an engine that loads with GPTQModel and has the table `quantize`."""
+class KernelKeys(AdapterKeys):
+    """The keys of a variant whose engine loads with GPTQModel and has the table `quantize`."""
 
     kernel: str = Field(
         "auto",
@@ -46,7 +46,7 @@ class WithKernel(AdapterKeys):
     of these that supports the checkpoint and can be compiled; on a CPU GPTQModel chooses."""
 
     @model_validator(mode="after")
-    def _merges_before_it_is_quantized(self) -> WithKernel:
+    def _merges_before_it_is_quantized(self) -> KernelKeys:
         if self.merge_adapter and self.calibration_table is None:
             raise ValueError(
                 "merge_adapter needs a model that is quantized here, with [variants.quantize];"

@@ -30,10 +30,10 @@ class TorchAO(AdapterAndPickleKeys):
     engine: Literal["torchao"]
     """Quantizes with torchao."""
     quant_type: Literal["int4", "int8", "int8-dynamic", "float8", "nvfp4"] = "int4"
-    """The format. `int4` has one scale per group of weights, `nvfp4` one per 16 weights, the others
-    one per row. `int8-dynamic` also quantizes the activations to int8 in every product. `float8`
-    and `nvfp4` are unpacked for every product, so their speed here is not the speed of these
-    formats on a GPU that supports them."""
+    """The format of the quantized weights. `int4` has a scale for each group of weights, `nvfp4`
+    for each 16 weights, the other formats for each row. `int8-dynamic` also quantizes the
+    activations to int8 for every product. `float8` and `nvfp4` weights are unpacked for every
+    product: on a GPU that supports these formats, other programs can be faster."""
     group_size: Literal[32, 64, 128] | None = None
     """For int4: number of weights that share a scale. By default the largest of 128, 64 and 32 that
     divides the input width of every linear layer."""

@@ -90,16 +90,18 @@ class Measurement:
     def _look_at_gpus(self, sample: DeviceSample) -> None:
         variants = self.comparison.variants
         own = {variant.pid for variant in variants if variant.pid is not None}
-        used = Counter(d for one in variants if one.ledger for d in one.ledger.devices)
+        used = Counter(d for variant in variants if variant.ledger for d in variant.ledger.devices)
         # A server that quantchat started reports no device: look for its processes on the GPUs.
         servers = [
-            self.sampler.process_tree(one.pid)
-            for one in variants
-            if one.pid is not None and one.ledger and one.ledger.device == STARTED_SERVER
+            self.sampler.process_tree(variant.pid)
+            for variant in variants
+            if variant.pid is not None
+            and variant.ledger
+            and variant.ledger.device == STARTED_SERVER
         ]
         own.update(*servers)
         shown = gpus_visible_here(sample.gpus)
-        there = Counter(d for one in variants for d in _with_context(one, len(shown)))
+        there = Counter(d for variant in variants for d in _with_context(variant, len(shown)))
         for gpu in sample.gpus:
             serving = sum(
                 not process_tree.isdisjoint(gpu.processes or []) for process_tree in servers
@@ -155,8 +157,8 @@ def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
 
 def _disturbed_turns(disturbed: Sequence[DisturbedTurn]) -> list[str]:
     """Return warnings about turns that were measured again or left out after a disturbance."""
-    lost = {(one.round, one.task): one.reason for one in disturbed if one.left_out}
-    again = {turn: one.reason for one in disturbed if (turn := (one.round, one.task)) not in lost}
+    lost = {(turn.round, turn.task): turn.reason for turn in disturbed if turn.left_out}
+    again = {key: turn.reason for turn in disturbed if (key := (turn.round, turn.task)) not in lost}
     lines = [
         f"prompt {task + 1}, round {number}: left out, because it was disturbed each time "
         f"({reason})"
@@ -172,9 +174,10 @@ def _different_answer_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
     """Return a warning about tasks with answers of different lengths on the two sides."""
     tasks = sorted(
         {
-            one.task + 1
-            for one in measured
-            if len({n for a in one.turn.answers.values() if (n := a.output_tokens) >= 0}) > 1
+            measured_turn.task + 1
+            for measured_turn in measured
+            if len({n for a in measured_turn.turn.answers.values() if (n := a.output_tokens) >= 0})
+            > 1
         }
     )
     if not tasks:
@@ -188,7 +191,7 @@ def _different_answer_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
 
 def _different_templates(sides: Sequence[LiveVariant]) -> list[str]:
     """Return a warning if only one side applies a chat template."""
-    templates = {one.label: one.model_info.chat_template for one in sides if one.model_info}
+    templates = {side.label: side.model_info.chat_template for side in sides if side.model_info}
     if len(set(templates.values())) < 2:
         return []
     without = next(label for label, has in templates.items() if not has)
@@ -214,15 +217,15 @@ def _different_prompt_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
     Only comparisons with a server are checked: its tokenizer and chat template are unknown, but
     should be those of the other side. Local variants with different tokenizers rightly differ.
     """
-    for one in measured:
-        answers = list(one.turn.answers.values())
+    for measured_turn in measured:
+        answers = list(measured_turn.turn.answers.values())
         read = {a.variant: a.prompt_tokens for a in answers if a.prompt_tokens > 0}
         if len(set(read.values())) > 1 and any(a.from_server for a in answers):
             counts = ", ".join(f"{label} {count}" for label, count in read.items())
             return [
-                f"prompt {one.task + 1}: the sides read different numbers of tokens ({counts}): "
-                "their chat templates or tokenizers differ, and the answers may differ for this "
-                "reason alone"
+                f"prompt {measured_turn.task + 1}: the sides read different numbers of tokens "
+                f"({counts}): their chat templates or tokenizers differ, and the answers may "
+                "differ for this reason alone"
             ]
     return []
 
@@ -230,10 +233,10 @@ def _different_prompt_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
 def _cached_prompts(sides: Sequence[LiveVariant]) -> list[str]:
     """Return warnings about servers that take repeated prompts from their cache."""
     return [
-        f"{one.label}: the server caches prompts, and this cannot be turned off: from the second "
+        f"{side.label}: the server caches prompts, and this cannot be turned off: from the second "
         "time on, the TTFT of a prompt is without its prefill"
-        for one in sides
-        if one.ready and one.ready.keeps_prompts
+        for side in sides
+        if side.ready and side.ready.keeps_prompts
     ]
 
 

@@ -129,7 +129,7 @@ class Watch:
             self._unread_s = 0.0
             if (mhz := self.frequency.mhz()) is not None:
                 self._mhz.append(mhz)
-        labels = {one.pid: one.label for one in self.sides if one.pid is not None}
+        labels = {side.pid: side.label for side in self.sides if side.pid is not None}
         for pid in stopped_processes(labels):
             label = labels[pid]
             self._stopped_s[label] = self._stopped_s.get(label, 0.0) + seconds
@@ -171,7 +171,7 @@ class Watch:
     @property
     def _on_cpu(self) -> bool:
         """Whether a side computes on the processor, as far as is known."""
-        return any(one.ledger and one.ledger.device == "cpu" for one in self.sides)
+        return any(side.ledger and side.ledger.device == "cpu" for side in self.sides)
 
     def between_rounds(self) -> None:
         """Record the CPU time of other programs. Slow, so call it only between turns."""
@@ -220,7 +220,7 @@ class Watch:
 
     def _by_others(self) -> list[str]:
         sides = list(self.sides)
-        devices = [one.ledger.device if one.ledger else "" for one in sides]
+        devices = [side.ledger.device if side.ledger else "" for side in sides]
         if EXTERNAL_SERVER in devices:  # a server on this machine would count as another program
             return []
         beside_gpu = all(device.startswith("cuda") for device in devices)

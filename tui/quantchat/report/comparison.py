@@ -100,8 +100,8 @@ def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
             name = f"{pair.b.letter} ÷ {pair.a.letter}"
             if not pair.figures:
                 rows.append(cells((name, "no figure was measured on both", UNKNOWN, UNKNOWN)))
-            for one in pair.figures:
-                rows.append(cells((name, one.figure, *ratio_texts(one.ratio))))
+            for compared in pair.figures:
+                rows.append(cells((name, compared.figure, *ratio_texts(compared.ratio))))
                 name = ""
             if pair.figures and decode_modes_differ(pair.a.model_info, pair.b.model_info):
                 note = Cell("different decode modes", role="warning")
@@ -118,8 +118,8 @@ def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:
     """Return a table of settings and libraries that differed, with `sides` as column headings."""
     columns = [Column(role="quiet"), *(Column(side) for side in sides)]
     rows = [
-        (one.what, *(_ORDERS.get(text, text) or UNKNOWN for text in one.values))
-        for one in result.differences
+        (difference.what, *(_ORDERS.get(text, text) or UNKNOWN for text in difference.values))
+        for difference in result.differences
     ]
     return table("What differed in how they ran", columns, rows)
 
@@ -152,8 +152,8 @@ def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str
         "columns": [_column(column) for column in result.columns],
         "ratios": [_ratio(pair) for pair in result.pairs],
         "differences": [
-            {"what": one.what, "values": dict(zip(letters, one.values, strict=True))}
-            for one in result.differences
+            {"what": difference.what, "values": dict(zip(letters, difference.values, strict=True))}
+            for difference in result.differences
         ],
         "gates": [verdict_json(verdict) for verdict in verdicts],
     }
@@ -170,17 +170,17 @@ def _ratio(pair: PairCompared) -> dict[str, object]:
         "of": pair.b.letter,
         "to": pair.a.letter,
         "figures": {
-            one.name: {
-                "ratio": one.ratio.value,
-                "low": one.ratio.low,
-                "high": one.ratio.high,
-                "pairs": one.ratio.pairs,
-                "prompts": one.ratio.prompts,
-                "clusters": one.ratio.clusters,
-                "clustered_by": one.ratio.clustered_by,
-                "difference_shown": one.ratio.shown,
-                "detectable": one.ratio.detectable,
+            compared.name: {
+                "ratio": compared.ratio.value,
+                "low": compared.ratio.low,
+                "high": compared.ratio.high,
+                "pairs": compared.ratio.pairs,
+                "prompts": compared.ratio.prompts,
+                "clusters": compared.ratio.clusters,
+                "clustered_by": compared.ratio.clustered_by,
+                "difference_shown": compared.ratio.shown,
+                "detectable": compared.ratio.detectable,
             }
-            for one in pair.figures
+            for compared in pair.figures
         },
     }

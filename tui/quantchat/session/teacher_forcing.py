@@ -57,7 +57,7 @@ async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> Divergenc
 
 async def cross_perplexities(turn: Turn, variants: list[LiveVariant]) -> None:
     """Let each of `variants` score the first two answers of `turn`; store the scores in them."""
-    answers = [one for one in list(turn.answers.values())[:2] if one.ids]
+    answers = [answer for answer in list(turn.answers.values())[:2] if answer.ids]
     for answer in answers:
         found = await asyncio.gather(*(_cross_perplexity(variant, answer) for variant in variants))
         answer.cross_perplexities = list(found)
