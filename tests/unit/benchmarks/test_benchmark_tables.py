@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[3]
         ("package.py", "docs/reference/dependencies.md"),
         ("methods.py", "docs/reference/methods.md"),
         ("load_servers.py", "docs/how-to/load.md"),
+        ("loading.py", "docs/explanation/decoding.md"),
     ],
 )
 def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
