@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from textual.widgets import Input
@@ -10,12 +12,19 @@ from textual.widgets import Input
 from fakes.screen_reader import lines, see, see_in, text, wait_until
 from fakes.scripted_app import LEFT, RIGHT, Setup
 from quantchat.app.screens.diff import DiffScreen
-from quantchat.session.conversation import Answer, AnswerState
+from quantchat.app.screens.search import search
+from quantchat.session.conversation import Answer, AnswerState, Conversation
 from quantchat.session.recorder import record
 from quantchat.snapshot import store
 
 Size = tuple[int, int]
 SIZES = [(80, 24), (120, 40)]
+
+
+def test_search_marks_the_match_behind_letters_with_longer_lower_case() -> None:
+    turn = SimpleNamespace(prompt="Straße, İstanbul: NF4 or GPTQ?", answers={})
+    (hit,) = search(cast("Conversation", SimpleNamespace(turns=[turn])), "nf4")
+    assert (hit.before, hit.text, hit.after) == ("Straße, İstanbul: ", "NF4", " or GPTQ?")
 
 
 @pytest.mark.parametrize("size", SIZES)

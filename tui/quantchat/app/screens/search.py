@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,20 +92,20 @@ class SearchScreen(ModalScreen["SearchHit | None"]):
 def search(conversation: Conversation, words: str) -> list[SearchHit]:
     """Return the places with `words` in any case, the newest turn first, at most `MAX_FOUND`.
 
-    Of each prompt or answer, only the first place counts.
+    Only the first match in each prompt or answer is returned.
     """
-    wanted = words.strip().casefold()
+    wanted = words.strip()
     found: list[SearchHit] = []
     if not wanted:
         return found
+    pattern = re.compile(re.escape(wanted), re.IGNORECASE)
     for index, turn in reversed(list(enumerate(conversation.turns))):
         texts = [("", turn.prompt), *((a.variant, a.text) for a in turn.answers.values())]
         for who, text in texts:
-            at = text.casefold().find(wanted)
-            if at >= 0:
-                end = at + len(wanted)
-                before, after = text[max(0, at - _BEFORE) : at], text[end : end + _AFTER]
-                found.append(SearchHit(index, who, text[at:end], before, after))
+            if match := pattern.search(text):
+                start, end = match.span()
+                before, after = text[max(0, start - _BEFORE) : start], text[end : end + _AFTER]
+                found.append(SearchHit(index, who, match.group(), before, after))
     return found[:MAX_FOUND]
 
 
