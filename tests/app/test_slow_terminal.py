@@ -20,7 +20,6 @@ from textual.message import Message
 from fakes.screen_reader import wait_until
 from fakes.scripted_app import Running, Setup
 from fakes.terminal import Terminal
-from quantchat.app import terminal_output
 from quantchat.app.terminal_output import TerminalOutput
 
 TESTS = Path(__file__).parent.parent
@@ -136,10 +135,7 @@ def waiting(run: Running) -> bool:
     return not run.screen._message_queue.empty()
 
 
-def test_output_waits_for_the_terminal_and_leaves_it_in_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(terminal_output, "GIVE_UP_S", 0.1)
+def test_output_waits_for_the_terminal_and_leaves_it_in_time() -> None:
     master, slave = pty.openpty()
     output = TerminalOutput(slave)
     text = "ä" * 500_000
@@ -154,7 +150,7 @@ def test_output_waits_for_the_terminal_and_leaves_it_in_time(
     # Nobody reads any more.
     writing = threading.Thread(target=output.write, args=(text,))
     writing.start()
-    output.give_up_soon()
+    output.limit_waiting(0.1)
     writing.join()
     # The terminal is gone: nothing is raised.
     os.close(master)

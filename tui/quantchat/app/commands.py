@@ -352,7 +352,7 @@ PROFILE_COMMANDS: tuple[Command, ...] = (
     Command(
         "load_test",
         "l",
-        "load",
+        "load test",
         "Measure each variant of the profile with many requests at once",
         "Profiles",
     ),

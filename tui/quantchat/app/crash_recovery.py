@@ -166,12 +166,12 @@ class CrashRecovery:
             raise UserError(f"{type(error).__name__}: {error}") from error
 
     def _write(self, measurement: Measurement | None) -> Path:
-        from quantchat.app.final_sampler import FinalSampler
+        from quantchat.app.last_sample_sampler import LastSampleSampler
         from quantchat.measuring.record import record_measurement
         from quantchat.session.recorder import record
         from quantchat.snapshot import recovered
 
-        last = FinalSampler(self.measured)
+        last = LastSampleSampler(self.measured)
         if measurement is None:
             return recovered.save(record(self._comparison, last), self._folder)
         return recovered.save(record_measurement(self._comparison, last, measurement), self._folder)

@@ -22,7 +22,8 @@ class TerminalOutput:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._own = _reopened(descriptor)
-        self._gives_up = False
+        self._most_s: float | None = None
+        """Longest time in which the terminal may accept nothing; None: as long as necessary."""
         self._progress_s = 0.0
         """When the terminal last accepted bytes, by the monotonic clock."""
 
@@ -34,20 +35,17 @@ class TerminalOutput:
                 left = left[os.write(self._target, left) :]
                 self._progress_s = time.monotonic()
             except BlockingIOError:
-                if self._gives_up and time.monotonic() - self._progress_s > GIVE_UP_S:
+                waited_s = time.monotonic() - self._progress_s
+                if self._most_s is not None and waited_s > self._most_s:
                     break
                 _wait_until_writable(self._target)
             except OSError:
                 break
         return len(text)
 
-    def give_up_soon(self) -> None:
-        """From now on, give up on a terminal that accepts nothing for `GIVE_UP_S`."""
-        self._gives_up, self._progress_s = True, time.monotonic()
-
-    def wait_for_ever(self) -> None:
-        """Undo `give_up_soon`: wait for the terminal as long as necessary."""
-        self._gives_up = False
+    def limit_waiting(self, most_s: float | None) -> None:
+        """From now on, give up on a terminal that accepts nothing for `most_s`; None: never."""
+        self._most_s, self._progress_s = most_s, time.monotonic()
 
     def flush(self) -> None:
         """Do nothing: `write` does not buffer."""

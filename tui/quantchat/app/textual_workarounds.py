@@ -34,7 +34,7 @@ from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from quantchat.app.cell_widths import chop_cells, patch_rich, with_counted_width
-from quantchat.app.terminal_output import TerminalOutput
+from quantchat.app.terminal_output import GIVE_UP_S, TerminalOutput
 from quantchat.text import neutralise
 
 
@@ -120,17 +120,17 @@ def edit_in_order() -> None:
             kind._on_key = _in_order(kind._on_key)  # type: ignore[method-assign,assignment]
 
 
-def _in_order(typed: Callable[[Any, Key], Awaitable[None]]) -> Callable[[Any, Key], Any]:
+def _in_order(original: Callable[[Any, Key], Awaitable[None]]) -> Callable[[Any, Key], Any]:
     async def on_key(widget: Widget, event: Key) -> None:
         if not event.is_printable:
             bindings = widget._bindings.copy()
             bindings.apply_keymap(widget.app._keymap)
-            for one in bindings.key_to_bindings.get(event.key, ()):
-                if await widget.app.run_action(one.action, widget):
+            for binding in bindings.key_to_bindings.get(event.key, ()):
+                if await widget.app.run_action(binding.action, widget):
                     event.stop()
                     event.prevent_default()
                     return
-        await typed(widget, event)
+        await original(widget, event)
 
     on_key.in_order = True  # type: ignore[attr-defined]
     return on_key
@@ -146,7 +146,7 @@ def free_lines_of_removed_widgets() -> None:
     cached = StylesCache.get_inner_outer
     if isinstance(cached, _lru_cache_wrapper):
         colours = lru_cache(1024)(partial(cached.__wrapped__, None))
-        StylesCache.get_inner_outer = lambda self, *two: colours(*two)  # type: ignore[assignment]
+        StylesCache.get_inner_outer = lambda self, *pair: colours(*pair)  # type: ignore[assignment]
 
 
 _render_style = Strip.render_style.__func__  # type: ignore[attr-defined]
@@ -158,8 +158,9 @@ def draw_each_script() -> None:
     For vowel signs and joined emoji, Rich counts fewer cells than many terminals use, so that the
     text overwrites the next column. Textual, when it strips the blanks at the end of a line
     (`Content.rstrip_end`), counts characters instead of cells: a line of combining marks becomes
-    too short, and the compositor does not draw lines of a wrong length. Remove this when both
-    measure as the terminal does (mode 2027).
+    too short, and the compositor does not draw lines of a wrong length. So both count cells with
+    `cell_widths`, and where terminals may disagree, escape sequences put the cursor where the count
+    says. Remove this when both measure as the terminal does (mode 2027).
     """
     patch_rich()
     _wrap.chop_cells = chop_cells  # type: ignore[attr-defined]
@@ -217,19 +218,19 @@ class PacedDriver(LinuxDriver):
         self._on_empty: Callable[[], None] | None = None
 
     def start_application_mode(self) -> None:
-        """Start application mode with an unbounded queue."""
+        """Start application mode with an unbounded queue, and writes without a time limit."""
         if isinstance(self._terminal, TerminalOutput):
-            self._terminal.wait_for_ever()
+            self._terminal.limit_waiting(None)
         super().start_application_mode()  # type: ignore[no-untyped-call]
         if self._writer_thread is not None:
             self._writer_thread._queue.maxsize = 0
 
     def _sigcont_application(self, *_: Any) -> None:
-        """Resume after SIGTSTP as Textual does, and after SIGSTOP with the existing threads.
+        """Resume after SIGTSTP as Textual does; after SIGSTOP, end the threads before starting new.
 
-        After SIGSTOP Textual would start a second pair of threads, and at the end of the program
-        one of the two key readers would still wait for a key. Remove this when Textual checks
-        whether its threads run.
+        After SIGSTOP the threads still run. Textual would start a second pair of them, and at the
+        end of the program one of the two key readers would still wait for a key. Remove this when
+        Textual checks whether its threads run.
         """
         if self._key_thread is None or not self._key_thread.is_alive():
             super()._sigcont_application()
@@ -288,9 +289,9 @@ class PacedDriver(LinuxDriver):
             call()
 
     def close(self) -> None:
-        """Close; wait a limited time for queued writes (see `TerminalOutput.give_up_soon`)."""
+        """Close; wait a limited time for queued writes (see `TerminalOutput.limit_waiting`)."""
         if isinstance(self._terminal, TerminalOutput):
-            self._terminal.give_up_soon()
+            self._terminal.limit_waiting(GIVE_UP_S)
         super().close()
 
 

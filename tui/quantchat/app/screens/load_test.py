@@ -15,7 +15,7 @@ from textual.widgets import ProgressBar, Static
 from quantchat.app.screens.load_test_form import LoadTestSetup
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.stages import count_text
+from quantchat.app.widgets.stages import progress_text
 from quantchat.app.widgets.strip_chart import bar, ceiling
 from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.checkpoints.provider import CheckpointProvider
@@ -133,7 +133,7 @@ class LoadTestScreen(ProgressScreen):
 
     def _on_model(self, label: str, progress: Progress | None) -> None:
         if progress is not None and not self._stopping and not self.over:
-            self.step(progress.done, progress.total, f"{label}: {count_text(progress)}")
+            self.step(progress.done, progress.total, f"{label}: {progress_text(progress)}")
 
     async def _draw_finished_rounds(self) -> None:
         """Read the finished rounds in a thread, and draw them."""

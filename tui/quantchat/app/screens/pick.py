@@ -16,7 +16,7 @@ from textual.widgets import ProgressBar, Static
 from quantchat.app.screens.pick_form import PickSetup
 from quantchat.app.screens.progress import ProgressScreen
 from quantchat.app.widgets.dialog import Dialog
-from quantchat.app.widgets.stages import count_text
+from quantchat.app.widgets.stages import progress_text
 from quantchat.app.widgets.text_layout import quiet, untrusted
 from quantchat.checkpoints.provider import CheckpointProvider
 from quantchat.daemon_thread import to_daemon_thread
@@ -169,9 +169,9 @@ class PickScreen(ProgressScreen):
         if progress is None:
             self._doing.pop(label, None)
         else:
-            self._doing = {label: count_text(progress)}
+            self._doing = {label: progress_text(progress)}
             if not self._stopping:
-                detail = f"{label}: {count_text(progress)}, {progress.detail}".rstrip(", ")
+                detail = f"{label}: {progress_text(progress)}, {progress.detail}".rstrip(", ")
                 self.say(untrusted(detail, "$quiet"))
         self._dirty = True
 

@@ -23,10 +23,10 @@ from textual.widgets import Static
 from quantchat.app import terminal
 from quantchat.app.crash_recovery import DISK_WAIT_S, RecoveringApp
 from quantchat.app.device_watch import MakeSampler
-from quantchat.app.final_sampler import FinalSampler
+from quantchat.app.last_sample_sampler import LastSampleSampler
 from quantchat.app.widgets.answer_view import AnswerView
 from quantchat.app.widgets.failure_note import explanation
-from quantchat.app.widgets.stages import count_text
+from quantchat.app.widgets.stages import progress_text
 from quantchat.app.widgets.text_layout import SIDES, hints, quiet, untrusted
 from quantchat.daemon_thread import in_daemon_thread, to_daemon_thread, wait_for_disk
 from quantchat.document.terminal import renderable
@@ -47,7 +47,7 @@ _KEYS = (
     ("t", "tie"),
     ("x", "both bad"),
     ("r", "reveal"),
-    ("p", "speed"),
+    ("p", "stream or wait"),
     ("Esc", "finish"),
 )
 _PACES = {True: "shown at the same speed", False: "shown when both are complete"}
@@ -227,9 +227,9 @@ class VoteScreen(Screen[None]):
     def save_for_recovery(self) -> Path | None:
         """Save unsaved votes when quantchat must end (see `crash_recovery.Recoverable`)."""
         if self.saved is None and self.voting.voted:
-            last = record_voting(self.voting, FinalSampler(None))
+            last = record_voting(self.voting, LastSampleSampler(None))
             wait_for_disk(in_daemon_thread(lambda: self._save(last)), DISK_WAIT_S)
-        return None  # the next start has no conversation to offer
+        return None  # nothing that the next start could offer as a recovered conversation
 
     def _end(self, note: Content) -> None:
         self._over = True
@@ -304,7 +304,7 @@ class VoteScreen(Screen[None]):
         sides = self.voting.comparison.sides
         loaded = sum(one.state is State.READY for one in sides)
         self._top.update(quiet(f"blind vote on {total} prompts · loading, {loaded} of 2 ready"))
-        stages = sorted(count_text(one.progress) for one in sides if one.progress is not None)
+        stages = sorted(progress_text(one.progress) for one in sides if one.progress is not None)
         self._loading.update(untrusted(" · ".join(dict.fromkeys(stages))))
         self._draw_keys(_KEYS[-1:])
 

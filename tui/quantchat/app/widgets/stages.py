@@ -92,7 +92,7 @@ class Stages(Widget):
             sign = ("✖ ", "$error") if failed else ("✓ ", "$success")
             name = Content.assemble(sign) + untrusted(progress.stage, "$quiet")
             return [spread(name, quiet("" if failed else took), width)]
-        name = Content.styled("▸ ", "$warning") + untrusted(count_text(progress), "bold")
+        name = Content.styled("▸ ", "$warning") + untrusted(progress_text(progress), "bold")
         below = quiet("  ")
         if progress.total > 0:
             share = progress.done / progress.total
@@ -104,7 +104,7 @@ class Stages(Widget):
         return [spread(name, quiet(took), width), *([below] if below.plain.strip() else [])]
 
 
-def count_text(progress: Progress) -> str:
+def progress_text(progress: Progress) -> str:
     """Return for example `quantizing layer 7 of 30`.
 
     For totals above 9,999, which are bytes, return only the stage.

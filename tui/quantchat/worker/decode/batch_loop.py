@@ -56,6 +56,8 @@ class BatchLoop:
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         step = None
         if device.type == "cpu":
+            # For batches this changes how the model's own layers call their kernels; of the step
+            # only the name is needed.
             step = cpu.fast_step(model, fault, batches=True).step
         self.name = f"static batch, {step.name if step else 'eager'}"
         """The decode mode, for the report of what ran (`wire.variant.ModelInfo.decode`)."""
@@ -84,15 +86,15 @@ class BatchLoop:
             began = time.perf_counter_ns()
             for start in range(0, longest, CHUNK):
                 logits = self._run(ids[:, start : start + CHUNK], mask, start, cache)
-            columns, at = [self._read(logits)], [time.perf_counter_ns()]
+            by_step, times = [self._read(logits)], [time.perf_counter_ns()]
             for count in range(output_tokens - 1):
-                token = torch.tensor(columns[-1], device=self._device).unsqueeze(1)
+                token = torch.tensor(by_step[-1], device=self._device).unsqueeze(1)
                 logits = self._run(token, mask, longest + count, cache)
-                columns.append(self._read(logits))
-                at.append(time.perf_counter_ns())
-            steps = [later - earlier for earlier, later in pairwise(at)]
-            tokens = [list(row) for row in zip(*columns, strict=True)]
-            return Batch(tokens, at[0] - began, steps, kv_cache_bytes(cache))
+                by_step.append(self._read(logits))
+                times.append(time.perf_counter_ns())
+            steps = [later - earlier for earlier, later in pairwise(times)]
+            tokens = [list(row) for row in zip(*by_step, strict=True)]
+            return Batch(tokens, times[0] - began, steps, kv_cache_bytes(cache))
         finally:
             del cache
             release_unused(self._device)

@@ -11,7 +11,7 @@ from quantchat.system.sampler import DeviceSample, DeviceSampler
 from quantchat.wire.variant import Ledger
 
 
-class FinalSampler(DeviceSampler):
+class LastSampleSampler(DeviceSampler):
     """Returns the last measurement again."""
 
     def __init__(self, measured: DeviceReadings | None) -> None:
