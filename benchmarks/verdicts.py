@@ -122,7 +122,7 @@ def tables(result: dict[str, Any]) -> str:
     """Return the tables of docs/explanation/statistics.md."""
     lines = [
         "| machine | A against A: no difference shown | B as fast as A: passes, undecided, fails"
-        " | B 5 % slower: the same | B 10 % slower: the same |",
+        " | B 5 % slower: passes, undecided, fails | B 10 % slower: passes, undecided, fails |",
         "| --- | --- | --- | --- | --- |",
     ]
     for cell in result["cells"]:
@@ -136,7 +136,7 @@ def tables(result: dict[str, Any]) -> str:
     lines += [
         "",
         "| machine | width requested | coverage | median rounds | median half-width"
-        " | width reached |",
+        " | measurements that reached it |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for cell in result["cells"]:

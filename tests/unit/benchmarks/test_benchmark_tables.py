@@ -41,15 +41,26 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_a_page_shows_the_saved_result(benchmark: str, page: str) -> None:
-    printed = subprocess.run(
+    printed = table_of(benchmark)
+    assert printed.count("\n") > 3
+    assert printed in (ROOT / page).read_text(encoding="utf-8")
+
+
+def table_of(benchmark: str) -> str:
+    return subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / benchmark), "--table"],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert printed.count("\n") > 3
-    assert printed in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_page_on_statistics_has_both_tables_of_verdicts() -> None:
+    tables = table_of("verdicts.py").strip().split("\n\n")
+    page = (ROOT / "docs" / "explanation" / "statistics.md").read_text(encoding="utf-8")
+    assert len(tables) == 2
+    assert all(table in page for table in tables)
 
 
 @pytest.mark.parametrize("script", ["gpu/probe.py", "llama7b"])

@@ -41,6 +41,7 @@ class PlainText:
         """The number of drawn lines, from the top, that will not change."""
         return self._final_height
 
+    # Nothing is ever left to draw, neither for `advance` nor for a background job.
     unchanged_by_advance = final_height
     busy = has_backlog = False
 

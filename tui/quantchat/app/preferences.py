@@ -25,7 +25,7 @@ _KEY = re.compile(r"(?:ctrl\+|alt\+|shift\+)*[a-z0-9_]+")
 """A key by Textual's name."""
 _WRITES_CHARACTER = re.compile(r"(?:shift\+)?(?:[a-z0-9]|space)")
 """Keys that write a character into the prompt."""
-_EDITING = frozenset(
+_RESERVED = frozenset(
     f"{modifier}{key}"
     for modifier, keys in (
         ("", ("left", "right", "home", "end", "backspace", "delete", "tab")),
@@ -44,8 +44,9 @@ class Preferences(Table):
     theme: Literal["dark", "light", "high contrast"] = "dark"
     """Colours of the screen. F11 changes them and writes this key."""
     low_bandwidth: bool | None = None
-    """As the option `--low-bandwidth`: draw once a second, no mouse. Default: fewer draws over
-    SSH."""
+    """`true`, as the option `--low-bandwidth`: draw an answer once a second, and leave the mouse to
+    the terminal. `false`: draw at the full rate, over SSH too. Not set: at the full rate in a local
+    terminal, four times a second over SSH."""
     history: bool = True
     """Whether prompts are remembered for the next start (↑ recalls them)."""
     keys: dict[str, str] = Field({})
@@ -116,8 +117,12 @@ def _wrong_keys(keys: dict[str, str]) -> Iterator[Mistake]:
                 yield Mistake(
                     path, f"{as_toml(key)} is not a key", "such as ctrl+t, alt+t, f5, escape"
                 )
-            elif _WRITES_CHARACTER.fullmatch(key) or key in _EDITING:
-                yield Mistake(path, f"{as_toml(key)} is needed to edit the prompt", "")
+            elif _WRITES_CHARACTER.fullmatch(key) or key in _RESERVED:
+                yield Mistake(
+                    path,
+                    f"{as_toml(key)} is reserved: it edits the prompt, or a terminal uses it",
+                    "",
+                )
             elif taken := [n for n, its in bound.items() if n != name and key in _split(its)]:
                 hint = f"give {taken[0]} another key"
                 yield Mistake(path, f"{as_toml(key)} is the key of {taken[0]} as well", hint)

@@ -58,7 +58,7 @@ def explanation(failure: Failed) -> list[Content]:
 
 
 class FailureNote(Static):
-    """Shown below the stages while the variant has failed or does not respond."""
+    """Shown below the list of loading stages while the variant has failed or does not respond."""
 
     DEFAULT_CSS = """
     FailureNote {

@@ -172,7 +172,7 @@ class RemoteDecoder:
             self._end(request, stream, usage) if complete else ("stop", usage.output)
         )
         if (found := stream.drafts) is not None:
-            outbox.send(Drafted(request.turn, found.drafted, found.accepted, found.steps))
+            outbox.send(Drafted(request.turn, found.drafted, found.accepted, found.passes))
         outbox.send(
             Finished(
                 turn=request.turn,

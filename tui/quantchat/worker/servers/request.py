@@ -53,8 +53,9 @@ class Refusals:
         """The server's name for the length limit of an answer."""
 
     def learn(self, error: Exception, *, also_set: bool) -> bool:
-        """Return whether `error` names a parameter that later requests can omit or rename.
+        """Record the parameters that `error` names, for later requests to omit or rename.
 
+        Return whether there are any.
         With `also_set`, the parameters of `_SET` may be omitted too, not only those of
         `_OMITTABLE`.
         """
@@ -63,7 +64,7 @@ class Refusals:
             self.limit = "max_completion_tokens"
             return True
         omittable = (*_OMITTABLE, *_SET) if also_set else _OMITTABLE
-        found = [one for one in omittable if one in named and one not in self.without]
+        found = [name for name in omittable if name in named and name not in self.without]
         self.without += found
         return bool(found)
 

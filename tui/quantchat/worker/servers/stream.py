@@ -43,11 +43,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class DraftCounts:
-    """A server's counts of speculative decoding in an answer, as in `Drafted`."""
+    """A server's counts of speculative decoding in an answer."""
 
     drafted: int
+    """Tokens that the draft proposed."""
     accepted: int
-    steps: int
+    """Drafted tokens that the model accepted."""
+    passes: int
+    """Passes of the model; each gives its accepted tokens and one of its own."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
         timings = mapping(chunk.get("timings"))
         drafted, accepted = count(timings.get("draft_n")), count(timings.get("draft_n_accepted"))
         found = DraftCounts(drafted, accepted, count(timings.get("predicted_n")) - accepted)
-    return found if 0 <= found.accepted <= found.drafted and found.steps > 0 else None
+    return found if 0 <= found.accepted <= found.drafted and found.passes > 0 else None
 
 
 # ---------------------------------------------------------------- events
