@@ -210,7 +210,7 @@ async def test_others_on_the_gpu_are_flagged(
 def test_ones_own_process_is_no_stranger_where_it_does_not_run() -> None:
     sampler = sampler_of(FakeGpu(processes=[(1, None), (2, None), (77, None)]))
     (gpu,) = sampler.sample().gpus
-    assert sampler.foreign_processes(gpu, [1, 2], running=1) == 1
+    assert sampler.foreign_processes(gpu, [1, 2], own_count=1) == 1
 
 
 async def test_who_comes_for_a_round_is_flagged_too(tmp_path: Path) -> None:

@@ -178,16 +178,16 @@ class Gpus:
             return None
         return driver.energy_mj(shown[number])
 
-    def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
+    def foreign_processes(self, gpu: GpuSample, own: Collection[int], own_count: int) -> int:
         """Return the number of processes on `gpu` that are not in `own`.
 
         If NVML lists the host's ids, they cannot be compared with `own`: then return how many there
-        are beyond `running`, the number of our processes with a context on `gpu`. A process may
+        are beyond `own_count`, the number of our processes with a context on `gpu`. A process may
         have a context on a GPU that it does not use: reading the free memory creates one.
         """
         listed = gpu.processes or []
         if any(self._foreign(pid) for pid in listed):
-            return max(0, len(listed) - running)
+            return max(0, len(listed) - own_count)
         return len(set(listed) - set(own))
 
     def close(self) -> None:

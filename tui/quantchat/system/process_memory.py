@@ -46,7 +46,8 @@ def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
     reserved = reserved_bytes(ledger)
     reason = reading.reason
     if reading.bytes is not None and reading.bytes < (reserved or 0):
-        reason = "NVML's figure is less than the worker reserved: it belongs to another process"
+        # In a container NVML lists the host's ids, one of which may be the worker's by chance.
+        reason = "NVML's figure is below what the worker reserved: another process has its id"
     elif reading.bytes:
         return ProcessMemory(reading.bytes, "nvml")
     if reserved:

@@ -86,9 +86,13 @@ class DeviceSampler:
             del self._trees[pid]
         return {pid, *tree.pids}
 
-    def foreign_processes(self, gpu: GpuSample, own: Collection[int], running: int) -> int:
-        """Return how many processes other than `own` use `gpu` (see `Gpus.foreign_processes`)."""
-        return self._gpus.foreign_processes(gpu, own, running)
+    def foreign_processes(self, gpu: GpuSample, own: Collection[int], own_count: int) -> int:
+        """Return how many processes other than ours use `gpu`.
+
+        `own`: the ids of our processes; `own_count`: how many of them have a context on `gpu`,
+        which is used instead where NVML lists the host's ids (in a container).
+        """
+        return self._gpus.foreign_processes(gpu, own, own_count)
 
     def close(self) -> None:
         """Close the GPU driver. May be called twice."""

@@ -1,4 +1,7 @@
-"""A load test on the screen: a bar of throughput for each level, as its rounds come in."""
+"""A load test on the screen: a throughput bar for each load level, as its rounds come in.
+
+A level is a number of requests at once, a request rate, or the size of a batch.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class LoadTestScreen(ProgressScreen):
 
     WHAT = "Load test"
     KEYS = "Esc: stop, keep finished rounds"
-    CSS = "LoadScreen .dialog { width: 100%; max-width: 150; }"
+    CSS = "LoadTestScreen .dialog { width: 100%; max-width: 150; }"
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class LoadTestScreen(ProgressScreen):
             self._measuring.cancel()
 
     def end_now(self) -> None:
-        """Do nothing more: stopping has ended the worker."""
+        """Do nothing at the second Esc: `stop` has cancelled the test, which kills its worker."""
 
     # ------------------------------------------------------------ drawing
 
@@ -158,6 +161,7 @@ def _lines(record: LoadTestRecord, now: LoadTestProgress | None, width: int) -> 
     values = [p.figures.output_tps.value for _, got in by_model for p in got if p.figures]
     top = ceiling(max([*values, _live(now)], default=0.0))
     cells = max(8, min(40, width - 54))
+    # While the test runs, the variant that is measured comes first in `undone`.
     running = record.undone[0] if record.undone and now is not None else ""
     measured = {model.label: (model, its) for model, its in by_model}
     for label in dict.fromkeys([*measured, *record.undone]):
