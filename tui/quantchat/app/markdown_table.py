@@ -84,7 +84,10 @@ def _wrapped(cell: Content, room: int) -> list[Content]:
 
 
 def column_widths(rows: Sequence[Sequence[Content]], width: int) -> list[int]:
-    """Return the width of each column in cells: as its longest line; the widest shrink first."""
+    """Return the width of each column in cells: that of its longest line.
+
+    If their sum exceeds `width`, the widest columns shrink first.
+    """
     widths = [
         max(
             _MIN_WIDTH,

@@ -81,7 +81,11 @@ class AnswerView(Widget):
             self.run_worker(self._draw_backlog())
 
     async def _draw_backlog(self) -> None:
-        """Draw the backlog in short steps or in a thread, so that no key has to wait."""
+        """Draw the text that still waits, so that no key has to wait.
+
+        Short pieces are drawn here (`advance`). What would block the event loop, such as a large
+        block or the colours of code, is computed in a thread (a job) once the pieces are drawn.
+        """
         try:
             while self._text.busy:
                 if self._text.has_backlog:
@@ -91,7 +95,7 @@ class AnswerView(Widget):
                 else:
                     job = self._text.jobs[0]
                     result = await to_daemon_thread(job.compute)
-                    first, height = 0, self._drawn_height
+                    first, height = 0, self._drawn_height  # a job may redraw any line
                     if self._text.jobs and self._text.jobs[0] is job:
                         self._text.jobs.popleft()
                         job.adopt(result)

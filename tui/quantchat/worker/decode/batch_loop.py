@@ -56,8 +56,8 @@ class BatchLoop:
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         step = None
         if device.type == "cpu":
-            # For batches this changes how the model's own layers call their kernels; of the step
-            # only the name is needed.
+            # Patches the model's layers in place, so that they call their kernels directly. The
+            # batch runs this model; of the step only the name is used.
             step = cpu.fast_step(model, fault, batches=True).step
         self.name = f"static batch, {step.name if step else 'eager'}"
         """The decode mode, for the report of what ran (`wire.variant.ModelInfo.decode`)."""
