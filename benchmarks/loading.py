@@ -56,7 +56,8 @@ def ask(tree: Path, *arguments: str) -> Any:
 def table(result: dict[str, Any]) -> list[str]:
     """Return the medians as Markdown: seconds of this revision, and in brackets of the other."""
     lines = [
-        "| variant | import, s | weights, s | warm-up, s | total, s | total ÷ the other's |",
+        "| variant | import, s | weights, s | warm-up, s | total, s"
+        " | total ÷ that of the other revision |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for label, rounds in result["variants"].items():

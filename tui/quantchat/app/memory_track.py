@@ -40,7 +40,8 @@ class MemoryTrack:
         """`VRAM`, `RAM`, or `memory` if it is not known which of the two was measured."""
         if self.ledger is None or self.ledger.device == EXTERNAL_SERVER:
             return "memory"
-        # A server's ledger does not say where its memory is; the source of the measurement does.
+        # The ledger of a server that quantchat started does not say where the server's memory is;
+        # the source of the measurement does.
         on_device = on_gpu(self.ledger) or (
             self.latest is not None and self.latest.source == "nvml"
         )

@@ -92,7 +92,8 @@ class LoadModel:
     needs: list[Library] = field(default_factory=list)
     """The libraries that the loader imports in addition to torch."""
     reader: FolderReader = field(default_factory=FolderReader)
-    """How the engine's library reads the model's folder."""
+    """What the engine's library can read in the model's folder by itself, such as GGUF files or a
+    vision tower; decides which further packages are needed."""
 
 
 @dataclass(frozen=True)
