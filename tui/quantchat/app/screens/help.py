@@ -77,7 +77,11 @@ _NOTE = (
 
 _START = (
     ("✓", "the first two variants of the profile fit into the free memory together"),
-    ("≈", "they fit once loaded, but loading both at once may need more than is free"),
+    (
+        "≈",
+        "they fit once loaded, but loading both at once may need more than is free; or they share"
+        " several GPUs, where both may not find room",
+    ),
     ("✗", "they do not fit, or torch cannot use the GPU here"),
     ("?", "not known: a model is not on this machine yet, and its name states no size"),
     (

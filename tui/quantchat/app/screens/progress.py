@@ -1,4 +1,4 @@
-"""Base class of screens that run a long task on the pair: first progress, then the result."""
+"""Base class of screens that run a long task: first progress, then the result."""
 
 from __future__ import annotations
 

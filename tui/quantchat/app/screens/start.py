@@ -125,8 +125,8 @@ class StartScreen(Screen[None]):
     def on_mount(self) -> None:
         """Fill the lists after the first frame is drawn."""
         # Until the app has started, Textual draws nothing, but a screen's `call_after_refresh` runs
-        # all the same. The app calls what it gets by `call_later` only once it has started. So the
-        # first frame appears before profiles and snapshots are read.
+        # all the same. `App.call_later` waits until the app has started, so that the first frame
+        # appears before profiles and snapshots are read.
         self.app.call_later(self.call_after_refresh, self._fill)
 
     def _fill(self) -> None:
@@ -335,7 +335,8 @@ def _fit(plan: DevicePlan, about: str) -> Content:
     if plan.device.unusable:
         text += f": {plan.device.unusable}"
     elif plan.total is not None and plan.device.free is not None:
-        # On shared GPUs a fit is `tight` for another reason than loading (`DevicePlan.fit`).
+        # Variants that share several GPUs are always `tight`, because the sum of the free memory
+        # says nothing about a single GPU; then loading is not the reason.
         loading = plan.fit == "tight" and not plan.shares_several_gpus
         needed = f"{about}{size(plan.peak if loading else plan.total)}"
         when = " while loading" if loading else ""
