@@ -92,8 +92,8 @@ class LoadModel:
     needs: list[Library] = field(default_factory=list)
     """The libraries that the loader imports in addition to torch."""
     reader: FolderReader = field(default_factory=FolderReader)
-    """What the engine's library can read in the model's folder by itself, such as GGUF files or a
-    vision tower; decides which further packages are needed."""
+    """What the engine's library does with the model's folder, for example whether it loads a vision
+    tower: the worker checks that the packages are installed which that needs."""
 
 
 @dataclass(frozen=True)

@@ -222,8 +222,8 @@ class CalibrationUsed:
     sha256: str
     """SHA-256 over the file of samples."""
     widest: int = 0
-    """Largest number of input features of a quantized module: GPTQ needs several times as many
-    calibration tokens. 0: not recorded, as by older versions."""
+    """Largest number of input features of a quantized module; the calibration set should have
+    several times as many tokens. 0: not recorded, as by older versions."""
     chat_template_kwargs: dict[str, object] = field(default_factory=dict)
     """Variables with which the chat template was rendered."""
 
