@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fakes.byte_tokenizer import byte_folder
+from fakes.greedy_answer import greedy_answer
 from fakes.tiny_folder import tiny_folder
 from quantchat.checkpoints.builder import CheckpointBuilder
 from quantchat.checkpoints.gguf_header import read_gguf
@@ -20,11 +21,10 @@ from quantchat.checkpoints.variant_files import estimate_of, files_to_load
 from quantchat.engines.quantize import GgufFormat
 from quantchat.engines.registry import engine_of
 from quantchat.estimate.gguf_types import built_files
-from quantchat.host.worker_process import Place, start_worker
 from quantchat.profile.model import AnyVariant, Profile
 from quantchat.session.requests import load_request
 from quantchat.wire.jobs import GgufSettings, QuantizeGgufJob, Workspace
-from quantchat.wire.messages import Failed, Finished, Generate, LoadModel, Message, Ready, Sampling
+from quantchat.wire.messages import Finished, LoadModel, Ready
 from quantchat.worker.jobs import quantize_gguf
 
 MOST = 8
@@ -57,22 +57,8 @@ async def answered(spec: AnyVariant) -> tuple[Ready, Finished, float]:
     made = await CheckpointBuilder().prepare(spec, lambda progress: None)
     files, _ = files_to_load(spec, fetch=False)
     planned = estimate_of(spec, files, False, 64)
-    worker = await start_worker(Place("test"))
-    ready: Ready | None = None
-    try:
-        worker.send(load_request(spec, made))
-        async for event in worker.events():
-            assert not isinstance(event, Failed), event
-            if isinstance(event, Ready):
-                ready = event
-                said = [Message("user", "Where is Paris?")]
-                worker.send(Generate(1, said, Sampling(), MOST, threads=1, ignore_eos=True))
-            if isinstance(event, Finished):
-                assert ready is not None
-                return ready, event, planned.weights
-        raise AssertionError("unreachable: the events end with an exception")
-    finally:
-        await worker.close()
+    ready, answer = await greedy_answer(load_request(spec, made), MOST)
+    return ready, answer, planned.weights
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fakes.greedy_answer import greedy_answer
 from fakes.tiny_folder import tiny_folder
-from quantchat.host.worker_process import Place, start_worker
-from quantchat.wire.messages import Failed, Finished, Generate, LoadModel, Message, Ready, Sampling
+from quantchat.wire.messages import Finished, LoadModel, Ready
 
 MOST = 12
 GROUP = 32
@@ -25,23 +25,9 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def loaded(folder: Path, decode: str) -> tuple[Ready, Finished]:
     """Load `folder` in a worker on the CPU; return what runs, and a greedy answer."""
-    worker = await start_worker(Place("test"))
-    try:
-        options: dict[str, Any] = {"gguf_file": None}
-        worker.send(LoadModel("transformers", str(folder), options, device="cpu", decode=decode))
-        ready: Ready | None = None
-        async for event in worker.events():
-            assert not isinstance(event, Failed), event
-            if isinstance(event, Ready):
-                ready = event
-                said = [Message("user", "Where is Paris?")]
-                worker.send(Generate(1, said, Sampling(), MOST, threads=1, ignore_eos=True))
-            if isinstance(event, Finished):
-                assert ready is not None
-                return ready, event
-        raise AssertionError("unreachable: the events end with an exception")
-    finally:
-        await worker.close()
+    options: dict[str, Any] = {"gguf_file": None}
+    load = LoadModel("transformers", str(folder), options, device="cpu", decode=decode)
+    return await greedy_answer(load, MOST)
 
 
 def torchao_int4(folder: Path) -> str:
