@@ -45,14 +45,11 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     if not method:
         return Loaded(command, model, tokenizer, kernel="not quantized")
     contents = Contents.of(model)
-    split = (
-        other_split(Path(command.model) / gguf)
-        if gguf and "tokenizer" not in command.options
-        else ""
-    )
+    note = ""
+    if gguf and "tokenizer" not in command.options:
+        note = other_split(Path(command.model) / gguf)
+    kernel = f"{method} {contents.kernel}"
     if not contents.quantized:
-        kernel, note = unpacked(model, method, command.model, gguf or "")
-        return Loaded(
-            command, model, tokenizer, kernel=kernel, note="; ".join(filter(None, (note, split)))
-        )
-    return Loaded(command, model, tokenizer, kernel=f"{method} {contents.kernel}", note=split)
+        kernel, unpacking = unpacked(model, method, command.model, gguf or "")
+        note = "; ".join(filter(None, (unpacking, note)))
+    return Loaded(command, model, tokenizer, kernel=kernel, note=note)
