@@ -53,12 +53,12 @@ def variant_cache(command: LoadModel, config: Any) -> Callable[[], Any] | None:
 def _quantized_cache(kind: str, config: Any) -> Any:
     """Return an empty cache of transformers in the format `kind`. Raises Refused."""
     form, more = KV_CACHES[kind], {}
-    if form.backend == "hqq":
+    if form.recent:
         text = config.get_text_config(decoder=True)
         head = getattr(text, "head_dim", 0) or text.hidden_size // text.num_attention_heads
         group = next(size for size in (GROUP, 32, 16, 8, 4, 2, 1) if head % size == 0)
-        # HQQ quantizes along a head, as transformers recommends. The other format, fp8, has one
-        # width and one scale for a layer, and keeps no recent tokens unquantized.
+        # A format of HQQ: it quantizes along a head, as transformers recommends. The other format,
+        # fp8, has one width and one scale for a layer, and keeps no recent tokens unquantized.
         more = {"nbits": form.bits, "axis_key": 1, "axis_value": 1, "q_group_size": group}
         more["residual_length"] = form.recent
     try:
