@@ -121,7 +121,7 @@ async def test_what_was_stopped_goes_on_and_loads_in_each_library(
     assert 1 < before["perplexity"]["value"] < after["perplexity"]["value"] * 1.5
     assert before["perplexity"]["positions"] == after["perplexity"]["positions"] > 20
     calibration = (folder / "calibration.jsonl").read_bytes()
-    assert made.files["calibration.jsonl"]["sha256"] == told["calibration"]["sha256"]
+    assert made.files["calibration.jsonl"].sha256 == told["calibration"]["sha256"]
     assert calibration.count(b"\n") == told["calibration"]["samples"] == 8
     assert told["calibration"]["widest"] == 128
 

@@ -31,6 +31,7 @@ from quantchat.session.comparison import Comparison
 from quantchat.session.conversation import Answer, Turn, text_divergence
 from quantchat.session.live_variant import LiveVariant, State
 from quantchat.system.sampler import DeviceSampler
+from quantchat.wire.codec import typed
 from quantchat.worker.servers.started import with_port
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
@@ -275,7 +276,7 @@ async def test_ollama_begins_alike_and_what_it_drops_is_told(
     modelfile.write_text("\n".join(lines))
     own = ["env", f"HOME={tmp_path}", f"OLLAMA_MODELS={tmp_path}", "OLLAMA_NO_CLOUD=1"]
     command = [*own, "OLLAMA_HOST=127.0.0.1:{port}", ollama]
-    await make(with_port({"command": command})["command"], modelfile)
+    await make(typed("command", list[str], with_port({"command": command})["command"]), modelfile)
     spec = profile(demo_base, "smollm2", [*command, "serve"])
     async with beside(spec) as run:
         here, served = await run.ask("Summarise the causes of the French Revolution.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ model = "org/two"
 """
 
 
-def options(name: str, folder: Path) -> dict[str, Any]:
+def options(name: str, folder: Path) -> Mapping[str, object]:
     first, second = loads(PROFILE.format(name=name), where="p.toml", folder=folder).variants
     assert "tokenizer" not in load_request(second, PreparedModel("org/two")).options
     return load_request(first, PreparedModel("org/one")).options

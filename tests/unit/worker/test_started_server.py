@@ -24,7 +24,7 @@ from quantchat.profile.model import Profile
 from quantchat.session.conversation import Answer
 from quantchat.session.live_variant import State
 from quantchat.system.sampler import DeviceSampler
-from quantchat.worker.servers.started import StartedServer
+from quantchat.worker.servers.started import ServerCommand, StartedServer
 
 PROGRAM = Path(__file__).parents[2] / "fakes" / "run_openai_server.py"
 TOML = """
@@ -218,7 +218,7 @@ def test_a_full_disk_under_the_log_does_not_hold_the_server_up(
     heard: list[BaseException] = []
     monkeypatch.setattr(sys, "stderr", Full())
     prints = "for n in range(20000): print('a line of the server', n)"  # more than a pipe takes
-    how = {"command": [sys.executable, "-c", prints], "timeout_s": 60}
+    how = ServerCommand([sys.executable, "-c", prints], timeout_s=60)
     server = StartedServer(how, "http://127.0.0.1:9/v1", heard.append)
     server.watch(lambda *_: ended.set())
     assert ended.wait(PATIENCE_S)

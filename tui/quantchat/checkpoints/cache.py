@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from quantchat import paths
 from quantchat.files import sha256
+from quantchat.wire.codec import from_json
 
 MADE_FILE = "made.json"
 """The file that describes an artifact."""
@@ -38,6 +39,14 @@ SCHEMA = 1
 
 LOCK_POLL_S = 0.2
 """Seconds between two attempts to take a lock that another process has."""
+
+
+@dataclass(frozen=True)
+class BuiltFile:
+    """Size and hash of a file of an artifact."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,8 @@ class BuiltCheckpoint:
     """What the build returned."""
     versions: dict[str, str]
     """Versions of the libraries, by name."""
-    files: dict[str, dict[str, Any]]
-    """`bytes` and `sha256` of each file, by its path inside the artifact."""
+    files: dict[str, BuiltFile]
+    """The files, by their path inside the artifact."""
     seconds: float
     """Duration of the build."""
     finished: str
@@ -112,10 +121,10 @@ class CheckpointCache:
             return None
         try:
             whole = all(
-                (folder / file).stat().st_size == recorded["bytes"]
+                (folder / file).stat().st_size == recorded.bytes
                 for file, recorded in built.files.items()
             )
-        except (OSError, LookupError, TypeError):  # a file is missing, or made.json was edited
+        except OSError:  # a file is missing
             return None
         return folder if whole else None
 
@@ -252,9 +261,8 @@ class CheckpointCache:
 def read_built(folder: Path) -> BuiltCheckpoint | None:
     """Return the content of `made.json` in `folder`; None if it is missing or cannot be read."""
     try:
-        body = json.loads((folder / MADE_FILE).read_bytes())
-        built = BuiltCheckpoint(**body)
-    except (OSError, ValueError, TypeError):
+        built = from_json(BuiltCheckpoint, json.loads((folder / MADE_FILE).read_bytes()))
+    except (OSError, ValueError):
         return None
     return built if built.schema == SCHEMA else None
 
@@ -283,7 +291,7 @@ def _last_use(folder: Path) -> float:
     return 0.0
 
 
-def _make_durable(folder: Path) -> dict[str, dict[str, Any]]:
+def _make_durable(folder: Path) -> dict[str, BuiltFile]:
     """Make the files below `folder` private and fsync them; return their sizes and hashes."""
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -293,7 +301,7 @@ def _make_durable(folder: Path) -> dict[str, dict[str, Any]]:
         path.chmod(0o600)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-        recorded = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        recorded = BuiltFile(path.stat().st_size, sha256(path))
         files[path.relative_to(folder).as_posix()] = recorded
     return files
 

@@ -31,7 +31,7 @@ _PIECE = 16 * 2**20
 
 def size(built: BuiltCheckpoint) -> int:
     """Return the size of the artifact's files in bytes."""
-    return sum(int(recorded["bytes"]) for recorded in built.files.values())
+    return sum(recorded.bytes for recorded in built.files.values())
 
 
 def is_due(folder: Path, built: BuiltCheckpoint) -> bool:
@@ -59,7 +59,7 @@ async def first_damaged(
             while read := await asyncio.to_thread(add_to_hash, stream, digest, _PIECE):
                 done += read
                 report(done)
-        if digest.hexdigest() != recorded["sha256"]:
+        if digest.hexdigest() != recorded.sha256:
             return name
     with contextlib.suppress(OSError):  # in a read-only cache each run verifies
         (folder / STAMP).touch(mode=0o600)

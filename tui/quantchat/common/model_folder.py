@@ -218,8 +218,8 @@ def _disagreement(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, 
     return None
 
 
-def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _settings(body: Mapping[str, Any]) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
     for name, value in body.items():
         key = _OTHER_NAMES.get(name, name)
         if key in _COMPARED and isinstance(value, str | int | bool):

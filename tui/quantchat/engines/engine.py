@@ -140,7 +140,7 @@ class Engine(Generic[Table]):
         """Return whether this interpreter has the engine's libraries."""
         return all(importlib.util.find_spec(library.module) for library in self.libraries)
 
-    def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, Any]:
+    def load_options(self, spec: Table, sampling: Sampling | None) -> dict[str, object]:
         """Return `LoadModel.options`, the loader's own options, as plain JSON values.
 
         `sampling` is the sampling of the answers to come, or None if unknown. Raises UserError.

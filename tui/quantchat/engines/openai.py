@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -132,7 +132,7 @@ class _Engine(Engine[OpenAI]):
     def label(self, spec: OpenAI) -> str:
         return f"{spec.model} at {urlsplit(spec.base_url).netloc}"
 
-    def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, Any]:
+    def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, object]:
         """Return the client's options with `sampling` and the server's PATH folder.
 
         From now on, the value of the variable `key_env` is redacted from all output.
@@ -147,7 +147,8 @@ class _Engine(Engine[OpenAI]):
             from quantchat.host.environments import interpreter
 
             python = interpreter(None, spec.server.env)
-            options["server"]["path"] = python and str(Path(python).parent)
+            path = python and str(Path(python).parent)
+            options["server"] = {**spec.server.model_dump(), "path": path}
         return options
 
     def contacts(self, spec: OpenAI) -> list[str]:

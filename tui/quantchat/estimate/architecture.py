@@ -34,7 +34,7 @@ _ALTERNATING = {
 no `layer_types`."""
 
 _GEMMA = {"num_attention_heads": 8, "head_dim": 256}
-_DEFAULTS: dict[str, dict[str, Any]] = {
+_DEFAULTS: dict[str, dict[str, int]] = {
     "gemma3_text": {
         **_GEMMA,
         "num_key_value_heads": 4, "sliding_window": 4096, "vocab_size": 262208,

@@ -79,7 +79,7 @@ class DescribedSchema(GenerateJsonSchema):
 
 
 def _described(schema: JsonSchemaValue, model: type[Any]) -> JsonSchemaValue:
-    properties: dict[str, Any] = schema.get("properties", {})
+    properties: dict[str, dict[str, object]] = schema.get("properties", {})
     for key, text in meanings(model).items():
         properties[key]["description"] = text
     return schema

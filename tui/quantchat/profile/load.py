@@ -152,7 +152,7 @@ def _from_folder(profile: Profile, folder: Path, where: str, text: str) -> Profi
 
 
 def _located(variant: AnyVariant, folder: Path) -> AnyVariant:
-    paths: dict[str, Any] = {}
+    paths: dict[str, object] = {}
     if is_path(variant.model) and not engine_of(variant).is_server:
         paths["model"] = _absolute(variant.model, folder)
     if variant.python and ("/" in variant.python or variant.python.startswith("~")):

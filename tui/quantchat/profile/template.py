@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Container
-from typing import Any
+from collections.abc import Container, Mapping
 
 from pydantic import BaseModel
 
@@ -69,7 +68,11 @@ def _engines() -> str:
 
 
 def _table(
-    header: str, model: type[BaseModel], values: dict[str, Any], *, documented: Container[str] = ()
+    header: str,
+    model: type[BaseModel],
+    values: Mapping[str, object],
+    *,
+    documented: Container[str] = (),
 ) -> str:
     """Return a table as TOML: `values` first, then its other keys as comments with their defaults.
 

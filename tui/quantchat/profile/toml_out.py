@@ -32,7 +32,7 @@ def _variant(body: dict[str, Any]) -> str:
     return "\n".join(["[[variants]]\n" + _lines(body), *tables])
 
 
-def _lines(values: dict[str, Any]) -> str:
+def _lines(values: dict[str, object]) -> str:
     return "".join(f"{_key(key)} = {value_toml(value)}\n" for key, value in values.items())
 
 

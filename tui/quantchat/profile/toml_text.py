@@ -91,7 +91,7 @@ def _explained(message: str, text: str) -> TomlError:
 class _Statement(NamedTuple):
     line: int
     """1-based line on which the statement begins."""
-    tree: dict[str, Any] | None
+    tree: dict[str, object] | None
     """The statement parsed by itself; None for the rest of the text if it does not parse."""
     header: bool
     """Whether the statement is a `[table]` or `[[table]]` header."""
@@ -143,7 +143,7 @@ class KeyLines:
         return line
 
 
-def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
+def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, object]]]:
     """Yield for each statement its line, the path of a table, and its parsed keys.
 
     The table is the one that contains the statement or, for a header, the one that it opens.
@@ -171,7 +171,7 @@ def _placed(text: str) -> Iterator[tuple[int, KeyPath, dict[str, Any]]]:
         yield line, table, {}
 
 
-def _header(tree: dict[str, Any]) -> tuple[tuple[str, ...], bool]:
+def _header(tree: dict[str, object]) -> tuple[tuple[str, ...], bool]:
     """Return the names in a parsed table header, and whether it has double brackets (`[[…]]`)."""
     names: list[str] = []
     inner: Any = tree

@@ -67,7 +67,7 @@ class _NamedModel:
     depend on the method."""
     method: str | None = None
     """The variant's label, if there is only one; None for a full-precision model to quantize."""
-    quantize: dict[str, Any] = field(default_factory=dict)
+    quantize: dict[str, object] = field(default_factory=dict)
     """The TOML table `[variants.quantize]` for a checkpoint built on this machine."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from quantchat.checkpoints.provider import PreparedModel
@@ -42,9 +43,9 @@ def chat_request(
     turn: int, messages: list[Message], settings: Generation, *, threads: int, **more: Any
 ) -> Generate:
     """Return the request to answer `messages`; `more` are further fields of Generate."""
-    fields: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens, **more}
-    sampling = _sampling(settings)
-    return Generate(turn=turn, messages=messages, sampling=sampling, threads=threads, **fields)
+    most, sampling = settings.max_new_tokens, _sampling(settings)
+    request = Generate(turn, messages, sampling, max_new_tokens=most, threads=threads)
+    return replace(request, **more)
 
 
 def _sampling(settings: Generation) -> Sampling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 
@@ -44,6 +45,12 @@ def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
         return cls(**values)
     except TypeError as error:
         raise ProtocolError(f"{cls.__name__}: {error}") from error
+
+
+def typed(where: str, kind: type[_T], value: object) -> _T:
+    """Return the JSON `value`, which must be of type `kind`. Raises ProtocolError at `where`."""
+    checked: _T = _value(where, kind, value, saved=False)
+    return checked
 
 
 def _renamed(cls: type[Any], body: dict[str, object]) -> dict[str, object]:
@@ -90,7 +97,7 @@ def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
         return [_value(where, item, v, saved) for v in value]
     if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
         return tuple(_value(where, a, v, saved) for a, v in zip(arguments, value, strict=True))
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, dict):
         return {key: _value(where, arguments[1], v, saved) for key, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value, saved=saved)

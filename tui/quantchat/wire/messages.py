@@ -6,10 +6,11 @@ worker's monotonic clock (`time.perf_counter_ns`), sizes are bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
-from quantchat.wire.codec import FORMERLY
+from quantchat.wire.codec import FORMERLY, from_json, typed
 from quantchat.wire.library import FolderReader, Library
 from quantchat.wire.variant import Ledger, ModelInfo
 
@@ -66,6 +67,8 @@ class Message:
 # ---------------------------------------------------------------- commands
 
 
+_T = TypeVar("_T")
+
 PROMPT_LOOKUP = "prompt-lookup"
 """Value of a variant's `draft`: without a model, draft the tokens that followed the latest tokens
 earlier in the chat."""
@@ -77,7 +80,7 @@ class LoadModel:
 
     engine: str
     model: str
-    options: dict[str, Any]
+    options: Mapping[str, object]
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -94,6 +97,30 @@ class LoadModel:
     reader: FolderReader = field(default_factory=FolderReader)
     """What the engine's library does with the model's folder, for example whether it loads a vision
     tower: the worker checks that the packages are installed which that needs."""
+
+    def option(self, name: str, default: _T) -> _T:
+        """Return the option `name`, or `default` if it is missing or null.
+
+        Raises ProtocolError if it has another type than `default`.
+        """
+        value = self.options.get(name)
+        return default if value is None else typed(f"option {name}", type(default), value)
+
+    @property
+    def template_variables(self) -> dict[str, object]:
+        """Variables of the chat template that the profile sets."""
+        return self.option("chat_template_kwargs", {})
+
+    @property
+    def thought_marks(self) -> list[str] | None:
+        """The marks around thoughts, if the profile names them."""
+        marks = self.options.get("thought_marks")
+        return typed("option thought_marks", list[str], marks) if marks else None
+
+    @property
+    def sampling(self) -> Sampling:
+        """The profile's sampling settings, which a server gets before the first request."""
+        return from_json(Sampling, self.option("sampling", {}))
 
 
 @dataclass(frozen=True)

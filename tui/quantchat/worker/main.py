@@ -185,7 +185,7 @@ class _Server:
             loaded.tokenizer_backend,
             lambda: Memory(decoder.ledger()),
             loaded.template_text,
-            command.options.get("thought_marks"),
+            command.thought_marks,
         )
         ends = [at for _, at in stages_begun[1:]] + [ready]
         seconds: defaultdict[str, float] = defaultdict(float)

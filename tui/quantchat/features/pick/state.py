@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import Field
@@ -96,7 +95,7 @@ class Store:
 
 def key_of(profile: Profile, plan: PickPlan) -> str:
     """Return the name of the folder, which depends on what `plan` measures on `profile`."""
-    measured: dict[str, Any] = {
+    measured: dict[str, object] = {
         "format": _FORMAT,
         "variants": [variant.model_dump(mode="json") for variant in profile.variants],
         "generation": profile.generation.model_dump(mode="json"),

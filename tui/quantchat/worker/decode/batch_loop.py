@@ -108,7 +108,7 @@ class BatchLoop:
 
         after = before + ids.shape[1]
         seen = mask[:, :after]
-        more: dict[str, Any] = {self._cache_parameter: cache}
+        more: dict[str, object] = {self._cache_parameter: cache}
         if self._positions:
             more[self._positions] = (seen.cumsum(-1) - 1).clamp(min=0)[:, before:]
         with torch.inference_mode():

@@ -39,7 +39,7 @@ def variant_cache(command: LoadModel, config: Any) -> Callable[[], Any] | None:
 
     Raises Refused if this release of transformers has no such cache for the model of `config`.
     """
-    kind = str(command.options.get("kv_cache") or "")
+    kind = command.option("kv_cache", "")
     if not kind:
         return None
 

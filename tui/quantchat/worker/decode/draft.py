@@ -42,16 +42,16 @@ class Draft:
         `model` is the loaded draft model; None for prompt lookup or no draft. Raises Refused if the
         vocabularies of `loaded` and `model` differ.
         """
-        options = loaded.command.options
-        tokens = int(options.get("draft_tokens") or 0)
+        tokens = loaded.command.option("draft_tokens", 0)
         if model is None:
-            return cls(None, tokens) if options.get("draft") == PROMPT_LOOKUP else None
+            lookup = loaded.command.option("draft", "") == PROMPT_LOOKUP
+            return cls(None, tokens) if lookup else None
         _check_tokens(loaded, model)
         _make_ready(model.model, loaded.vocabulary_size, tokens)
         return cls(model.model, tokens)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, int]:
         """Further arguments for the `GenerationConfig` of the model."""
         return {} if self.model else {"prompt_lookup_num_tokens": self.tokens or LOOKUP_TOKENS}
 

@@ -71,7 +71,7 @@ def encode_prompt(loaded: LoadedModel, messages: Sequence[Message]) -> list[int]
     if not loaded.chat_template:
         text = "\n".join(message.content for message in messages)
         return list(loaded.tokenizer_backend.encode(text).ids)
-    variables = loaded.command.options.get("chat_template_kwargs", {})
+    variables = loaded.command.template_variables
     text = render(loaded.tokenizer, messages, variables)
     # The template itself adds the special tokens.
     return list(loaded.tokenizer_backend.encode(text, add_special_tokens=False).ids)

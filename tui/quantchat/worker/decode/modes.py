@@ -54,7 +54,7 @@ def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None
         )
     check = Check(loaded)  # also the first forward pass, in which kernels repack their weights
     new_cache = variant_cache(loaded.command, loaded.model.config)
-    cached = f", KV cache {loaded.command.options['kv_cache']}" if new_cache else ""
+    cached = f", KV cache {loaded.command.option('kv_cache', '')}" if new_cache else ""
     if mode == "generate" or draft is not None:
         from quantchat.worker.decode.generate_loop import GenerateLoop
 

@@ -19,7 +19,6 @@ from quantchat.worker.jobs.calibration_io import write
 from quantchat.worker.jobs.calibration_size import calibration_size
 from quantchat.worker.jobs.job_env import (
     prepare_process,
-    template_variables,
     tokenizer_for,
     with_local_files,
 )
@@ -107,7 +106,7 @@ class _Author:
         self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.template = template_variables(load)
+        self.template = load.template_variables
         self.longest = 0
         """Longest answer in tokens."""
         self._batch_size = sys.maxsize

@@ -23,7 +23,6 @@ from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import (
     prepare_process,
     return_freed_memory,
-    template_variables,
     tokenizer_for,
     with_local_files,
 )
@@ -66,7 +65,7 @@ def begin(job: CalibratedJob, report: Report, library: str) -> LoadModel:
 
 def samples(job: CalibratedJob, load: LoadModel) -> CalibrationSamples:
     """Return the calibration samples of `job`. Raises Refused."""
-    tokenizer, template = tokenizer_for(load), template_variables(load)
+    tokenizer, template = tokenizer_for(load), load.template_variables
     chats = read(Path(job.calibration), tokenizer, job.most_tokens, template)
     return CalibrationSamples(tokenizer, chats, template)
 

@@ -17,7 +17,6 @@ from quantchat.worker.jobs.calibration_io import ids, write
 from quantchat.worker.jobs.calibration_size import CalibrationSize, calibration_size
 from quantchat.worker.jobs.job_env import (
     prepare_process,
-    template_variables,
     tokenizer_for,
     with_local_files,
 )
@@ -46,7 +45,7 @@ def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
     random.Random(job.seed).shuffle(pieces)  # noqa: S311
     held_out = min(job.held_out, len(pieces) // 4)
     held, rest = pieces[:held_out], pieces[held_out:]
-    template = template_variables(load)
+    template = load.template_variables
     chosen = held if job.part == "held out" else _first(rest, wanted, tokenizer, template)
     written = write(chosen, tokenizer, Path(job.workspace.output), template)
     return CollectSamplesResult(written.samples, written.tokens, len(pieces), wanted.length)

@@ -25,7 +25,7 @@ from typing import Any
 from quantchat.wire.jobs import EvaluateJob, EvaluateResult, TaskFigure, TaskResult
 from quantchat.wire.variant import ModelInfo
 from quantchat.worker.failures import Refused, first_line
-from quantchat.worker.jobs.job_env import prepare_process, template_variables
+from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.loaders import loader_of
 from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.model.tokenizer import fetch_named, load_tokenizer
@@ -60,7 +60,7 @@ def run(job: EvaluateJob, report: Report) -> EvaluateResult:
         )
     os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     prepare_process(job.workspace)
-    if job.load.options.get("kv_cache"):
+    if job.load.option("kv_cache", ""):
         raise Refused(
             "unsupported",
             "lm-evaluation-harness computes without the variant's quantized KV cache",
@@ -162,7 +162,7 @@ def _beside(path: Path, files: Any) -> Any:
 def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], ModelInfo]]:
     """Return the loaded model with the harness's interface, and a function that says what ran."""
     loaded = load_or_refuse(job.load, report)
-    variables = template_variables(job.load)
+    variables = job.load.template_variables
     if not isinstance(loaded, Loaded):
         from quantchat.worker.llama.harness import LlamaLM
 
@@ -193,7 +193,7 @@ def _served_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], M
     tokenizer = load_tokenizer(load)
     opener = Opener(lambda stage, detail: report(0, 0, detail or stage), lambda _: None)
     client = opener.open(job.load, loader_of(job.load)).decoder.client
-    return ServedLM(client, tokenizer, template_variables(job.load)), client.model_info
+    return ServedLM(client, tokenizer, job.load.template_variables), client.model_info
 
 
 def _evaluate(lm: Any, tasks: Any, job: EvaluateJob, report: Report) -> Any:

@@ -77,8 +77,3 @@ def tokenizer_for(load: LoadModel, **more: Any) -> Any:
     `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused.
     """
     return load_tokenizer(fetch_named(load), **more)
-
-
-def template_variables(load: LoadModel) -> dict[str, object]:
-    """Return the variables for the model's chat template."""
-    return dict(load.options.get("chat_template_kwargs", {}))

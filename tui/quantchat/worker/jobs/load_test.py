@@ -28,7 +28,7 @@ from quantchat.wire.jobs import (
     LoadTestRound,
     RequestTimes,
 )
-from quantchat.wire.messages import Generate, Message, Sampling
+from quantchat.wire.messages import Generate, Message
 from quantchat.worker.failures import Refused
 from quantchat.worker.loaders import loader_of
 from quantchat.worker.report import Report
@@ -140,7 +140,7 @@ class _LoadTest:
         return Generate(
             -number,
             [Message("user", job.prompts[number % len(job.prompts)])],
-            Sampling(**{**job.server.options.get("sampling", {}), "seed": job.seed + number}),
+            dataclasses.replace(job.server.sampling, seed=job.seed + number),
             max_new_tokens=job.output_tokens,
             ignore_eos=True,
             fresh=True,

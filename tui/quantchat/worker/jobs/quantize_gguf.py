@@ -77,7 +77,7 @@ def _with_tokenizer(load: LoadModel, tokenizer: Any) -> str:
 
     The converter reads the tokenizer from the folder of the model.
     """
-    if not load.options.get("tokenizer"):
+    if not load.option("tokenizer", ""):
         return load.model
     folder = Path("source").absolute()
     tokenizer.save_pretrained(folder)

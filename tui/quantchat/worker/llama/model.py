@@ -49,7 +49,7 @@ class LlamaModel(WithChatTemplate):
         self.header = header
         self._file = file
         self._devices = _devices(command, file)
-        layers = int(command.options.get("n_gpu_layers", -1))
+        layers = command.option("n_gpu_layers", -1)
         self._on_gpu = bool(self._devices) and layers != 0
         captured = LogCapture()
         self.pointer = _loaded(file, command, self._devices if self._on_gpu else [], layers)
@@ -83,11 +83,11 @@ class LlamaModel(WithChatTemplate):
     @cached_property
     def settings(self) -> Settings:
         """Settings for the contexts of this model, from the profile's options."""
-        options = self.command.options
-        wanted = int(options.get("n_ctx", 0))
+        command = self.command
+        wanted = command.option("n_ctx", 0)
         return Settings(
-            type_k=_NUMBERS[str(options.get("type_k", "f16")).upper()],
-            type_v=_NUMBERS[str(options.get("type_v", "f16")).upper()],
+            type_k=_NUMBERS[command.option("type_k", "f16").upper()],
+            type_v=_NUMBERS[command.option("type_v", "f16").upper()],
             context_length=wanted or int(c.llama_model_n_ctx_train(self.pointer)),
             fixed=wanted > 0,
             on_gpu=self._on_gpu,
@@ -182,7 +182,7 @@ class LlamaModel(WithChatTemplate):
             parameters=parameters,
             checkpoint_hash=_checkpoint_hash(self._file),
             bits_per_weight=8 * self.weight_bytes / max(1, parameters),
-            tokenizer=str(command.options.get("tokenizer") or ""),
+            tokenizer=command.option("tokenizer", ""),
             recommended=recommended.of_gguf(metadata),
             recommended_by=recommended.GGUF_METADATA,
         )
@@ -238,7 +238,7 @@ def _loaded(file: Path, command: LoadModel, devices: list[Device], layers: int) 
     listed = (ctypes.c_void_p * (len(devices) + 1))(*[one.pointer for one in devices], None)
     parameters.devices = ctypes.cast(listed, ctypes.c_void_p)
     parameters.n_gpu_layers = layers if devices else 0
-    if not command.options.get("mmap", True):
+    if not command.option("mmap", True):
         parameters.load_mode = c.LLAMA_LOAD_MODE_NONE
     return c.llama_model_load_from_file(str(file).encode(), parameters)
 

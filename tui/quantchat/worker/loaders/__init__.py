@@ -75,7 +75,7 @@ def hide_unused(command: LoadModel) -> None:
     """
     if command.trust_remote_code:
         return
-    kv_cache = KV_CACHES.get(str(command.options.get("kv_cache") or ""))
+    kv_cache = KV_CACHES.get(command.option("kv_cache", ""))
     needed = kv_cache.library.module if kv_cache and kv_cache.library else ""
     hide(name for name in getattr(loader_of(command), "UNUSED", ()) if name != needed)
 
@@ -118,7 +118,7 @@ def load(
         check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
         if command.threads:
             torch.set_num_threads(command.threads)
-        adapter = _adapter(command.options.get("adapter"))
+        adapter = _adapter(command.option("adapter", ""))
         more = {"building": building} if getattr(loader, "COMPILES", False) else {}
         loaded: Loaded = loader.load(command, next_stage, **more)
     loaded.command = requested
@@ -155,7 +155,7 @@ def load_draft(
     The draft model is loaded with plain transformers; the options of `command` for pickles and for
     a model's own code apply to it too. Raises Refused.
     """
-    name = str(command.options.get("draft") or "")
+    name = command.option("draft", "")
     if name in ("", PROMPT_LOOKUP):
         return None
     model, _, revision = (name, "", "") if Path(name).is_absolute() else name.partition("@")

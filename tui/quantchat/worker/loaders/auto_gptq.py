@@ -62,7 +62,7 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
             use_safetensors=True,
             low_cpu_mem_usage=True,
             trust_remote_code=command.trust_remote_code,
-            **_KERNELS[command.options.get("kernel", "auto")],
+            **_KERNELS[command.option("kernel", "auto")],
         ).model
     layers = [module for module in model.modules() if hasattr(module, "qweight")]
     if not layers:

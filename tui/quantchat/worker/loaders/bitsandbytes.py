@@ -42,11 +42,11 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
         command.model,
         trust_remote_code=command.trust_remote_code,
     )
-    dtype = half_precision(command, config, device)
-    quantization = _quantization(command.options, dtype, BitsAndBytesConfig)
+    dtype, kind = half_precision(command, config, device), command.option("quant_type", "")
+    quantization = _quantization(command, dtype, BitsAndBytesConfig)
     quantized = getattr(config, "quantization_config", None)
     if quantized is not None:
-        _check_quantized(quantized, command.options)
+        _check_quantized(quantized, kind)
         quantization = None
     else:
         skipped, _ = modules_in_full_precision(without_weights(command, config))
@@ -60,25 +60,25 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     _unpack_odd_widths(model, bitsandbytes.nn)
     kernel = _kernel(model, bitsandbytes.nn)
     note = _nothing_quantized(model, kernel)
-    bits = 8 if command.options["quant_type"] == "int8" else 4
+    bits = 8 if kind == "int8" else 4
     return Loaded(command, model, tokenizer, kernel=kernel, note=note, bits=bits)
 
 
-def _quantization(options: dict[str, Any], dtype: Any, config: Any) -> Any:
-    kind = options["quant_type"]
+def _quantization(command: LoadModel, dtype: Any, config: Any) -> Any:
+    kind = command.option("quant_type", "")
     if kind == "int8":
         return config(load_in_8bit=True)
-    compute = choose_dtype(options["compute_dtype"])
+    compute = choose_dtype(command.option("compute_dtype", "auto"))
     return config(
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,
-        bnb_4bit_use_double_quant=options["double_quant"],
+        bnb_4bit_use_double_quant=command.option("double_quant", True),
         bnb_4bit_compute_dtype=dtype if compute == "auto" else compute,
     )
 
 
-def _check_quantized(quantized: Any, options: dict[str, Any]) -> None:
-    """Raise Refused if the checkpoint's quantization differs from the variant's `quant_type`."""
+def _check_quantized(quantized: Any, wanted: str) -> None:
+    """Raise Refused if the checkpoint's quantization differs from `wanted`, the `quant_type`."""
     body = quantized if isinstance(quantized, dict) else quantized.to_dict()
     if body.get("quant_method") not in (None, "bitsandbytes"):
         raise Refused(
@@ -87,10 +87,10 @@ def _check_quantized(quantized: Any, options: dict[str, Any]) -> None:
             "name the unquantized model, or use the engine of that method",
         )
     kind = "int8" if body.get("load_in_8bit") else body.get("bnb_4bit_quant_type", "fp4")
-    if kind != options["quant_type"]:
+    if kind != wanted:
         raise Refused(
             "unsupported",
-            f"the checkpoint is {kind}, but the variant has quant_type = {options['quant_type']!r}",
+            f"the checkpoint is {kind}, but the variant has quant_type = {wanted!r}",
             f'write quant_type = "{kind}", or name the unquantized model',
         )
 

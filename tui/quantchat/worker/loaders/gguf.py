@@ -31,7 +31,7 @@ def load(
     `mmap`.
     """
     requested, note = command, ""
-    wanted = str(command.options.get("gguf_file") or ANY)
+    wanted = command.option("gguf_file", ANY)
     if not Path(command.model).is_dir():
         stage(FETCHING)
         folder, note = gguf_files(command, wanted, fetching)
@@ -47,13 +47,13 @@ def load(
         header = read_header(file)
     except BadGguf as error:
         raise Refused("bad_checkpoint", f"{file.name} {error}", error.hint) from error
-    tokenizer = load_tokenizer(command) if command.options.get("tokenizer") else None
+    tokenizer = load_tokenizer(command) if command.option("tokenizer", "") else None
     stage(WEIGHTS)
     loaded = LlamaModel(command, file, header)
     if tokenizer is not None:
         loaded.use_tokenizer(tokenizer)
     else:
-        check_template(loaded.tokenizer, command.options.get("chat_template_kwargs", {}))
+        check_template(loaded.tokenizer, command.template_variables)
     loaded.command = requested
     loaded.note = "; ".join(filter(None, (note, loaded.note)))
     return loaded

@@ -49,7 +49,7 @@ def load(
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     device = device_for(command)
-    kernel_option, note, slow = str(command.options.get("kernel", "auto")), "", ""
+    kernel_option, note, slow = command.option("kernel", "auto"), "", ""
     family = gptq_kernels.method_of(command)
     backend = _backend(family, kernel_option, BACKEND)
     refuse_pickled(command.model, has_option=False)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def choose(command: LoadModel, stage: Callable[[str], None], building: Building)
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
     dtype = _dtype(command, config)
     family = method_of(command)
-    requested = str(command.options.get("kernel", "auto")).removeprefix(f"{family}_")
+    requested = command.option("kernel", "auto").removeprefix(f"{family}_")
     if requested != "auto":
         if problem := built(requested, dtype, stage, building):
             raise Refused(
@@ -96,7 +96,7 @@ def _chosen(name: str, dtype: Any, note: str = "", hint: str = "") -> Chosen:
     return Chosen(name, dtype, note, slow_kernel_note(name, hint))
 
 
-def quantization(model: str, config: Any) -> dict[str, Any]:
+def quantization(model: str, config: Any) -> dict[str, int]:
     """Return the checkpoint's `bits`, `group_size`, `desc_act` and `sym`, with GPTQ's defaults."""
     stored = getattr(config, "quantization_config", None)
     if stored is None:  # auto-gptq saves the settings in a separate file
@@ -126,7 +126,7 @@ def _dtype(command: LoadModel, config: Any) -> Any:
     return fast_dtype(auto_dtype(config, DEVICE.CUDA, quant_inference=True), "cuda")
 
 
-def unsupported_reason(name: str, settings: dict[str, Any], dtype: Any, family: str) -> str:
+def unsupported_reason(name: str, settings: Mapping[str, int], dtype: Any, family: str) -> str:
     """Return why the kernel does not support this checkpoint or GPU; empty if it does."""
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
@@ -141,7 +141,7 @@ def unsupported_reason(name: str, settings: dict[str, Any], dtype: Any, family: 
 
 
 def supports(
-    kernel: Any, name: str, settings: dict[str, Any], dtype: Any, device: Any
+    kernel: Any, name: str, settings: Mapping[str, int], dtype: Any, device: Any
 ) -> tuple[bool, Exception | None]:
     """Return whether the layer class `kernel` of kernel `name` supports the settings, and why not.
 

@@ -30,7 +30,7 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     from transformers import AutoConfig
 
     refuse_quantized(command.model)
-    bits, group = command.options["bits"], command.options["group_size"]
+    bits, group = command.option("bits", 4), command.option("group_size", 64)
     device = device_for(command)
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)

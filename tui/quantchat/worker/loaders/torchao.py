@@ -41,8 +41,8 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
-    layout, kind = without_weights(command, config), command.options["quant_type"]
-    group = command.options["group_size"] or _group(layout)
+    layout, kind = without_weights(command, config), command.option("quant_type", "")
+    group = command.option("group_size", 0) or _group(layout)
     skipped, note = modules_in_full_precision(layout, _refusal(kind, group))
     model = load_model(
         command,

@@ -28,7 +28,7 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
 
     device = device_for(command)
     more: dict[str, Any] = {}
-    if gguf := command.options.get("gguf_file"):
+    if gguf := command.option("gguf_file", ""):
         more["gguf_file"] = gguf
     tokenizer = fast_tokenizer(command, **more)
     stage(WEIGHTS)

@@ -84,14 +84,16 @@ def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, 
         return once([Message("user", f"{system.content}\n\n{first.content}"), *rest])
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
+def _as_dict(message: Message) -> dict[str, str]:
     found = {"role": message.role, "content": message.content}
     if message.thoughts:  # Qwen3, GLM and MiniMax read the first name, gpt-oss the second
         found |= {"reasoning_content": message.thoughts, "thinking": message.thoughts}
     return found
 
 
-def with_content_form(tokenizer: Any, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_content_form(
+    tokenizer: Any, chat: Sequence[Mapping[str, object]]
+) -> Sequence[Mapping[str, object]]:
     """Return `chat`, with each message's content in the form that the template expects."""
     if not getattr(tokenizer, _IN_PARTS, False):
         return chat

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,9 @@ def check_tokenizer(folder: Path) -> None:
     raise _damaged(folder, "tokenizer.json", "is missing")
 
 
-def _check_index(folder: Path, index: dict[str, Any], tensors_by_file: dict[str, set[str]]) -> None:
+def _check_index(
+    folder: Path, index: Mapping[str, object], tensors_by_file: dict[str, set[str]]
+) -> None:
     places = index.get("weight_map")
     if not isinstance(places, dict):
         raise _damaged(folder, _INDEX, "has no weight_map")

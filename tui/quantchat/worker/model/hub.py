@@ -76,7 +76,7 @@ def checkpoint(command: LoadModel, report: Report) -> FetchedFiles:
     the hub about each file, even a cached file, which takes minutes without a network. Raises
     Refused.
     """
-    file, pickles = command.options.get("gguf_file"), bool(command.options.get("allow_pickle"))
+    file, pickles = command.option("gguf_file", ""), command.option("allow_pickle", False)
     weights = [file] if file else ["*.safetensors", *(["*.bin"] if pickles else [])]
     code = ["*.py"] if command.trust_remote_code else []
     try:
@@ -145,7 +145,7 @@ def _whole_in_cache(command: LoadModel, weights: list[str]) -> Path | None:
         return None
     folder = Path(config).parent
     try:
-        has_gguf = bool(command.options.get("gguf_file"))
+        has_gguf = bool(command.option("gguf_file", ""))
         check_files(str(folder), gguf=has_gguf, tokenizer="tokenizer" not in command.options)
     except Refused:
         return None

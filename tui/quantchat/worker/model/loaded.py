@@ -152,18 +152,18 @@ class Loaded(WithChatTemplate):
             libraries=versions(self._packages()),
             parameters=_parameters(model),
             checkpoint_hash=_checkpoint_hash(self._folder),
-            adapter=str(command.options.get("adapter") or ""),
+            adapter=command.option("adapter", ""),
             adapter_hash=self._adapter_hash,
-            tokenizer=str(command.options.get("tokenizer") or ""),
+            tokenizer=command.option("tokenizer", ""),
             attention_backend=attention_backend,
             bits_per_weight=8 * tensors.by_dtype.total() / max(1, contents.weights),
             format_deviation=self._format_deviation(contents, tensors),
             slow_kernel=self._slow_kernel,
-            pickle_allowed=bool(command.options.get("allow_pickle")),
+            pickle_allowed=command.option("allow_pickle", False),
             trusted_code=command.trust_remote_code,
             recommended=recommended.of_folder(self._folder),
             recommended_by=recommended.GENERATION_CONFIG,
-            draft=str(command.options.get("draft") or ""),
+            draft=command.option("draft", ""),
         )
 
     def _packages(self) -> Iterator[str]:
@@ -180,7 +180,7 @@ class Loaded(WithChatTemplate):
     def _format_deviation(self, contents: Contents, tensors: TensorBytes) -> str:
         """Return which weights are not in the format that the checkpoint or the variant names."""
         if not contents.quantized:
-            gguf = str(self.command.options.get("gguf_file") or "")
+            gguf = self.command.option("gguf_file", "")
             method = "GGUF" if gguf else quantization_method(self._folder)
             if not method and not self._was_quantized:
                 return ""
@@ -226,7 +226,7 @@ def load_model(command: LoadModel, device: str, **more: Any) -> Any:
     """
     from transformers import AutoConfig
 
-    pickles = bool(command.options.get("allow_pickle"))
+    pickles = command.option("allow_pickle", False)
     if not pickles and "gguf_file" not in more:
         refuse_pickled(command.model, has_option=True)
     if command.attention != "auto":

@@ -23,7 +23,7 @@ def load_tokenizer(command: LoadModel, **more: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    named = command.options.get("tokenizer")
+    named = command.option("tokenizer", "")
     if named:
         more.pop("gguf_file", None)
     with bounded("loading the tokenizer"):
@@ -40,7 +40,7 @@ def load_tokenizer(command: LoadModel, **more: Any) -> Any:
             f" model's vocabulary of {known}",
             "name the tokenizer of its base model, or remove `tokenizer` from the profile",
         )
-    check_template(tokenizer, command.options.get("chat_template_kwargs", {}))
+    check_template(tokenizer, command.template_variables)
     return tokenizer
 
 
@@ -65,7 +65,7 @@ def fetch_named(command: LoadModel) -> LoadModel:
 
     Return `command` with the tokenizer's local folder in place of its name. Raises Refused.
     """
-    name = command.options.get("tokenizer")
+    name = command.option("tokenizer", "")
     if not name:
         return command
     folder = Path(name)

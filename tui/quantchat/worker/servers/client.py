@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -47,17 +47,16 @@ class ServerClient:
 
     def __init__(self, command: LoadModel) -> None:
         self._command = command
-        options = command.options
         self._model = command.model
-        self._chat = options["api"] == "chat"
-        self._template: dict[str, bool | int | str] = options.get("chat_template_kwargs", {})
-        self._key_env = str(options.get("key_env") or "")
-        self.timeout_s = float(options["timeout_s"])
-        self._sampling = Sampling(**options.get("sampling", {}))
+        self._chat = command.option("api", "") == "chat"
+        self._template = command.template_variables
+        self._key_env = command.option("key_env", "")
+        self.timeout_s = command.option("timeout_s", 120.0)
+        self._sampling = command.sampling
         """Sampling settings of the profile; a request may have other settings."""
-        own = bool(options.get("server"))
+        own = bool(command.options.get("server"))
         self._connection = Connection(
-            str(options["base_url"]), key_env=self._key_env, timeout_s=self.timeout_s, own=own
+            command.option("base_url", ""), key_env=self._key_env, timeout_s=self.timeout_s, own=own
         )
         self._client, self.where = self._connection.client, self._connection.where
         self.device = STARTED_SERVER if own else EXTERNAL_SERVER
@@ -72,7 +71,7 @@ class ServerClient:
         """The server's `system_fingerprint`, usually a version."""
         self._other_models: list[str] = []
         """The models that the server lists, if the requested model is not among them."""
-        self._listed: dict[str, Any] = {}
+        self._listed: Mapping[str, object] = {}
         """The entry for the model in the server's list of models; empty if there is none."""
         self.ollama: ollama.Ollama | None = None
         self._logprobs = PromptLogprobs(self._client, self._model)
@@ -312,7 +311,7 @@ class ServerClient:
 
         Raises Refused.
         """
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "model": self._model,
             "prompt": ids,
             "max_tokens": most,

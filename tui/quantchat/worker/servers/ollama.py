@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ class Ollama:
     """One model of an Ollama server."""
 
     def __init__(
-        self, client: Any, model: str, version: str, show_response: dict[str, Any]
+        self, client: Any, model: str, version: str, show_response: Mapping[str, object]
     ) -> None:
         self._client = client
         self._model = model
@@ -59,9 +59,9 @@ class Ollama:
         if not self.context:
             listed = mapping(await self._client.get("/api/ps", cast_to=object)).get("models")
             names = (self._model, self._model + LATEST)
-            models = [mapping(one) for one in listed] if isinstance(listed, list) else []
+            models = list(map(mapping, listed)) if isinstance(listed, list) else []
             # Another model may have replaced this one.
-            running = next((one for one in models if one.get("name") in names), {})
+            running = next((one for one in models if one.get("name") in names), mapping(None))
             self.context = max(0, count(running.get("context_length")))
             self.size = max(0, count(running.get("size")))
             self.on_gpu = min(max(0, count(running.get("size_vram"))), self.size)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from quantchat.wire.codec import from_json
 from quantchat.wire.messages import LoadModel
 from quantchat.wire.redaction import declare_secret, guard_streams
 from quantchat.worker.failures import Refused
-from quantchat.worker.servers.started import StartedServer, with_port
+from quantchat.worker.servers.started import ServerCommand, StartedServer, with_port
 
 if TYPE_CHECKING:
     from quantchat.worker.servers.remote import RemoteDecoder
@@ -52,7 +53,7 @@ class Opener:
         wait: Callable[[str], None] | None = None
         if own:
             command = replace(command, options=with_port(command.options))
-        if key_env := command.options.get("key_env"):
+        if key_env := command.option("key_env", ""):
             declare_secret(key_env)
             guard_streams()
         decoder: RemoteDecoder = loader.load(command)
@@ -69,9 +70,9 @@ class Opener:
         return OpenedServer(decoder, imported, started, time.perf_counter())
 
     def _start(self, command: LoadModel) -> StartedServer:
-        how = command.options["server"]
-        self._tell(STARTING, how["command"][0])
-        self._server = StartedServer(how, command.options["base_url"], self._failed)
+        how = from_json(ServerCommand, command.options["server"])
+        self._tell(STARTING, how.command[0])
+        self._server = StartedServer(how, command.option("base_url", ""), self._failed)
         self._server.wait(lambda line: self._tell(STARTING, line))
         # If the server ends, that is reported as the variant's failure, and ends a running answer.
         self._server.watch(lambda *failure: self._failed(Refused(*failure)))

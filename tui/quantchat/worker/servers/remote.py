@@ -100,7 +100,7 @@ class RemoteDecoder:
 
     def __init__(self, command: LoadModel) -> None:
         self.client = ServerClient(command)
-        self._thought_marks: list[str] | None = command.options.get("thought_marks")
+        self._thought_marks = command.thought_marks
         """The marks around thoughts, if the profile names them."""
 
     def connect(self, wait: Callable[[str], None] | None = None) -> None:

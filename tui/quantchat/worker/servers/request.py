@@ -114,7 +114,7 @@ def request_arguments(
     model: str,
     chat: bool,
     dialect: Dialect,
-    template: Mapping[str, bool | int | str],
+    template: Mapping[str, object],
     ollama: bool = False,
     owner: str = "",
 ) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -50,7 +51,23 @@ _END_WAIT_S = 0.5
 """Seconds to wait, after a connection was lost, for the server's process to end."""
 
 
-def with_port(options: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ServerCommand:
+    """How to start a server: the table `[variants.server]` of a profile."""
+
+    command: list[str]
+    """The program and its arguments."""
+    timeout_s: float
+    """Most seconds until the server is ready."""
+    ready: str | None = None
+    """An address that responds once the server is ready; None: its list of models."""
+    env: str | None = None
+    """The environment with the server's programs."""
+    path: str | None = None
+    """The folder of these programs, which comes first on PATH; None without `env`."""
+
+
+def with_port(options: Mapping[str, object]) -> dict[str, object]:
     """Return `options` with each `{port}` replaced by the number of a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -79,26 +96,26 @@ def _program(command: Sequence[str]) -> str:
 
 
 class StartedServer:
-    """Runs `server["command"]` without a shell; `server["path"]` comes first on its PATH.
+    """Runs the program of `server` without a shell.
 
     `failed` is called with any exception of the threads that read the server's output and wait for
     its end. Raises Refused if the program cannot be started.
     """
 
     def __init__(
-        self, server: dict[str, Any], base_url: str, failed: Callable[[BaseException], None]
+        self, server: ServerCommand, base_url: str, failed: Callable[[BaseException], None]
     ) -> None:
-        self._command = [str(word) for word in server["command"]]
+        self._command = server.command
         self._name = f"the server ({_program(self._command)})"
-        self._ready = str(server.get("ready") or _models_at(base_url))
-        self._timeout_s = float(server["timeout_s"])
+        self._ready = server.ready or _models_at(base_url)
+        self._timeout_s = server.timeout_s
         self._deadline = time.monotonic() + self._timeout_s
         self._shown = ""
         """The last line that was reported."""
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         """The server's last lines, which show its progress and why it ended."""
         # The scripts of this Python environment come last on PATH, even if it is not activated.
-        folders = [server.get("path"), os.environ.get("PATH"), str(Path(sys.executable).parent)]
+        folders = [server.path, os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, folders))}
         program, *arguments = self._command
         try:

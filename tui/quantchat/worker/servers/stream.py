@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def name(value: Any) -> str:
     return whole_characters(value)[:_NAME_CHARACTERS] if isinstance(value, str) else ""
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: object) -> Mapping[str, object]:
     """Return `value` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
@@ -151,7 +151,7 @@ def record_of(chunk: Any) -> Record | None:
     return Record(text, thought, reason, stopped_by, usage, drafts, build, whole)
 
 
-def _error_in(chunk: dict[str, Any]) -> Any:
+def _error_in(chunk: Mapping[str, object]) -> object:
     error = chunk.get("error")
     if not error and chunk.get("object") == "error":
         error = chunk  # old releases of vLLM
@@ -160,7 +160,7 @@ def _error_in(chunk: dict[str, Any]) -> Any:
     return error
 
 
-def _first_choice(choices: Any) -> dict[str, Any]:
+def _first_choice(choices: object) -> Mapping[str, object]:
     """Return the choice with index 0. Only one answer is requested; other choices are ignored."""
     found = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
     return next((one for one in found if one.get("index") in (0, None)), {})
@@ -193,7 +193,7 @@ def _reason(value: Any) -> str:
     return name(value) if isinstance(value, str) else json.dumps(value)[:_NAME_CHARACTERS]
 
 
-def _stopped_by(choice: dict[str, Any]) -> str | None:
+def _stopped_by(choice: Mapping[str, object]) -> str | None:
     """Return the stop string that vLLM or SGLang reports; "" for an end token; None if unknown."""
     reasons = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
     return _string(reasons[0]) if reasons else None
@@ -221,7 +221,7 @@ _DRAFTS = (
 """For each server: outer key, inner key, and the names of the counts as in `DraftCounts`."""
 
 
-def _drafts(chunk: dict[str, Any]) -> DraftCounts | None:
+def _drafts(chunk: Mapping[str, object]) -> DraftCounts | None:
     """Return the counts of speculative decoding in the last chunk of an answer, or None."""
     for key, inner, names in _DRAFTS:
         if metrics := mapping(mapping(chunk.get(key)).get(inner)):
