@@ -172,7 +172,7 @@ class Evaluating:
     def _job(self, spec: AnyVariant, load: LoadModel) -> EvaluateJob:
         plan = self._plan
         if spec is plan.reference:
-            self._tokenizer = str(load.options.get("tokenizer") or load.model)
+            self._tokenizer = load.option("tokenizer", "") or load.model
         return EvaluateJob(
             load=load,
             tasks=list(plan.tasks),

@@ -34,8 +34,8 @@ class LlamaDecoder(LoopDecoder):
     def model_info(self) -> ModelInfo:
         """Return what really runs."""
         attention = "flash" if self._context.flash else "llama.cpp"
-        options = self._loaded.command.options
-        kinds = (options.get("type_k", "f16"), options.get("type_v", "f16"))
+        option = self._loaded.command.option
+        kinds = (option("type_k", "f16"), option("type_v", "f16"))
         cache = "" if kinds == ("f16", "f16") else f", KV cache {kinds[0]}/{kinds[1]}"
         return self._loaded.model_info(f"llama.cpp{cache}", attention)
 
