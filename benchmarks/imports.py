@@ -32,7 +32,7 @@ ENGINES = {
 MOST_NAMED = 12
 _PROGRAM = """
 import collections, contextlib, json, sys, time
-from quantchat.worker.import_pruning import compiled_when_called, without_collection
+from quantchat.worker.import_pruning import without_collection, without_compiler
 from quantchat.worker.loaders import hide_unused
 from quantchat.worker.memory import resident_bytes
 from quantchat.wire.messages import LoadModel
@@ -43,7 +43,7 @@ began = time.process_time()
 with contextlib.ExitStack() as as_workers_do:
     if sys.argv[3] == "hidden":
         as_workers_do.enter_context(without_collection())
-        as_workers_do.enter_context(compiled_when_called())
+        as_workers_do.enter_context(without_compiler())
     exec(sys.argv[2])
 spent = time.process_time() - began
 new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]

@@ -22,7 +22,7 @@ from quantchat.wire.jobs import (
     Workspace,
 )
 from quantchat.wire.messages import LoadModel
-from quantchat.worker.import_pruning import compiled_when_called, unhide, without_collection
+from quantchat.worker.import_pruning import unhide, without_collection
 from quantchat.worker.jobs import dispatch
 
 PROGRAM = """
@@ -64,54 +64,92 @@ def test_what_is_hidden_from_which_model(
     assert run.stdout.strip() == str(hidden)
 
 
-def test_a_decorator_alone_needs_no_compiler() -> None:
-    torch = pytest.importorskip("torch")
-    compiled: list[str] = []
+PROGRAM_THAT_COMPILES = """
+import json, sys
+import torch
+from quantchat.worker.import_pruning import without_compiler
+compiled = []
 
-    def backend(graph: Any, _: Any) -> Any:
-        compiled.append("once")
-        return graph.forward
+def backend(graph, _):
+    compiled.append("once")
+    return graph.forward
 
-    def twice(x: Any) -> Any:
-        """Twice of it."""
-        return x + x
+def twice(x):
+    "Twice of it."
+    return x + x
 
-    before = torch.compile
-    with compiled_when_called():
-        twice = torch.compile(backend=backend, dynamic=False)(twice)
-        once = torch.compile(lambda x: x, backend=backend)
-        module = torch.compile(torch.nn.Identity(), backend=backend)
-    assert torch.compile is before
-    assert compiled == []
-    assert twice.__doc__ == "Twice of it."
-    assert [float(twice(torch.tensor(3.0))) for _ in range(2)] == [6.0, 6.0]
-    assert float(once(torch.tensor(3.0))) == 3.0
-    assert isinstance(module, torch.nn.Module)
-    assert compiled == ["once"]  # nothing is computed by the other one
-
-
-PROGRAM_THAT_IMPORTS = """
-import sys
-from quantchat.worker.import_pruning import compiled_when_called, unhide
-from quantchat.worker.loaders import hide_unused
-from quantchat.wire.messages import LoadModel
-hide_unused(LoadModel("bitsandbytes", "", {}))
-with compiled_when_called():
-    import bitsandbytes
-print("torch._dynamo" in sys.modules)
+before = torch.compile
+with without_compiler():
+    twice = torch.compile(backend=backend, dynamic=False)(twice)
+    once = torch.compile(lambda x: x, backend=backend)
+    plain = torch.compiler.disable(reason="none")(torch._dynamo.allow_in_graph(lambda x: x))
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+    real = TransformGetItemToIndex()
+    module = torch.compile(torch.nn.Identity(), backend=backend)
+    kept = torch._dynamo.is_compiling  # what has no stand-in is the compiler's own
+assert type(real) is not TransformGetItemToIndex
+assert torch.compile is before
+assert compiled == []
+assert twice.__doc__ == "Twice of it."
+assert [float(twice(torch.tensor(3.0))) for _ in range(2)] == [6.0, 6.0]
+assert (float(once(torch.tensor(3.0))), plain(4)) == (3.0, 4)
+assert isinstance(module, torch.nn.Module)
+assert compiled == ["once"]  # nothing is computed by the other one
+assert kept is torch._dynamo.is_compiling
 """
 
 
-def test_bitsandbytes_brings_no_compiler() -> None:
-    pytest.importorskip("bitsandbytes")
+def test_a_decorator_alone_needs_no_compiler() -> None:
+    pytest.importorskip("torch")
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM_THAT_COMPILES],
+        env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
+        check=True,
+    )
+
+
+PROGRAM_THAT_IMPORTS = """
+import json, sys
+from quantchat.worker.import_pruning import without_compiler
+from quantchat.worker.loaders import hide_unused
+from quantchat.wire.messages import LoadModel
+hide_unused(LoadModel(sys.argv[1], "", {}))
+with without_compiler():
+    exec(sys.argv[2])
+    import transformers.generation.utils, transformers.masking_utils, transformers.modeling_utils
+heavy = ("torch._dynamo", "torch.distributed.tensor", "sympy")
+imported = [name for name in heavy if name in sys.modules]
+import torch
+real = transformers.masking_utils.TransformGetItemToIndex()
+compiled = torch.compile(lambda x: x + x, backend="eager")(torch.ones(1))
+print(json.dumps([
+    imported, type(real).__module__, float(compiled), sys.modules["torch._dynamo"].__file__[-11:],
+    torch.distributed.is_available(),
+]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "imports"),
+    [
+        ("transformers", ""),
+        ("bitsandbytes", "import bitsandbytes"),
+        ("gptq", "from gptqmodel import BACKEND, GPTQModel"),
+    ],
+)
+def test_a_worker_imports_no_compiler_but_can_still_compile(engine: str, imports: str) -> None:
+    for name in ("transformers", *imports.split()[1:2]):
+        pytest.importorskip(name)
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM_THAT_IMPORTS],
+        [sys.executable, "-c", PROGRAM_THAT_IMPORTS, engine, imports],
         env={"PYTHONPATH": str(Path(quantchat.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stdout.strip() == "False"
+    masks = "torch._dynamo._trace_wrapped_higher_order_op"
+    expected = [[], masks, 2.0, "__init__.py", True]
+    assert json.loads(run.stdout.splitlines()[-1]) == expected
 
 
 def test_imports_run_without_collection(monkeypatch: pytest.MonkeyPatch) -> None:

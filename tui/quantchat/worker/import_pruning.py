@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 OPTIONAL = ("hqq", "matplotlib", "pandas", "scipy", "sklearn", "torchao")
@@ -57,35 +59,101 @@ def without_collection() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def compiled_when_called() -> Iterator[None]:
-    """Delay `torch.compile` of decorated functions to their first call while the context lasts.
+def without_compiler() -> Iterator[None]:
+    """Import libraries and load a model without torch's compiler and torch.distributed.
 
-    bitsandbytes (and GPTQModel, which imports it) decorates functions that a worker rarely calls,
-    and the decorator alone makes torch import its whole compiler.
+    transformers, GPTQModel and bitsandbytes decorate functions for the compiler, and define classes
+    for models on several machines; that alone would import 900 modules. While the context lasts,
+    torch has no `torch.distributed`, `torch.compile` compiles a function when it is first called,
+    and `_STAND_INS` replace modules of the compiler, whose decorators then do nothing. Do not use
+    the context in a process that compiles the model. Afterwards everything can be imported as
+    usual.
     """
     import torch
 
-    compile_now: Any = torch.compile
-
-    def compile_later(function: Any = None, **options: Any) -> Any:
-        if function is None:
-            return functools.partial(compile_later, **options)
-        if isinstance(function, torch.nn.Module):
-            return compile_now(function, **options)
-        return _later(function, functools.partial(compile_now, function, **options))
-
-    torch.compile = compile_later
+    if _COMPILER in sys.modules:
+        yield  # nothing would be saved
+        return
+    compile_now, is_available = torch.compile, torch.distributed.is_available
+    torch.compile = functools.partial(_compile_later, compile_now)
+    torch.distributed.is_available = lambda: False
+    sys.modules.update({name: kind(name) for name, kind in _STAND_INS.items()})
     try:
         yield
     finally:
-        torch.compile = compile_now
+        torch.compile, torch.distributed.is_available = compile_now, is_available
+        _remove_stand_ins()
 
 
-def _later(function: Callable[..., Any], make: Callable[[], Callable[..., Any]]) -> Any:
-    made = functools.cache(make)
+class _StandIn(ModuleType):
+    """Stands in for a module. Any use but that of its attributes here imports the real module."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.real(), name)
+
+    def real(self) -> ModuleType:
+        """Return the real module, and remove all stand-ins."""
+        _remove_stand_ins()
+        return importlib.import_module(self.__name__)
+
+
+class _Compiler(_StandIn):
+    @property
+    def __path__(self) -> Any:  # type: ignore[override]
+        """The package's folder, which Python asks for to import another module of the package."""
+        return self.real().__path__
+
+    @staticmethod
+    def allow_in_graph(function: Any) -> Any:
+        return function
+
+    assume_constant_result = allow_in_graph
+
+    @staticmethod
+    def disable(function: Any = None, *_: Any, **__: Any) -> Any:
+        return function if function is not None else lambda decorated: decorated
+
+    @staticmethod
+    def reset() -> None:
+        """Forget what was compiled: nothing."""
+
+    config = SimpleNamespace(cache_size_limit=0)
+    """GPTQModel raises this limit, which is for compiled functions."""
+
+
+class _Masks(_StandIn):
+    class TransformGetItemToIndex:
+        """Creates an object of the real class, which transformers needs for some masks."""
+
+        def __new__(cls) -> Any:
+            _remove_stand_ins()
+            return importlib.import_module(_MASKS).TransformGetItemToIndex()
+
+
+_COMPILER = "torch._dynamo"
+_MASKS = "torch._dynamo._trace_wrapped_higher_order_op"
+_STAND_INS = {_COMPILER: _Compiler, _MASKS: _Masks}
+
+
+def _remove_stand_ins() -> None:
+    for name in _STAND_INS:
+        if isinstance(sys.modules.get(name), _StandIn):
+            del sys.modules[name]
+
+
+def _compile_later(compile_now: Any, function: Any = None, **options: Any) -> Any:
+    import torch
+
+    if function is None:
+        return functools.partial(_compile_later, compile_now, **options)
+    if isinstance(function, torch.nn.Module):
+        return compile_now(function, **options)
+    made = functools.cache(functools.partial(compile_now, function, **options))
 
     @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        return made()(*args, **options)
+    def call(*args: Any, **more: Any) -> Any:
+        return made()(*args, **more)
 
     return call

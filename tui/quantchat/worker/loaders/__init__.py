@@ -26,7 +26,7 @@ from quantchat.common.kv_cache import KV_CACHES
 from quantchat.wire.library import FolderReader
 from quantchat.wire.messages import FETCHING, IMPORTING, PROMPT_LOOKUP, LoadModel, Progress
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import hide, without_collection
+from quantchat.worker.import_pruning import hide, without_collection, without_compiler
 from quantchat.worker.model.devices import make_current
 from quantchat.worker.model.files_check import check_files, check_kind
 from quantchat.worker.model.hub import checkpoint, small_files
@@ -111,10 +111,11 @@ def load(
         importing.close()
         stage(name)
 
-    with importing:
+    with importing, contextlib.ExitStack() as loading:
         importing.enter_context(without_collection())
         import torch
 
+        loading.enter_context(_without_needless_compiler(command))
         check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
         if command.threads:
             torch.set_num_threads(command.threads)
@@ -131,6 +132,18 @@ def load(
         loaded.set_adapter(adapter.kind, digest(adapter.folder))
     make_current(loaded.input_device)
     return loaded
+
+
+def _without_needless_compiler(command: LoadModel) -> contextlib.AbstractContextManager[None]:
+    """Return a context without torch's compiler, unless `command` may need it.
+
+    It may be needed for the mode `compile`, by the model's own code, and by a kernel on a GPU.
+    """
+    import torch
+
+    kernels = getattr(loader_of(command), "COMPILES", False) and torch.cuda.is_available()
+    needed = command.decode == "compile" or command.trust_remote_code or kernels
+    return contextlib.nullcontext() if needed else without_compiler()
 
 
 def load_any(
@@ -192,7 +205,8 @@ def decoder_of(
     if isinstance(loaded, Loaded):
         from quantchat.worker.decode.decoder import Decoder
 
-        return Decoder(loaded, command.decode, report, draft)
+        with _without_needless_compiler(command):
+            return Decoder(loaded, command.decode, report, draft)
     from quantchat.worker.llama.decoder import LlamaDecoder
 
     return LlamaDecoder(loaded)

@@ -8,7 +8,7 @@ from typing import Any
 from quantchat.common.bitsandbytes_repacking import is_repackable
 from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused
-from quantchat.worker.import_pruning import OPTIONAL, compiled_when_called
+from quantchat.worker.import_pruning import OPTIONAL
 from quantchat.worker.loaders.bitsandbytes_probe import kernels as kernels
 from quantchat.worker.model.contents import Contents
 from quantchat.worker.model.devices import device_for
@@ -31,8 +31,7 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`. Raises Refused for a
     checkpoint of another quantization.
     """
-    with compiled_when_called():
-        import bitsandbytes
+    import bitsandbytes
     from transformers import AutoConfig, BitsAndBytesConfig
 
     device = device_for(command)

@@ -10,7 +10,7 @@ from typing import Any
 from quantchat.common import cuda_toolkit
 from quantchat.wire.messages import WEIGHTS, LoadModel
 from quantchat.worker.failures import Refused, describe, on_one_line
-from quantchat.worker.import_pruning import OPTIONAL, compiled_when_called
+from quantchat.worker.import_pruning import OPTIONAL
 from quantchat.worker.loaders import gptq_kernels
 from quantchat.worker.loaders.gptq_probe import kernels as kernels
 from quantchat.worker.loaders.kernel_build import Building
@@ -43,9 +43,7 @@ def load(
         cuda_toolkit.use(torch.version.cuda)  # before GPTQModel looks for a compiler
     # Imported before the stage WEIGHTS, so that the time counts as import.
     from accelerate.hooks import remove_hook_from_submodules
-
-    with compiled_when_called():
-        from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
     device = device_for(command)

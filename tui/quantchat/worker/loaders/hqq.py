@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quantchat.wire.messages import WEIGHTS, LoadModel
-from quantchat.worker.import_pruning import OPTIONAL, compiled_when_called
+from quantchat.worker.import_pruning import OPTIONAL
 from quantchat.worker.model.devices import device_for
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.full_precision import body_linears, half_precision
@@ -25,8 +25,7 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     Raises Refused for a checkpoint that is quantized already.
     """
     # Imported before the stage WEIGHTS, so that the time counts as import.
-    with compiled_when_called():
-        from hqq.core import quantize
+    from hqq.core import quantize
     from transformers import AutoConfig
 
     refuse_quantized(command.model)
