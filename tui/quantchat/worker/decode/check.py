@@ -23,7 +23,7 @@ SAMPLE = (
     "Quantization stores the weights of a model in fewer bits. What is lost by that, and what is "
     "gained, differs from model to model; so it is measured, and not believed."
 )
-STEPS = 8
+STEPS = 5
 """Most tokens decoded one by one after `SAMPLE`."""
 
 _FEWEST_STEPS = 3
