@@ -3,7 +3,7 @@
 `python benchmarks/intervals.py` simulates comparisons of two sides on a machine that is quiet, that
 has good and bad rounds, or that other programs use too. It computes each interval with and without
 moving outliers, and writes coverage, width and power to `benchmarks/results/intervals.json`.
-Nothing is timed: the same seed gives the same figures. `--table` prints the table of
+Nothing is timed: the same seed gives the same figures. `--table` prints the tables of
 docs/explanation/statistics.md.
 """
 
@@ -13,10 +13,10 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from quantchat.statistics.intervals import Pair, Ratio, Row, interval_of, ratio_
 
 RESULTS = Path(__file__).parent / "results" / "intervals.json"
 SEED = 20261130
-DESIGNS = ((5, 5), (5, 3), (2, 2), (20, 1), (1, 5))
+DESIGNS = ((5, 5), (5, 10), (5, 3), (2, 2), (20, 1), (1, 5))
 """Numbers of prompts and rounds."""
 REGRESSIONS = (1.05, 1.10)
 
@@ -60,21 +60,59 @@ def drift(generator: np.random.Generator, count: int) -> Any:
     return np.array(found) + generator.normal(0, 0.02, count)
 
 
+def heavy_tails(generator: np.random.Generator, count: int) -> Any:
+    """Return noise of 3 % with many outliers: Student's t with two degrees of freedom."""
+    return 0.03 * generator.standard_t(2, count)
+
+
+def long_bursts(generator: np.random.Generator, count: int) -> Any:
+    """Return noise with long bursts: ten answers on average are 2.5 times slower."""
+    slow, found = generator.random() < 0.3, []
+    for _ in range(count):
+        found.append(math.log(2.5) * slow)
+        slow = generator.random() > 0.1 if slow else generator.random() < 0.043
+    return np.array(found) + generator.normal(0, 0.05, count)
+
+
 MACHINES: dict[str, Noise] = {"quiet": quiet, "pauses": pauses, "bursts": bursts, "drift": drift}
 
 
-def measured(
-    generator: np.random.Generator, prompts: int, rounds: int, noise: Noise, of_prompt: float = 0.0
-) -> list[Pair]:
-    """Return pairs of two equal sides that begin in turn; `of_prompt` is how B varies by prompt."""
-    slow = iter(noise(generator, 2 * prompts * rounds))
-    own = generator.normal(0, of_prompt, prompts) if of_prompt else np.zeros(prompts)
+class Case(NamedTuple):
+    """A kind of machine, and how much B's true slowness varies by prompt and by round."""
+
+    noise: Noise
+    of_prompt: float = 0.0
+    of_round: float = 0.0
+
+
+CASES = {
+    "quiet": Case(quiet),
+    "quiet, prompts differ": Case(quiet, of_prompt=0.04),
+    "quiet, rounds differ": Case(quiet, of_round=0.04),
+    "quiet, both differ": Case(quiet, of_prompt=0.04, of_round=0.04),
+    "heavy tails": Case(heavy_tails),
+    "pauses": Case(pauses),
+    "bursts": Case(bursts),
+    "long bursts": Case(long_bursts),
+    "drift": Case(drift),
+}
+
+
+def measured(generator: np.random.Generator, prompts: int, rounds: int, case: Case) -> list[Pair]:
+    """Return pairs of two equal sides that begin in turn."""
+    slow = iter(case.noise(generator, 2 * prompts * rounds))
+    by_prompt = (
+        generator.normal(0, case.of_prompt, prompts) if case.of_prompt else np.zeros(prompts)
+    )
+    by_round = generator.normal(0, case.of_round, rounds) if case.of_round else np.zeros(rounds)
     pairs = []
     for round_ in range(rounds):
         for prompt in range(prompts):
             first, second = math.exp(next(slow)), math.exp(next(slow))
             a, b = (first, second) if (prompt + round_) % 2 else (second, first)
-            pairs.append(Pair(prompt, round_, a, b * math.exp(own[prompt])))
+            pairs.append(
+                Pair(prompt, round_, a, b * math.exp(by_prompt[prompt] + by_round[round_]))
+            )
     return pairs
 
 
@@ -88,10 +126,10 @@ def plain_ratio(pairs: list[Pair]) -> Ratio:
     return Ratio(math.exp(found.value), low, high, len(pairs), 0, found.clusters, "")
 
 
-def cell(prompts: int, rounds: int, noise: Noise, of_prompt: float, count: int) -> dict[str, Any]:
+def cell(prompts: int, rounds: int, case: Case, count: int) -> dict[str, Any]:
     """Return coverage, width and power of both estimates over the same `count` comparisons."""
     generator = np.random.default_rng(SEED)
-    data = [measured(generator, prompts, rounds, noise, of_prompt) for _ in range(count)]
+    data = [measured(generator, prompts, rounds, case) for _ in range(count)]
     result: dict[str, Any] = {}
     for name, estimate in (("plain", plain_ratio), ("robust", ratio_of)):
         found = [one for pairs in data if (one := estimate(pairs)) is not None]
@@ -111,12 +149,12 @@ def run(count: int) -> dict[str, Any]:
     """Simulate every design on every machine, and return the result."""
     cells = []
     for prompts, rounds in DESIGNS:
-        for machine, noise in MACHINES.items():
-            for of_prompt in (0.0, 0.04) if machine == "quiet" and prompts > 1 else (0.0,):
-                name = f"{machine}, prompts differ" if of_prompt else machine
-                print(f"{prompts} x {rounds}, {name}", flush=True)
-                found = cell(prompts, rounds, noise, of_prompt, count)
-                cells.append({"prompts": prompts, "rounds": rounds, "machine": name, **found})
+        for name, case in CASES.items():
+            if (case.of_prompt and prompts == 1) or (case.of_round and rounds == 1):
+                continue  # no method can see a difference that was not sampled
+            print(f"{prompts} x {rounds}, {name}", flush=True)
+            found = cell(prompts, rounds, case, count)
+            cells.append({"prompts": prompts, "rounds": rounds, "machine": name, **found})
     return {
         "what": "simulated comparisons of two equal sides; nothing was timed",
         "command": f"python benchmarks/intervals.py --count {count}",
@@ -127,18 +165,42 @@ def run(count: int) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return the table of docs/explanation/statistics.md."""
+def coverage_table(result: dict[str, Any]) -> str:
+    """Return the coverage with Huber's estimate: a line for each machine, a column for each design.
+
+    The last line is the mean of each column, and its last cell the mean of all cells.
+    """
+    by_place = {
+        (one["machine"], one["prompts"], one["rounds"]): one["robust"]["coverage"]
+        for one in result["cells"]
+    }
+    titles = " | ".join(f"{prompts} × {rounds}" for prompts, rounds in DESIGNS)
+    lines = [f"| machine | {titles} | mean |", "| --- " * (len(DESIGNS) + 2) + "|"]
+    for name in CASES:
+        row = [by_place.get((name, *design)) for design in DESIGNS]
+        lines.append(_line(name, row, [x for x in row if x is not None]))
+    columns = [[v for key, v in by_place.items() if key[1:] == design] for design in DESIGNS]
+    return "\n".join([*lines, _line("mean", map(statistics.mean, columns), by_place.values())])
+
+
+def _line(name: str, row: Iterable[float | None], averaged: Iterable[float]) -> str:
+    cells = ["–" if x is None else f"{x:.1%}" for x in (*row, statistics.mean(averaged))]
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def width_table(result: dict[str, Any]) -> str:
+    """Return width and power of both estimates for five prompts in five rounds."""
     lines = [
-        "| prompts × rounds | machine | coverage, plain → robust | half-width, plain → robust"
+        "| machine | coverage, plain → robust | half-width, plain → robust"
         " | slowdown of 5 % shown, plain → robust |",
-        "| --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- |",
     ]
     for one in result["cells"]:
+        if (one["prompts"], one["rounds"]) != (5, 5):
+            continue
         plain, robust = one["plain"], one["robust"]
         lines.append(
-            f"| {one['prompts']} × {one['rounds']} | {one['machine']}"
-            f" | {plain['coverage']:.1%} → {robust['coverage']:.1%}"
+            f"| {one['machine']} | {plain['coverage']:.1%} → {robust['coverage']:.1%}"
             f" | {plain['half_width']:.1%} → {robust['half_width']:.1%}"
             f" | {plain['shown at 1.05']:.0%} → {robust['shown at 1.05']:.0%} |"
         )
@@ -146,14 +208,15 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Simulate, or print the table of the saved result."""
+    """Simulate, or print the tables of the saved result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="comparisons in each cell")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if not options.table:
         RESULTS.write_text(json.dumps(run(options.count), indent=2) + "\n")
-    print(table(json.loads(RESULTS.read_text())))
+    result = json.loads(RESULTS.read_text())
+    print(f"{coverage_table(result)}\n\n{width_table(result)}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from intervals import MACHINES, Noise, measured
+from intervals import MACHINES, Case, Noise, measured
 
 from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow_enough
 from quantchat.snapshot.verdicts import JudgedQuantity
@@ -46,7 +46,7 @@ def gates(noise: Noise, count: int) -> dict[str, Any]:
     found: dict[float, Counter[str]] = {slower: Counter() for slower in SLOWER}
     same = 0
     for _ in range(count):
-        ratio = ratio_of(measured(generator, PROMPTS, ROUNDS, noise))
+        ratio = ratio_of(measured(generator, PROMPTS, ROUNDS, Case(noise)))
         assert ratio is not None and ratio.low is not None and ratio.high is not None
         same += not ratio.shown
         for slower, counter in found.items():
@@ -70,7 +70,7 @@ def until(noise: Noise, width: float, count: int) -> dict[str, Any]:
     generator = np.random.default_rng(SEED)
     covered, rounds, halves = 0, [], []
     for _ in range(count):
-        pairs = measured(generator, PROMPTS, MOST_ROUNDS, noise)
+        pairs = measured(generator, PROMPTS, MOST_ROUNDS, Case(noise))
         by_round = [[p for p in pairs if p.round == number] for number in range(MOST_ROUNDS)]
         taken, before = [pair for part in by_round[:FIRST_CHECK] for pair in part], math.inf
         ended = FIRST_CHECK

@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[3]
         ("decode.py", "docs/explanation/decoding.md"),
         ("quality.py", "docs/explanation/scoring.md"),
         ("quantize_memory.py", "docs/how-to/quantizing.md"),
-        ("intervals.py", "docs/explanation/statistics.md"),
         ("tasks.py", "docs/how-to/tasks.md"),
         ("servers.py", "docs/how-to/servers.md"),
         ("load_against_aiperf.py", "docs/how-to/load.md"),
@@ -56,8 +55,9 @@ def table_of(benchmark: str) -> str:
     ).stdout
 
 
-def test_the_page_on_statistics_has_both_tables_of_verdicts() -> None:
-    tables = table_of("verdicts.py").strip().split("\n\n")
+@pytest.mark.parametrize("benchmark", ["intervals.py", "verdicts.py"])
+def test_the_page_on_statistics_has_both_tables_of(benchmark: str) -> None:
+    tables = table_of(benchmark).strip().split("\n\n")
     page = (ROOT / "docs" / "explanation" / "statistics.md").read_text(encoding="utf-8")
     assert len(tables) == 2
     assert all(table in page for table in tables)

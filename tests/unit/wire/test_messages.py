@@ -6,6 +6,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def of_type(hint: Any) -> st.SearchStrategy[Any]:
         return whole(hint)
     if origin is list:
         return st.lists(of_type(arguments[0]), max_size=2)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return st.dictionaries(text, of_type(arguments[1]), max_size=2)
     if origin is typing.Literal:
         return st.sampled_from(arguments)

@@ -31,7 +31,7 @@ def load(
     `mmap`.
     """
     requested, note = command, ""
-    wanted = command.option("gguf_file", ANY)
+    wanted = command.option("gguf_file", "") or ANY
     if not Path(command.model).is_dir():
         stage(FETCHING)
         folder, note = gguf_files(command, wanted, fetching)
