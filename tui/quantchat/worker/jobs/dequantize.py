@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantchat.wire.jobs import DequantizeJob, DequantizeResult
+from quantchat.worker.import_pruning import without_compiler
 from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import prepare_process
 from quantchat.worker.report import Report
@@ -22,13 +23,14 @@ def run(job: DequantizeJob, report: Report) -> DequantizeResult:
 
     output = Path(job.workspace.output)
     report(1, 3, "unpacking the weights")
-    model = AutoModelForCausalLM.from_pretrained(
-        job.source,
-        gguf_file=job.gguf_file,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
-    model.save_pretrained(output)
+    with without_compiler():
+        model = AutoModelForCausalLM.from_pretrained(
+            job.source,
+            gguf_file=job.gguf_file,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        model.save_pretrained(output)
     report(2, 3, "reading the tokenizer")
     AutoTokenizer.from_pretrained(job.source, gguf_file=job.gguf_file).save_pretrained(output)
     add_version_4_keys(output)

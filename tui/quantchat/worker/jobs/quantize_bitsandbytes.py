@@ -7,7 +7,7 @@ from pathlib import Path
 from quantchat.wire.jobs import QuantizeBitsAndBytesJob, QuantizeBitsAndBytesResult
 from quantchat.worker.jobs.config_compat import add_version_4_keys
 from quantchat.worker.jobs.job_env import prepare_process, with_local_files
-from quantchat.worker.loaders import bitsandbytes
+from quantchat.worker.loaders import bitsandbytes, without_needless_compiler
 from quantchat.worker.model.files_check import refuse_quantized
 from quantchat.worker.model.tokenizer import fetch_named
 from quantchat.worker.report import Report
@@ -24,7 +24,8 @@ def run(job: QuantizeBitsAndBytesJob, report: Report) -> QuantizeBitsAndBytesRes
     prepare_process(job.workspace)
     load, output = with_local_files(job.load, report), Path(job.workspace.output)
     refuse_quantized(load.model)
-    loaded = bitsandbytes.load(fetch_named(load), lambda stage: report(0, 0, stage))
+    with without_needless_compiler(load):
+        loaded = bitsandbytes.load(fetch_named(load), lambda stage: report(0, 0, stage))
     report(0, 0, "writing the checkpoint")
     loaded.model.save_pretrained(output)
     loaded.tokenizer.save_pretrained(output)

@@ -25,6 +25,7 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.jobs.calibrated_job import begin, end, samples
 from quantchat.worker.jobs.gptqmodel_workarounds import add_file_digest, follow_links, only_on
 from quantchat.worker.jobs.layer_widths import check_awq, check_groups, widest
+from quantchat.worker.loaders import without_needless_compiler
 from quantchat.worker.loaders.gptq import name_model_kind
 from quantchat.worker.model.devices import choose_device
 from quantchat.worker.model.loaded import choose_dtype
@@ -90,24 +91,25 @@ def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeG
 
 def _loaded(load: LoadModel, settings: GptqSettings | AwqSettings, device: str) -> Any:
     """Load the model with GPTQModel, for quantizing on `device`."""
-    from gptqmodel import GPTQModel, QuantizeConfig
-    from gptqmodel.quantization.config import AWQConfig
+    with without_needless_compiler(load):
+        from gptqmodel import GPTQModel, QuantizeConfig
+        from gptqmodel.quantization.config import AWQConfig
 
-    kind = AWQConfig if isinstance(settings, AwqSettings) else QuantizeConfig
-    config = kind(
-        **asdict(settings),
-        device=device,
-        offload_to_disk_path=_OFFLOAD,
-        # The default compiles an extension first, which takes half a minute and needs a compiler,
-        # and then writes exactly the same bytes.
-        pack_impl="original",
-    )
-    return GPTQModel.load(
-        load.model,
-        config,
-        dtype=choose_dtype(load.dtype),
-        trust_remote_code=load.trust_remote_code,
-    )
+        kind = AWQConfig if isinstance(settings, AwqSettings) else QuantizeConfig
+        config = kind(
+            **asdict(settings),
+            device=device,
+            offload_to_disk_path=_OFFLOAD,
+            # The default compiles an extension first, which takes half a minute and needs a
+            # compiler, and then writes exactly the same bytes.
+            pack_impl="original",
+        )
+        return GPTQModel.load(
+            load.model,
+            config,
+            dtype=choose_dtype(load.dtype),
+            trust_remote_code=load.trust_remote_code,
+        )
 
 
 def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:

@@ -115,7 +115,7 @@ def load(
         importing.enter_context(without_collection())
         import torch
 
-        loading.enter_context(_without_needless_compiler(command))
+        loading.enter_context(without_needless_compiler(command))
         check_files(command.model, gguf=gguf, tokenizer="tokenizer" not in options)
         if command.threads:
             torch.set_num_threads(command.threads)
@@ -134,7 +134,7 @@ def load(
     return loaded
 
 
-def _without_needless_compiler(command: LoadModel) -> contextlib.AbstractContextManager[None]:
+def without_needless_compiler(command: LoadModel) -> contextlib.AbstractContextManager[None]:
     """Return a context without torch's compiler, unless `command` may need it.
 
     It may be needed for the mode `compile`, by the model's own code, and by a kernel on a GPU.
@@ -205,7 +205,7 @@ def decoder_of(
     if isinstance(loaded, Loaded):
         from quantchat.worker.decode.decoder import Decoder
 
-        with _without_needless_compiler(command):
+        with without_needless_compiler(command):
             return Decoder(loaded, command.decode, report, draft)
     from quantchat.worker.llama.decoder import LlamaDecoder
 
