@@ -121,7 +121,7 @@ def run(count: int) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> str:
     """Return the tables of docs/explanation/statistics.md."""
     lines = [
-        "| machine | A against A: no difference shown | B as fast as A: passes, undecided, fails"
+        "| machine | equal sides: no difference shown | equal sides, gate: passes, undecided, fails"
         " | B 5 % slower: passes, undecided, fails | B 10 % slower: passes, undecided, fails |",
         "| --- | --- | --- | --- | --- |",
     ]

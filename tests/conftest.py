@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -86,6 +87,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _only_fast(config: pytest.Config) -> bool:
     return bool(config.option.markexpr == "fast")
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collections from looking through all imported modules: a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -1,4 +1,4 @@
-"""Prints a checkpoint's logits as JSON: `python logits_of.py LIBRARY FOLDER IDS`.
+"""Prints checkpoints' logits as JSON: `python logits_of.py IDS LIBRARY FOLDER [LIBRARY FOLDER …]`.
 
 It does not import quantchat, because it represents users who load the checkpoint without quantchat.
 GPTQModel and transformers 4 print while they are imported, so the logits go to descriptor 3.
@@ -43,14 +43,17 @@ def load(library: str, folder: str) -> Any:
 
 
 def main() -> None:
-    library, folder, ids = sys.argv[1:]
+    ids, *named = sys.argv[1:]
     import torch
 
-    model = load(library, folder)
-    with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([json.loads(ids)])).logits
+    found = []
+    for library, folder in zip(named[::2], named[1::2], strict=True):
+        model = load(library, folder)
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([json.loads(ids)])).logits
+        found.append(logits[0].float().tolist())
     with os.fdopen(3, "w") as output:
-        json.dump(logits[0].float().tolist(), output)
+        json.dump(found, output)
 
 
 if __name__ == "__main__":

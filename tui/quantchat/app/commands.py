@@ -169,7 +169,7 @@ COMMANDS: tuple[Command, ...] = (
         "ask_missing",
         "alt+m",
         "ask missing",
-        "Send each side the prompts that it missed, because it was not loaded or shown, or failed",
+        "Send each side the prompts that it missed: it was not shown, had failed or was unloaded",
         "Conversation",
         25,
     ),

@@ -1,4 +1,4 @@
-"""The cache of built checkpoints: an artifact's folder is complete or absent.
+"""The cache of built checkpoints: a build leaves an artifact's folder complete or absent.
 
 An artifact is built in a temporary folder, described by its `made.json`, and renamed into place. A
 lock for each name stops two processes from building the same artifact: the second process waits and
@@ -252,7 +252,7 @@ class CheckpointCache:
                 try:
                     await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
                 finally:
-                    lock.release()
+                    lock.release()  # does nothing for `own_name`, which is locked by another object
 
     def _lock(self, name: str) -> FileLock:
         return FileLock(self._locks / f"{name}.lock", mode=0o600)

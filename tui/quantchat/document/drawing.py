@@ -1,8 +1,8 @@
 """Draw plots with Matplotlib: as SVG for a light or dark page, or as PNG.
 
-Neither pyplot nor the user's matplotlibrc is used. Variants differ in colour, line and marker. The
-colours are those of Okabe and Ito, "Color Universal Design" (2008), which readers with any colour
-vision can distinguish.
+Neither pyplot nor the settings of the user's matplotlibrc are used. Variants differ in colour, line
+and marker. The colours are those of Okabe and Ito, "Color Universal Design" (2008), which readers
+with any colour vision can distinguish.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ _STYLE: Any = {
 
 _SIZE_IN = (6.0, 3.1)
 _PNG_DPI = 160
+_WIDE = 6
+"""If the ends of a logarithmic axis differ by this factor or more, it has ticks at 1, 2 and 5 times
+powers of 10."""
 
 
 def series_style(place: int, order: str = "in-turn") -> dict[str, Any]:
@@ -113,7 +116,7 @@ def png(plot: Plot) -> bytes:
 def svg(plot: Plot) -> str:
     """Return `plot` as an SVG element for an HTML page, which defines its colours and its font.
 
-    The element needs no XML namespace, and loads nothing.
+    The element needs no XML namespace, and refers to no other file.
     """
     # This is Matplotlib's own output, with escaped labels.
     root = ElementTree.fromstring(_saved(plot, "svg", title=False))  # noqa: S314
@@ -203,7 +206,7 @@ def legend(figure: Figure, columns: int = 1) -> None:
 
 
 def from_zero(axes: Axes, highest: float) -> None:
-    """Start the vertical axis at 0, so that heights are proportional to the figures."""
+    """Start the vertical axis at 0, so that heights are proportional to the values."""
     axes.set_ylim(0, 1.08 * highest or 1)
 
 
@@ -219,11 +222,6 @@ def logarithmic(axes: Axes) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-_WIDE = 6
-"""If the ends of a logarithmic axis differ by this factor or more, it has ticks at 1, 2 and 5 times
-powers of 10."""
 
 
 def whole_ticks(axis: Axis) -> None:

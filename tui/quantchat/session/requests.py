@@ -1,4 +1,4 @@
-"""Build the requests to load and to answer that go to a worker, for chats and measurements."""
+"""Build the messages `LoadModel` and `Generate` for a worker, in chats and measurements."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from quantchat.wire.messages import Generate, LoadModel, Message, Sampling
 def load_request(
     spec: AnyVariant, prepared: PreparedModel, settings: Generation | None = None
 ) -> LoadModel:
-    """Return the request to load `spec`; `prepared` has the path and settings for the engine.
+    """Return the request to load `spec`; `prepared` has the model's folder or hub id.
 
     While a worker opens a server, it sends short trial requests with the sampling of `settings`, to
-    see which parameters the server accepts. This function also registers the server's API key, so
-    that logs, messages and snapshots omit it. Raises UserError if the Python environment that
-    `spec` names does not exist.
+    see which parameters the server accepts. `Engine.load_options` also registers the server's API
+    key, so that logs, messages and snapshots omit it. Raises UserError if the Python environment
+    that `spec` names does not exist.
     """
     engine = engine_of(spec)
     return LoadModel(
@@ -74,6 +74,6 @@ def single_prompt_request(
     )
 
 
-def threads_for(decoding: int) -> int:
-    """Return the CPU threads for each of `decoding` workers, which share the usable CPUs."""
-    return max(1, compute_threads() // decoding)
+def threads_for(workers: int) -> int:
+    """Return the CPU threads for each of `workers` workers, which share the usable CPUs."""
+    return max(1, compute_threads() // workers)

@@ -19,8 +19,8 @@ FORMERLY = "formerly"
 """Key of a field's metadata for its old name, which saved snapshots still use."""
 
 LARGEST_INTEGER = 2**63 - 1
-"""Largest whole number of a field; a larger number is replaced by it. A server or a config may give
-any number, but every JSON library must be able to read the snapshot."""
+"""Largest whole number of a field, if it is not in a list; a larger number is replaced by it. A
+server or a config may give any number, but every JSON library must be able to read the snapshot."""
 
 
 def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
@@ -48,7 +48,10 @@ def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
 
 
 def typed(where: str, kind: type[_T], value: object) -> _T:
-    """Return the JSON `value`, which must be of type `kind`. Raises ProtocolError at `where`."""
+    """Return the JSON `value` if it is of type `kind`.
+
+    Raises ProtocolError, whose message begins with `where`.
+    """
     checked: _T = _value(where, kind, value, saved=False)
     return checked
 

@@ -35,7 +35,8 @@ class Sampling:
     top_k: int = 0
     """Sample from this many likeliest tokens; 0 is off."""
     repetition_penalty: float = 1.0
-    """Divide the logits of tokens already seen by this; 1 is off."""
+    """Divide the positive logits of tokens of the prompt and the answer by this, and multiply the
+    negative ones; 1 is off."""
     seed: int = 0
     """Seed of the sampling."""
     min_p: float = 0.0
@@ -50,7 +51,8 @@ class Sampling:
     stop: list[str] = field(default_factory=list)
     """Texts that end the answer; the answer does not contain the text that ended it."""
     max_thinking_tokens: int = 0
-    """Most tokens of thoughts; after them the mark that ends thoughts is inserted. 0: no limit."""
+    """Largest number of tokens of thoughts; then the mark that ends them is inserted. 0: no
+    limit."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Message:
 _T = TypeVar("_T")
 
 PROMPT_LOOKUP = "prompt-lookup"
-"""Value of a variant's `draft`: without a model, draft the tokens that followed the latest tokens
-earlier in the chat."""
+"""Value of a variant's `draft`: no draft model. Where the latest tokens stand earlier in the chat,
+the tokens that followed them there are drafted."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,10 @@ class LoadModel:
     loader: str = ""
     """Dotted name of the loader module; empty: the worker's own module with the engine's name."""
     needs: list[Library] = field(default_factory=list)
-    """The libraries that the loader imports in addition to torch."""
+    """The libraries that the loader imports in addition to torch and transformers."""
     reader: FolderReader = field(default_factory=FolderReader)
     """What the engine's library does with the model's folder, for example whether it loads a vision
-    tower: the worker checks that the packages are installed which that needs."""
+    tower: the worker checks that the packages needed for that are installed."""
 
     def option(self, name: str, default: _T) -> _T:
         """Return the option `name`, or `default` if it is missing or null.
@@ -119,13 +121,13 @@ class LoadModel:
 
     @property
     def sampling(self) -> Sampling:
-        """The profile's sampling settings, which a server gets before the first request."""
+        """The profile's sampling settings, used in trial requests to a server."""
         return from_json(Sampling, self.option("sampling", {}))
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer a chat, or continue `prompt` if the model has no chat template."""
+    """Answer a chat, or continue the text of its messages if the model has no chat template."""
 
     turn: int
     messages: list[Message]
@@ -208,8 +210,8 @@ class Alive:
 
 
 LoadStage = Literal["fetching the model", "importing libraries", "loading weights", "warming up"]
-"""Stages of loading a variant whose times are reported in `Ready`, in order. Engines report
-progress of further stages."""
+"""Stages of loading a variant whose times are reported in `Ready`, in order. Engines may report
+further stages, whose time counts as warm-up."""
 
 FETCHING: LoadStage = "fetching the model"
 IMPORTING: LoadStage = "importing libraries"
@@ -234,11 +236,11 @@ class Ready:
     model_info: ModelInfo
     ledger: Ledger
     import_s: float
-    """From the start of the process until the libraries were imported."""
+    """From the start of the process until the libraries were imported, without downloads."""
     weights_s: float
     """Loading the weights; for a server that quantchat starts: starting it."""
     warmup_s: float
-    """Warm-up and compiling kernels; for a server: connecting, until its first answer."""
+    """Warm-up, compiling kernels and all else; for a server: connecting, until its first answer."""
     note: str = ""
     """Notes for the user, for example why the variant does not decode in a faster mode."""
     fetch_s: float = 0.0
@@ -279,9 +281,10 @@ class Prefilled:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Output tokens in order. `pieces[i]` is the answer's text that token i completes, often "".
+    """Output tokens in order.
 
-    `times_ns[i]` is when token i was known on the host.
+    `pieces[i]` is the answer's text that token i completes: "" while a character is incomplete, or
+    if the token belongs to the thoughts. `times_ns[i]` is when token i was known on the host.
     """
 
     turn: int
@@ -308,7 +311,7 @@ class Drafted:
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory ledger, sent at most twice a second while decoding and after each turn."""
+    """The memory ledger, sent after each turn, and while decoding at most twice a second."""
 
     ledger: Ledger
 
@@ -349,8 +352,8 @@ class Finished:
 class TokenScores:
     """Answer to `ScoreTokens`: log-probabilities in nats, before any sampling setting.
 
-    All lists but `also` run in parallel with `ids[first:]`, or with a server's tokens of `text`,
-    which have no `pieces`.
+    All lists but `also` run in parallel with `ids[first:]`. For a server they run in parallel with
+    its own tokens of `text`, and `pieces` is empty.
     """
 
     number: int
@@ -390,7 +393,7 @@ FailureKind = Literal[
     "server_refused",
     "server_busy",
     "stream_cut",
-    # reported by the main process and not by the worker
+    # reported mostly by the main process
     "cannot_start",
     "worker_ended",
     "not_responding",

@@ -1,4 +1,4 @@
-"""Hide optional libraries that the ML libraries would import although no answer needs them.
+"""Import less: hide optional libraries, leave out torch's compiler, pause garbage collection.
 
 A worker then loads faster and uses less memory: `python benchmarks/imports.py` measures how much.
 """
@@ -19,15 +19,18 @@ OPTIONAL = ("hqq", "matplotlib", "pandas", "scipy", "sklearn", "torchao")
 not need. A loader lists in its `UNUSED` those that it does without."""
 
 QUANTIZERS = ("hqq", "torchao")
-"""Those of `OPTIONAL` that quantize models: no job needs them that quantizes with another one."""
+"""Those of `OPTIONAL` that quantize: a job that quantizes with another library needs neither."""
 
 _IMPORTED_BY = {"auto-round": ("pandas", "torchao"), "hqq": ("hqq",), "torchao": ("torchao",)}
-"""Key: a `quant_method`; value: optional libraries that its checkpoints need, or that the library
-of this method always imports. Checked with auto-round 0.16."""
+"""Key: a `quant_method`; value: optional libraries that are needed for its checkpoints, or that its
+library always imports. Checked with auto-round 0.16."""
 
 
 def hide(names: Iterable[str]) -> None:
-    """Hide the libraries `names` from those that are imported later, unless they are imported."""
+    """Hide the libraries `names`, so that later imports do not find them.
+
+    A library that is imported already stays.
+    """
     modules: dict[str, Any] = sys.modules  # None as a value: importing that module fails
     for name in names:
         modules.setdefault(name, None)
@@ -64,7 +67,7 @@ def without_compiler() -> Iterator[None]:
 
     transformers, GPTQModel and bitsandbytes decorate functions for the compiler, and define classes
     for models on several machines; that alone would import 900 modules. While the context lasts,
-    torch has no `torch.distributed`, `torch.compile` compiles a function when it is first called,
+    torch has no `torch.distributed`, `torch.compile` does nothing before its function is called,
     and `_STAND_INS` replace modules of the compiler, whose decorators then do nothing. Do not use
     the context in a process that compiles the model. Afterwards everything can be imported as
     usual.
@@ -86,7 +89,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class _StandIn(ModuleType):
-    """Stands in for a module. Any use but that of its attributes here imports the real module."""
+    """Stands in for a module. Any attribute that a subclass lacks imports the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -102,7 +105,7 @@ class _StandIn(ModuleType):
 class _Compiler(_StandIn):
     @property
     def __path__(self) -> Any:  # type: ignore[override]
-        """The package's folder, which Python asks for to import another module of the package."""
+        """The package's folder, which Python reads before it imports a submodule."""
         return self.real().__path__
 
     @staticmethod
@@ -117,7 +120,7 @@ class _Compiler(_StandIn):
 
     @staticmethod
     def reset() -> None:
-        """Forget what was compiled: nothing."""
+        """Do nothing, because nothing was compiled."""
 
     config = SimpleNamespace(cache_size_limit=0)
     """GPTQModel raises this limit, which is for compiled functions."""
@@ -148,12 +151,12 @@ def _compile_later(compile_now: Any, function: Any = None, **options: Any) -> An
 
     if function is None:
         return functools.partial(_compile_later, compile_now, **options)
-    if isinstance(function, torch.nn.Module):
+    if isinstance(function, torch.nn.Module):  # no function could replace it
         return compile_now(function, **options)
-    made = functools.cache(functools.partial(compile_now, function, **options))
+    compiled = functools.cache(functools.partial(compile_now, function, **options))
 
     @functools.wraps(function)
     def call(*args: Any, **more: Any) -> Any:
-        return made()(*args, **more)
+        return compiled()(*args, **more)
 
     return call

@@ -25,7 +25,7 @@ from quantchat.app.widgets.text_layout import quiet, untrusted
 
 _TERMS = (
     ("tok/s", "decode throughput, 1000 ÷ TPOT: now = over the last second, avg = whole answer"),
-    ("TPOT", "time per output token in ms: (last token − first token) ÷ (tokens − 1)"),
+    ("TPOT", "time per output token in ms: (time of last token − time of first) ÷ (tokens − 1)"),
     ("TTFT", "time to first token: prompt received by the worker → first output token"),
     (
         "thoughts",
@@ -36,7 +36,11 @@ _TERMS = (
     ("cached", "prompt tokens taken from the KV cache instead of being computed again"),
     ("incl. network", "the TTFT of a server includes the time that the network takes"),
     ("ITL", "inter-token latency: time from one output token to the next"),
-    ("acceptance", "tokens of the draft that the model accepted, in % of all tokens of the draft"),
+    (
+        "acceptance",
+        "in speculative decoding a small model, the draft, proposes tokens: how many of them the "
+        "model accepted, in %",
+    ),
     ("p50, p95, p99", "percentiles: 50, 95 or 99 % of the values are at or below this one"),
     (
         "chunks",
@@ -57,7 +61,10 @@ _TERMS = (
     ("weights", "memory of the model's parameters"),
     ("draft", "memory of the model that drafts tokens (speculative decoding)"),
     ("KV", "KV cache: keys and values of all tokens so far, so that they are not computed again"),
-    ("other", "on a GPU: other live tensors; on a CPU: all other memory of the process"),
+    (
+        "other",
+        "on a GPU: other tensors of torch; on a CPU: all other memory of the process",
+    ),
     ("slack", "GPU memory that torch has reserved but not allocated"),
     ("non-torch", "GPU memory not reserved by torch: CUDA context, libraries"),
     (
@@ -80,7 +87,7 @@ _START = (
     (
         "≈",
         "they fit once loaded, but loading both at once may need more than is free; or they share"
-        " several GPUs, where both may not find room",
+        " several GPUs, where there may not be room for both",
     ),
     ("✗", "they do not fit, or torch cannot use the GPU here"),
     ("?", "not known: a model is not on this machine yet, and its name states no size"),

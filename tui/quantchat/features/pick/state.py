@@ -42,16 +42,19 @@ class CandidateState(Record):
     """What was measured of one variant, or why it failed."""
 
     variant: VariantRecord | None = None
-    """Record of the variant, from its last visit."""
+    """Record of the variant, from the last time that it was loaded and measured."""
     turns: list[TurnRecord] = Field(default_factory=list)
     flags: list[Text] = Field(default_factory=list)
+    """Warnings about the measurement."""
     samples: list[AsObject[DeviceSample]] = Field(default_factory=list)
     evaluated: EvaluatedRecord | None = None
+    """Its answers to tasks."""
     failed: Text = ""
+    """Why it was dropped; empty if it was not."""
 
     @property
     def rounds(self) -> int:
-        """Return how many rounds are measured."""
+        """Return how many rounds have been measured."""
         return max((turn.round or 0 for turn in self.turns), default=0)
 
 
@@ -59,9 +62,11 @@ class PickState(Record):
     """What a pick has measured so far."""
 
     candidates: dict[Text, CandidateState] = Field(default_factory=dict)
+    """By the label of the variant."""
     score: ScoreRecord | None = None
     reference_evaluated: EvaluatedRecord | None = None
     harness: Text = ""
+    """Name and version of the program that asked the tasks."""
 
 
 class Store:
@@ -94,12 +99,12 @@ class Store:
 
 
 def key_of(profile: Profile, plan: PickPlan) -> str:
-    """Return the name of the folder, which depends on what `plan` measures on `profile`."""
+    """Return the name of the folder, which depends on what `plan` measures of `profile`."""
     measured: dict[str, object] = {
         "format": _FORMAT,
         "variants": [variant.model_dump(mode="json") for variant in profile.variants],
         "generation": profile.generation.model_dump(mode="json"),
-        "tasks": [asdict(task) for task in plan.speed.tasks],
+        "tasks": [asdict(task) for task in plan.speed.tasks],  # prompts for the speed
         "warmup": plan.speed.warmup,
         "ignore_eos": plan.speed.ignore_eos,
     }
@@ -123,6 +128,11 @@ def open_store(key: str, *, fresh: bool = False) -> Iterator[Store]:
     try:
         home = paths.private(paths.cache_dir() / "picks")
         _remove_old(home)
+    except OSError as error:
+        raise UserError(
+            f"cannot be used: {error.strerror or error}", where=str(paths.cache_dir() / "picks")
+        ) from error
+    try:
         lock = FileLock(home / f"{key}.lock", mode=0o600)
         with lock.acquire(blocking=False):
             store = Store(home / key)

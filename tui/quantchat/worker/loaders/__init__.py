@@ -8,7 +8,8 @@ A loader is a module with `load(command, stage)`, which returns a `Loaded`. The 
 - `ALONE = True`: `load(command, stage, fetching)` itself finds, fetches and checks the files, and
   returns a model that is not a torch model
 - `SERVER = True`: `load(command)` returns a client of a server
-- `kernels(device, tools)`: tries the engine's kernels on this machine, for `doctor`
+- `kernels(device, tools)`: tries the engine's kernels on this machine, for `doctor`; `tools` are
+  the compilers that were found
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def loader_of(command: LoadModel) -> ModuleType:
         raise Refused(
             "unsupported",
             f"the engine {command.engine} has no loader here: no module {name}",
-            "install the package that contains this engine for this interpreter too"
+            "install the engine's package in this interpreter's environment too"
             if command.loader
             else "",
         ) from error
@@ -100,6 +101,7 @@ def load(
         check_kind(command.model, command.reader, gguf=gguf)
     else:
         stage(FETCHING)
+        # Of the small files, before gigabytes are downloaded.
         check_kind(str(small_files(command)), command.reader, gguf=gguf)
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
@@ -108,7 +110,7 @@ def load(
     importing = contextlib.ExitStack()
 
     def next_stage(name: str) -> None:
-        importing.close()
+        importing.close()  # garbage collection was paused until the first stage after the imports
         stage(name)
 
     with importing, contextlib.ExitStack() as loading:
@@ -152,7 +154,7 @@ def load_any(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded | LlamaModel:
-    """Load a model as `load` does, or a model that torch does not compute."""
+    """Load a model as `load` does, or with a loader that is `ALONE` one that is no torch model."""
     loader = loader_of(command)
     if getattr(loader, "ALONE", False):
         model: LlamaModel = loader.load(command, stage, fetching)
@@ -165,8 +167,9 @@ def load_draft(
 ) -> Loaded | None:
     """Load the draft model that `command` names (option `draft`); None if it names no model.
 
-    The draft model is loaded with plain transformers; the options of `command` for pickles and for
-    a model's own code apply to it too. Raises Refused.
+    The name is a folder, `org/name` or `org/name@revision`. The draft model is loaded with plain
+    transformers; the options of `command` for pickles and for a model's own code apply to it too.
+    Raises Refused.
     """
     name = command.option("draft", "")
     if name in ("", PROMPT_LOOKUP):

@@ -41,9 +41,9 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     tokenizer = fast_tokenizer(command)
     stage(WEIGHTS)
     config = AutoConfig.from_pretrained(command.model, trust_remote_code=command.trust_remote_code)
-    layout, kind = without_weights(command, config), command.option("quant_type", "")
-    group = command.option("group_size", 0) or _group(layout)
-    skipped, note = modules_in_full_precision(layout, _refusal(kind, group))
+    layers, kind = without_weights(command, config), command.option("quant_type", "")
+    group = command.option("group_size", 0) or _group(layers)
+    skipped, note = modules_in_full_precision(layers, _refusal(kind, group))
     model = load_model(
         command,
         device,
@@ -66,12 +66,13 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
 
 
 def _group(model: Any) -> int:
+    """Return a group size that divides the layers' widths; 32 if none does, for most of them."""
     found = fitting_group(layer.in_features for _, layer in body_linears(model))
     return found if found > 0 else 32
 
 
 def _refusal(kind: str, group: int) -> Callable[[Any], bool]:
-    """Return a function that says whether torchao skips a linear layer, or fails at it."""
+    """Return a function that returns True for a linear layer that torchao would not quantize."""
     if kind == "int4":
         return lambda layer: layer.in_features % group > 0
     if kind == "nvfp4":
@@ -106,4 +107,4 @@ def _slow(kind: str) -> str:
     """Return why the speed is misleading; empty for a type that has its own kernel."""
     if kind not in ("float8", "nvfp4"):
         return ""
-    return f"torchao unpacks each {kind} matrix for each product; compare only its quality"
+    return f"torchao unpacks the {kind} weights for each product: compare quality, not speed"

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit, urlunsplit
 
 from quantchat.common.server_address import is_loopback
 from quantchat.worker.failures import Refused
+from quantchat.worker.import_pruning import without_collection
 
 CONNECT_S = 5.0
 
@@ -30,7 +31,8 @@ class Connection:
     def __init__(self, base_url: str, *, key_env: str, timeout_s: float, own: bool) -> None:
         """`own`: whether this worker starts the server. Raises Refused."""
         try:
-            import openai
+            with without_collection():
+                import openai
         except ModuleNotFoundError as error:
             raise Refused(
                 "missing_library",

@@ -1,7 +1,8 @@
 """A server that the worker starts for its variant, and that ends when the worker ends.
 
-The server is a child of the worker in the worker's session. So when the worker ends, for whatever
-reason, the server and its processes end too. Its output goes to the worker's log.
+The server is a child of the worker, in the worker's session. When the worker ends, for whatever
+reason, the whole session is ended, and so the server and its processes. Its output goes to the
+worker's log.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ class ServerCommand:
     command: list[str]
     """The program and its arguments."""
     timeout_s: float
-    """Most seconds until the server is ready."""
+    """Longest time until the server is ready, in seconds."""
     ready: str | None = None
-    """An address that responds once the server is ready; None: its list of models."""
+    """An address that responds once the server is ready; None: that of its list of models."""
     env: str | None = None
-    """The environment with the server's programs."""
+    """Name of the Python environment with the server's programs."""
     path: str | None = None
     """The folder of these programs, which comes first on PATH; None without `env`."""
 
@@ -84,7 +85,7 @@ def with_port(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _models_at(base_url: str) -> str:
-    """Return the address of the list of models below `base_url`, with its query."""
+    """Return the address of the list of models below `base_url`, whose query is kept."""
     parts = urlsplit(base_url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/models", fragment=""))
 
@@ -151,7 +152,7 @@ class StartedServer:
             except urllib.error.HTTPError as error:
                 if error.code in (401, 403):  # the server answers, and requires a key
                     return
-            except (OSError, http.client.HTTPException):  # not listening yet, or not yet with HTTP
+            except (OSError, http.client.HTTPException):  # it does not listen or answer yet
                 pass
             time.sleep(POLL_S)
         raise self._not_ready(f"at {self._ready} ")
