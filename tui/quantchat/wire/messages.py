@@ -211,7 +211,7 @@ class Alive:
 
 LoadStage = Literal["fetching the model", "importing libraries", "loading weights", "warming up"]
 """Stages of loading a variant whose times are reported in `Ready`, in order. Engines may report
-further stages, whose time counts as warm-up."""
+further stages; their time counts as loading the weights after that stage, else as warm-up."""
 
 FETCHING: LoadStage = "fetching the model"
 IMPORTING: LoadStage = "importing libraries"

@@ -6,8 +6,9 @@ import os
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from quantchat.wire.codec import ProtocolError
 from quantchat.wire.messages import (
@@ -19,6 +20,7 @@ from quantchat.wire.messages import (
     Generate,
     Hello,
     LoadModel,
+    LoadStage,
     Memory,
     Progress,
     Ready,
@@ -187,10 +189,7 @@ class _Server:
             loaded.template_text,
             command.thought_marks,
         )
-        ends = [at for _, at in stages_begun[1:]] + [ready]
-        seconds: defaultdict[str, float] = defaultdict(float)
-        for (name, at), end in zip(stages_begun, ends, strict=True):
-            seconds[name] += end - at
+        seconds = seconds_by_stage(stages_begun, ready)
         imported = stages_begun[0][1] - self._began + seconds[IMPORTING]
         fetch, weights = seconds[FETCHING], seconds[WEIGHTS]
         self._outbox.send(
@@ -214,3 +213,18 @@ class _Server:
 
         dispatch.hide_unused(job)
         self._outbox.send(dispatch.run(job, report))
+
+
+def seconds_by_stage(begun: Sequence[tuple[str, float]], ready: float) -> Mapping[str, float]:
+    """Return how long each stage took; `begun` has their names and starts, `ready` is the end.
+
+    An engine may report the layers that it quantizes as stages of its own, which are a part of
+    loading the weights.
+    """
+    ends = [at for _, at in begun[1:]] + [ready]
+    seconds: defaultdict[str, float] = defaultdict(float)
+    stage = ""
+    for (name, at), end in zip(begun, ends, strict=True):
+        stage = WEIGHTS if stage == WEIGHTS and name not in get_args(LoadStage) else name
+        seconds[stage] += end - at
+    return seconds
