@@ -216,3 +216,12 @@ async def test_two_of_the_same_at_once_are_refused(tmp_path: Path) -> None:
         state.open_store(key),
     ):
         pass
+
+
+async def test_a_cache_that_cannot_be_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("QUANTCHAT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="cannot be used"), state.open_store("key"):
+        pass

@@ -125,25 +125,26 @@ def open_store(key: str, *, fresh: bool = False) -> Iterator[Store]:
 
     Raises UserError if another process uses it, or if the folder cannot be created.
     """
-    try:
-        home = paths.private(paths.cache_dir() / "picks")
-        _remove_old(home)
-    except OSError as error:
-        raise UserError(
-            f"cannot be used: {error.strerror or error}", where=str(paths.cache_dir() / "picks")
-        ) from error
-    try:
-        lock = FileLock(home / f"{key}.lock", mode=0o600)
-        with lock.acquire(blocking=False):
+    home = paths.cache_dir() / "picks"
+    with contextlib.ExitStack() as stack:
+        try:
+            paths.private(home)
+            _remove_old(home)
+            lock = FileLock(home / f"{key}.lock", mode=0o600)
+            stack.enter_context(lock.acquire(blocking=False))
             store = Store(home / key)
             if fresh:
                 store.remove()
             paths.private(store.folder)
-            yield store
-    except Timeout:
-        raise UserError(
-            "another quantchat is making the same pick", hint="wait for it, or stop it"
-        ) from None
+        except Timeout:
+            raise UserError(
+                "another quantchat is making the same pick", hint="wait for it, or stop it"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot be used: {error.strerror or error}", where=str(home)
+            ) from error
+        yield store
 
 
 def _remove_old(home: Path) -> None:
