@@ -12,7 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from quantchat.common import cuda_toolkit
-from quantchat.common.cuda_toolkit import Toolkit, build_problem, choose, toolkits, use
+from quantchat.common.cuda_toolkit import (
+    Toolkit,
+    build_problem,
+    choose,
+    how_to_install,
+    toolkits,
+    use,
+)
 
 
 def script(path: Path, text: str) -> Path:
@@ -179,3 +186,15 @@ def test_the_linker_takes_the_link(machine: Machine, tmp_path: Path) -> None:
     use("13.0")
     environment["LIBRARY_PATH"] = os.environ["LIBRARY_PATH"]
     subprocess.run(link, env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "told"),
+    [
+        ("13.0", "python -m pip install 'quantchat[cuda-build]'"),
+        (None, "python -m pip install 'quantchat[cuda-build]'"),
+        ("12.8", "install NVIDIA's CUDA toolkit 12"),
+    ],
+)
+def test_the_extra_is_named_only_where_torch_takes_its_version(cuda: str | None, told: str) -> None:
+    assert how_to_install(cuda) == told

@@ -2,7 +2,8 @@
 
 Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
 character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt
-with a letter, which terminals send as ESC and the letter (not B and F, which move by words).
+with a letter, which terminals send as ESC and the letter (not B and F, which move by words), or an
+arrow, a page key or Enter with Alt or Shift, or a plain letter where no text is typed.
 Textual's TextArea uses two of these keys for editing, F6 (select a line) and F7 (select all);
 PromptBox gives them back to our commands.
 """

@@ -28,7 +28,10 @@ class TerminalOutput:
         """When the terminal last accepted bytes, by the monotonic clock."""
 
     def write(self, text: str) -> int:
-        """Write `text`, however long that takes; return its length, as text files do."""
+        """Write `text`; return its length, as text files do.
+
+        Takes as long as the terminal needs, unless `limit_waiting` was called.
+        """
         left = memoryview(text.encode("utf-8", "replace"))
         while left:
             try:

@@ -86,7 +86,7 @@ class State(str, Enum):
     DAMAGED = "damaged"
     """The next use rebuilds it."""
     UNFINISHED = "unfinished"
-    """Its build was stopped; the next build resumes from these files."""
+    """Its build still runs, failed or was stopped; the next build resumes from these files."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectSamplesJob
 _SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out"}
 
 HELD_OUT = 16
-"""Number of held-out samples. With the same seed, these are always the same shipped prompts."""
+"""Number of held-out samples: with the same seed always the same shipped prompts, or the last
+pieces of the user's text, fewer if the text is short."""
 
 _NO_MEMORY_FOR_CHATS = (
     "the whole model must fit into memory to write chats: calibrate on your own text"
@@ -40,10 +41,7 @@ _LIBRARIES = ("torch", "transformers")
 def calibration_stage(
     weights: Weights, quantize: Calibration, part: CalibrationPart = "calibration"
 ) -> Stage:
-    """Return the stage that builds `part` of the calibration set of `quantize`.
-
-    Raises UserError if its calibration file cannot be read.
-    """
+    """Return the stage that builds `part` of the calibration set of `quantize`."""
     return (Collect if quantize.calibration else Calibrate)(weights, quantize, part)
 
 
@@ -56,7 +54,7 @@ class Calibrate(FromWeights):
 
     @property
     def key(self) -> str:
-        """The step, with the part, as it enters the hash in the stage's name."""
+        """Text for this stage and part; the hash in the name of a checkpoint depends on it."""
         return f"writing {self.part.replace(' ', '-')} chats"
 
     @property
@@ -106,7 +104,10 @@ class Calibrate(FromWeights):
 
     @property
     def _group_size(self) -> int:
-        """The group size that the model must suit; -1 if any model does."""
+        """The group size that must divide the widths of the model's layers; -1 for no condition.
+
+        The job refuses another model before it writes chats.
+        """
         if isinstance(self.quantize, InGroups) and self.part == "calibration":
             return self.quantize.group_size
         return -1
@@ -143,7 +144,7 @@ class Collect(FromWeights):
 
     @property
     def key(self) -> str:
-        """The step, with the part, as it enters the hash in the stage's name."""
+        """Text for this stage and part; the hash in the name of a checkpoint depends on it."""
         return (
             "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )

@@ -21,7 +21,11 @@ from quantchat.wire.messages import LoadModel
 
 @dataclass(frozen=True)
 class Weights:
-    """A model in full precision, built here or named by the user, and its load settings."""
+    """A model in full precision, and its load settings.
+
+    The user names it, or an earlier stage builds it: it dequantizes the demo's model, or merges an
+    adapter into a model.
+    """
 
     source: ModelName | Stage
     dtype: str
@@ -57,7 +61,10 @@ class Weights:
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The identity of the weights, besides the stage that builds them: model and dtype."""
+        """What identifies the weights: the model, if the user names it, and the dtype.
+
+        A stage that builds them is in `needs`.
+        """
         model = {"model": self.source.identity()} if isinstance(self.source, ModelName) else {}
         return {**model, "dtype": self.dtype}
 
@@ -108,7 +115,10 @@ class Weights:
         )
 
     def inherited(self, work: BuildContext) -> dict[str, object]:
-        """Return what a derived checkpoint inherits from `made.json`: a merged `adapter`."""
+        """Return what `made.json` of a checkpoint made from these weights repeats from theirs.
+
+        That is the entry `adapter`, if an adapter was merged.
+        """
         built = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
         adapter = built.result.get("adapter") if built else None
         return {"adapter": adapter} if adapter else {}

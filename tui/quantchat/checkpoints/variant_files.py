@@ -135,8 +135,8 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
     """Return the headers of the files that `spec` loads, and notes for the user on them.
 
     If the checkpoint of `spec` must be built first, the headers are those of its base model. With
-    `fetch`, missing headers are downloaded. Raises UserError if the files are missing or the engine
-    would refuse them.
+    `fetch`, missing headers are downloaded, but not those of GGUF files.
+    Raises UserError if the files are missing or the engine would refuse them.
     """
     engine = engine_of(spec)
     prepared = CheckpointBuilder().find(spec)
@@ -160,8 +160,9 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
 def _loadable(
     spec: AnyVariant, named: ModelName, fetch: bool, reader: FolderReader, *, base: bool = False
 ) -> ModelFiles:
-    """Return the headers of `named` for `spec`; `base`: of the model to quantize.
+    """Return the headers of `named` for `spec`.
 
+    With `base`, `named` is the model to quantize, and not the one that `spec` loads.
     Raises UserError if `reader` cannot load it.
     """
     gguf = "" if base else engine_of(spec).gguf_file(spec)

@@ -20,8 +20,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-INSTALL = "python -m pip install 'quantchat[cuda-build]'"
-"""Command that installs NVIDIA's compiler in the version of torch's CUDA."""
+_MAJOR = "13"
+"""CUDA's major version in the extra `cuda-build`."""
+
+
+def how_to_install(torch_cuda: str | None) -> str:
+    """Return how to get NVIDIA's compiler for torch's CUDA, e.g. `12.8`; empty if not known."""
+    major = (torch_cuda or _MAJOR).partition(".")[0]
+    if major == _MAJOR:
+        return "python -m pip install 'quantchat[cuda-build]'"
+    return f"install NVIDIA's CUDA toolkit {major}"
+
 
 _SYSTEM = Path("/usr/local")
 _HEADER = Path("include", "cuda_runtime_api.h")

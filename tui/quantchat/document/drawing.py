@@ -165,7 +165,9 @@ def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
 
 
 def _import_matplotlib() -> None:
-    """Import Matplotlib without a display and with a folder for its fonts. Raises UserError.
+    """Import Matplotlib, drawing without a display and with a folder for its list of fonts.
+
+    Raises UserError.
 
     A terminal that was opened in a notebook inherits MPLBACKEND, which names a module that is not
     installed here.

@@ -1,8 +1,8 @@
 """Documents as one page of HTML that loads nothing: no network, no script, no font.
 
 All text is data to the page. `_harmless` marks its control characters, Jinja escapes it, and a
-policy in the page forbids scripts and every resource. Only the drawings of `drawing.svg` go in as
-markup.
+policy in the page forbids scripts and everything from outside the page. Only the drawings of
+`drawing.svg` go in as markup.
 """
 
 from __future__ import annotations

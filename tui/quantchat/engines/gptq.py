@@ -57,6 +57,10 @@ def _slow_kernel(spec: Gptq) -> list[str]:
     if not problem:
         return []
     if named != "auto":
-        return [f"{named} must be compiled, and {problem} ({cuda_toolkit.INSTALL})"]
-    warning = slow_kernel_note(GPTQ_ON_GPU[-2], f"{problem}: {cuda_toolkit.INSTALL}")
+        return [
+            f"{named} must be compiled, and {problem} ({cuda_toolkit.how_to_install(built_for)})"
+        ]
+    warning = slow_kernel_note(
+        GPTQ_ON_GPU[-2], f"{problem}: {cuda_toolkit.how_to_install(built_for)}"
+    )
     return [f"SLOW KERNEL, unless a faster one was compiled before: {warning}"]

@@ -125,7 +125,8 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
         yield Problem(
             f"faster kernels of {barred[0].library} ({names}) cannot be compiled:"
             f" {barred[0].detail}",
-            f"{cuda_toolkit.INSTALL} (NVIDIA's compiler for CUDA {cuda}), and a C++ compiler; "
+            f"{cuda_toolkit.how_to_install(cuda)} (NVIDIA's compiler for CUDA {cuda}),"
+            " and a C++ compiler; "
             f"until then {barred[0].library} runs on a slow kernel: do not quote its speed",
         )
 

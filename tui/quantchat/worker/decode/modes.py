@@ -41,8 +41,8 @@ def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None
 
     Only `generate` decodes with a `draft`, so `auto` then means `generate`. Otherwise `auto` means
     a captured graph on a GPU. On a CPU it means `eager`, which calls the kernels directly: a
-    compiled step is slower there and takes a minute to compile. Raises Refused if a mode that the
-    profile names cannot run here, or if no loop can decode the model.
+    compiled step is slower there, or with bf16 as fast, and takes a minute to compile. Raises
+    Refused if a mode that the profile names cannot run here, or if no loop can decode the model.
     """
     if mode not in ("auto", "generate", *_STEPS):
         raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')

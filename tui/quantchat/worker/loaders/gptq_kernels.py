@@ -65,7 +65,7 @@ def choose(command: LoadModel, stage: Callable[[str], None], building: Building)
             raise Refused(
                 "unsupported",
                 f"GPTQModel's kernel {requested} cannot be compiled: {problem}",
-                f'{cuda_toolkit.INSTALL}, or use kernel = "auto"; see `quantchat doctor`',
+                f'{_install()}, or use kernel = "auto"; see `quantchat doctor`',
             )
         return _chosen(requested, dtype, hint='use kernel = "auto"')
     settings = quantization(command.model, config)
@@ -79,9 +79,15 @@ def choose(command: LoadModel, stage: Callable[[str], None], building: Building)
             if not problem:
                 return _chosen(name, dtype, "; ".join(problems), hint)
             if name in EXTENSIONS:
-                hint = f"{cuda_toolkit.INSTALL}, then load it again; see `quantchat doctor`"
+                hint = f"{_install()}, then load it again; see `quantchat doctor`"
         problems.append(f"not {name}: {problem}")
     return _chosen(tried[-1], dtype, "; ".join(problems), hint)
+
+
+def _install() -> str:
+    import torch
+
+    return cuda_toolkit.how_to_install(torch.version.cuda)
 
 
 def _chosen(name: str, dtype: Any, note: str = "", hint: str = "") -> Chosen:

@@ -1,8 +1,8 @@
 """Faster decoding on a CPU: the interface of this package (docs/explanation/cpu-decoding.md).
 
 `fast_step` returns the fastest decode step of this package that computes the same logits as the
-model's own modules. After that, these modules must run within `unfused_weights`. The rest of the
-worker uses nothing else of this package.
+model's own modules. After that, these modules must run within `unfused_weights`. Of the rest
+of the worker, only scoring uses anything else of this package: its kernels.
 
 The package calls kernels of torch and bitsandbytes directly and reads layouts that these libraries
 do not document. Another version may change them at any time, so each step is compared with the
