@@ -276,3 +276,12 @@ async def test_what_could_run_any_code_shouts_in_its_column(setup: Setup, size: 
         await run.ready()
         await see_in(run.pilot, 1, "⚠ runs the model's own code")
         assert "⚠" not in column(run.app, 0)
+
+
+async def test_beside_a_warning_dtype_and_device_stay_visible(setup: Setup) -> None:
+    body = setup.profile.model_dump()
+    body["variants"][1] |= {"trust_remote_code": True}
+    setup.profile = Profile.model_validate(body)
+    async with setup.running((120, 40)) as run:
+        await run.ready()
+        await see_in(run.pilot, 1, "⚠ runs the model's own code", "bf16 · cpu")

@@ -1,9 +1,10 @@
-"""The commands of all screens. Keys, key line, help and palette are made from this list.
+"""The commands of all screens. Keys, help, palette and most key lines are made from this list.
 
 Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
 character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt
 with a letter, which terminals send as ESC and the letter (not B and F, which move by words), or an
-arrow, a page key or Enter with Alt or Shift, or a plain letter where no text is typed.
+arrow, a page key, Enter, Esc, Space or Del, alone or with Alt or Shift, or a plain letter where no
+text is typed.
 Textual's TextArea uses two of these keys for editing, F6 (select a line) and F7 (select all);
 PromptBox gives them back to our commands.
 """
@@ -170,7 +171,7 @@ COMMANDS: tuple[Command, ...] = (
         "ask_missing",
         "alt+m",
         "ask missing",
-        "Send each side the prompts that it missed: it was not shown, had failed or was unloaded",
+        "Send each variant the prompts missed while it was not shown, had failed or was unloaded",
         "Conversation",
         25,
     ),

@@ -25,7 +25,8 @@ _KEYS = {
 `GGUF_CONFIG_MAPPING`."""
 
 _WITH_A_WINDOW = {"gemma2": "gemma2", "gemma3": "gemma3_text", "gpt-oss": "gpt_oss"}
-"""GGUF architecture → transformers' `model_type`, if transformers reads its sliding window."""
+"""GGUF architectures whose sliding window transformers takes over from the metadata, and their
+`model_type` in transformers; it ignores the window of all others."""
 
 
 def read_gguf(file: Path) -> ModelFiles:

@@ -104,7 +104,7 @@ class Evaluating:
         """Version of lm-evaluation-harness; empty before the first result."""
         self._tokenizer = ""
         """Folder or hub id of the reference's tokenizer; empty until the reference is prepared.
-        Texts for a server are cut with it."""
+        Texts for a server are split into tokens with it, because a server has no tokenizer here."""
         self.models: list[EvaluatedRecord] = []
         """Records of the models that are done or failed."""
 

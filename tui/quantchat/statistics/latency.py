@@ -134,7 +134,8 @@ def throughput_series(
 
     Interval 0 starts at the first token. Each token is spread evenly over the gap before it.
     Counting whole tokens would make a steady slow model look like a comb, and would hide how long a
-    stall lasted. The mean of the series is the decode throughput of the same span.
+    stall lasted. The mean of the series is the decode throughput of the same span, unless several
+    tokens arrived first together.
     """
     if end <= first:
         return []

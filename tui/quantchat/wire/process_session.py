@@ -33,7 +33,8 @@ done
 kill -KILL 0
 """
 """Script for a shell in the session. Its standard input is the read end of a pipe to which nothing
-is written. It waits until the pipe is closed, and then does the same as `kill_session`."""
+is written. It waits until the pipe is closed, then does the same as `kill_session`, and last kills
+its own process group."""
 
 
 def kill_session(leader: int, spared: Collection[int] = ()) -> None:

@@ -52,7 +52,8 @@ class ColumnHeader(Widget):
             "".join(f"⚠ {unsafe_option} " for unsafe_option in variant.spec.unsafe_options),
             "bold $error",
         )
-        second = (warned + self._what_runs(width)).truncate(width, ellipsis=True)
+        runs = self._what_runs(max(0, width - warned.cell_length))
+        second = (warned + runs).truncate(width, ellipsis=True)
         return Content("\n").join([first, second])
 
     def _what_runs(self, width: int) -> Content:
@@ -60,8 +61,8 @@ class ColumnHeader(Widget):
         if model_info is None:
             spec = self._variant.spec
             return quiet("to load: ") + untrusted(f"{spec.engine} · {spec.model}", "$quiet")
-        # Dtype and device are always shown. A detail that does not fit is left out; a long name of
-        # a kernel is cut.
+        # Dtype and device, or the name of a server, are always shown. A detail that does not fit is
+        # left out; a long name of a kernel is cut.
         dtype = _DTYPES.get(model_info.dtype, model_info.dtype)
         where = (
             model_info.device_name if _is_server(model_info) else f"{dtype} · {model_info.where}"
@@ -72,7 +73,7 @@ class ColumnHeader(Widget):
 
 
 def what_runs(info: ModelInfo) -> str:
-    """Return what actually runs as one line: kernel, dtype, device, context, decode mode.
+    """Return what actually runs as one line: kernel, dtype, device, context, attention, mode.
 
     Weights in another format than the label promises come first, such as "dequantized to bf16".
     """

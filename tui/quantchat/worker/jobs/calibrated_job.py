@@ -49,13 +49,13 @@ class CalibrationSamples:
 
 
 def begin(job: CalibratedJob, report: Report, library: str) -> LoadModel:
-    """Prepare the process, import the module `library`, and return the load of a local model.
+    """Prepare the process, import the module `library`, and return `job.load` with a local folder.
 
     Raises Refused if the model is already quantized.
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace)
-    return_freed_memory()  # only one layer is in use at a time
+    return_freed_memory()  # else glibc would keep the memory of each finished layer
     importlib.import_module(library)  # in this stage, not in "loading the model"
     report(0, 0, "loading the model")
     load = with_local_files(job.load, report)
