@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, readable only by the user; hashes and reads files."""
+"""Writes files completely or not at all, by default only for the user; hashes and reads files."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def write_new(path: Path, data: bytes) -> Path:
     """Write `data` to `path` or, if that exists, to the first free `name-2`, `name-3` and so on.
 
     Returns the path of the new file. Two processes that save at once never get the same name. A
-    name appears only when its file is complete, even if this process is killed while it writes.
-    Raises OSError.
+    name appears only when its file is complete, even if this process is killed while it writes; on
+    a file system without hard links an empty file reserves the name. Raises OSError.
     """
     with _temporary_file(path.parent, data) as temporary:
         return _named(temporary, path)

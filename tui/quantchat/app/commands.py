@@ -1,10 +1,10 @@
-"""The commands of all screens. Keys, help, palette and most key lines are made from this list.
+"""The commands of the start screen and the comparison screen.
 
-Every key works over SSH and inside tmux and GNU screen: it is a function key, or a control
-character that has its own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt
-with a letter, which terminals send as ESC and the letter (not B and F, which move by words), or an
-arrow, a page key, Enter, Esc, Space or Del, alone or with Alt or Shift, or a plain letter where no
-text is typed.
+Keys, help, palette and most key lines are made from this list. Every command has a key that works
+over SSH and inside tmux and GNU screen: it is a function key, or a control character that has its
+own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt with a letter, which
+terminals send as ESC and the letter (not B and F, which move by words), or an arrow, a page key,
+Enter, Esc, Space or Del, alone or with Alt or Shift, or a plain letter where no text is typed.
 Textual's TextArea uses two of these keys for editing, F6 (select a line) and F7 (select all);
 PromptBox gives them back to our commands.
 """

@@ -133,7 +133,7 @@ class _Engine(Engine[OpenAI]):
         return f"{spec.model} at {urlsplit(spec.base_url).netloc}"
 
     def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, object]:
-        """Return the client's options with `sampling` and the server's PATH folder.
+        """Return the client's options with `sampling` and the folder that comes first on the PATH.
 
         From now on, the value of the variable `key_env` is redacted from all output.
         """

@@ -27,7 +27,10 @@ class LogNews:
         self._end = ""
 
     def line(self) -> str:
-        """Return the last non-empty line, if the stage takes long and the log has grown; or ""."""
+        """Return the last non-empty line of the log; "" if the stage is short or nothing is new.
+
+        New is what the previous call did not see.
+        """
         if time.monotonic() - self._began_s < PATIENCE_S:
             return ""
         try:

@@ -48,7 +48,7 @@ class ModelJobs:
     async def do(
         self, spec: AnyVariant, job_for: Callable[[LoadModel], Job[Result]]
     ) -> tuple[str, Result]:
-        """Run a job on the model `spec`; return the note on its checkpoint and the job's result.
+        """Run a job on the model `spec`; return a note on its checkpoint and the job's result.
 
         `job_for` gets the request that loads the model, and returns the job. Cancelling ends the
         worker.
@@ -107,7 +107,7 @@ class JobRecord(Protocol):
 
     @property
     def note(self) -> str:
-        """A note on the model for the user."""
+        """A note for the user on the checkpoint, e.g. that its base had been quantized before."""
 
     @property
     def failure(self) -> Failed | None:
@@ -124,7 +124,7 @@ def no_result(models: Sequence[JobRecord], stopped: bool) -> BaseException:
         return KeyboardInterrupt()
     first = models[0]
     failure = first.failure or Failed("internal", "its job gave no result")
-    # A task that cannot be loaded fails with any model.
+    # A task of lm-evaluation-harness that cannot be loaded is no model's fault: name none.
     where = "" if failure.kind == "bad_task" else first.label
     return ModelsFailed(failure.reason, where=where, hint=failure.hint)
 

@@ -1,7 +1,8 @@
 """The divergence of two answers, with the probabilities of both continuations.
 
-Greedy decoding chooses the most likely token, so at the divergence each variant gives its own token
-the higher probability. If a variant's two probabilities are nearly equal, rounding decided;
+Greedy decoding chooses the most likely token, so at the divergence each variant normally gives
+its own token the higher probability (these are computed afterwards in one pass, whose rounding
+differs). If a variant's two probabilities are nearly equal, rounding decided;
 otherwise the variants really differ.
 """
 

@@ -1,4 +1,4 @@
-"""A pick as parts of a document: the decision in words, the candidates, the frontier."""
+"""A pick as parts of a document: the decision in words, the candidates, the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def explanation(pick: PickRecord) -> Iterator[str]:
         yield f"Runner-up: {one_line(runner_up.label)}: {figures_text(runner_up)}."
     for compared in pick.comparisons:
         yield f"{best} against {one_line(compared.other)}: {_compared_text(compared)}."
-    if sum(one.p is not None for one in pick.comparisons) > 1:
+    if (corrected := sum(one.p is not None for one in pick.comparisons)) > 1:
         yield (
-            f"The p-values are Holm's, corrected for {len(pick.comparisons)} comparisons:"
-            " two count as different below 0.05."
+            f"The p-values are Holm's, corrected for {corrected} comparisons: two variants count as"
+            " different if their p-value is below 0.05."
         )
 
 
