@@ -43,13 +43,30 @@ def pauses(generator: np.random.Generator, count: int) -> Any:
     return np.log1p(hit * generator.exponential(1.0, count)) + generator.normal(0, 0.02, count)
 
 
-def bursts(generator: np.random.Generator, count: int) -> Any:
-    """Return noise with bursts: another program makes five answers on average 1.8 times slower."""
+def _bursts(
+    generator: np.random.Generator, count: int, *, slowdown: float, ends: float, begins: float
+) -> Any:
+    """Return the logarithm of each answer's slowdown on a machine with bursts, without noise.
+
+    `begins` and `ends` are the probabilities that a burst begins or ends after an answer.
+    """
     slow, found = generator.random() < 0.3, []
     for _ in range(count):
-        found.append(math.log(1.8) * slow)
-        slow = generator.random() > 0.2 if slow else generator.random() < 0.08
-    return np.array(found) + generator.normal(0, 0.03, count)
+        found.append(math.log(slowdown) * slow)
+        slow = generator.random() > ends if slow else generator.random() < begins
+    return np.array(found)
+
+
+def bursts(generator: np.random.Generator, count: int) -> Any:
+    """Return noise with bursts: another program makes five answers on average 1.8 times slower."""
+    slow = _bursts(generator, count, slowdown=1.8, ends=0.2, begins=0.08)
+    return slow + generator.normal(0, 0.03, count)
+
+
+def long_bursts(generator: np.random.Generator, count: int) -> Any:
+    """Return noise with long bursts: ten answers on average are 2.5 times slower."""
+    slow = _bursts(generator, count, slowdown=2.5, ends=0.1, begins=0.043)
+    return slow + generator.normal(0, 0.05, count)
 
 
 def drift(generator: np.random.Generator, count: int) -> Any:
@@ -63,18 +80,6 @@ def drift(generator: np.random.Generator, count: int) -> Any:
 def heavy_tails(generator: np.random.Generator, count: int) -> Any:
     """Return noise of 3 % with many outliers: Student's t with two degrees of freedom."""
     return 0.03 * generator.standard_t(2, count)
-
-
-def long_bursts(generator: np.random.Generator, count: int) -> Any:
-    """Return noise with long bursts: ten answers on average are 2.5 times slower."""
-    slow, found = generator.random() < 0.3, []
-    for _ in range(count):
-        found.append(math.log(2.5) * slow)
-        slow = generator.random() > 0.1 if slow else generator.random() < 0.043
-    return np.array(found) + generator.normal(0, 0.05, count)
-
-
-MACHINES: dict[str, Noise] = {"quiet": quiet, "pauses": pauses, "bursts": bursts, "drift": drift}
 
 
 class Case(NamedTuple):

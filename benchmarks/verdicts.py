@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from intervals import MACHINES, Case, Noise, measured
+from intervals import CASES, Case, measured
 
 from quantchat.measuring.until_width import FIRST_CHECK, half_width, narrow_enough
 from quantchat.snapshot.verdicts import JudgedQuantity
@@ -38,15 +38,16 @@ MARGIN = 1.025
 """The largest TPOT that the gate allows, as a multiple."""
 WIDTHS = (0.05, 0.10)
 MOST_ROUNDS = 20
+MACHINES = ("quiet", "pauses", "bursts", "drift")
 
 
-def gates(noise: Noise, count: int) -> dict[str, Any]:
+def gates(case: Case, count: int) -> dict[str, Any]:
     """Return the shares of the gate's verdicts for each true slowdown of B."""
     generator = np.random.default_rng(SEED)
     found: dict[float, Counter[str]] = {slower: Counter() for slower in SLOWER}
     same = 0
     for _ in range(count):
-        ratio = ratio_of(measured(generator, PROMPTS, ROUNDS, Case(noise)))
+        ratio = ratio_of(measured(generator, PROMPTS, ROUNDS, case))
         assert ratio is not None and ratio.low is not None and ratio.high is not None
         same += not ratio.shown
         for slower, counter in found.items():
@@ -65,12 +66,12 @@ def gates(noise: Noise, count: int) -> dict[str, Any]:
 _OUTCOMES = {"shown": "passes", "undecided": "undecided", "shown otherwise": "fails"}
 
 
-def until(noise: Noise, width: float, count: int) -> dict[str, Any]:
+def until(case: Case, width: float, count: int) -> dict[str, Any]:
     """Return coverage and rounds of measurements that stop by the rule of `run`."""
     generator = np.random.default_rng(SEED)
     covered, rounds, halves = 0, [], []
     for _ in range(count):
-        pairs = measured(generator, PROMPTS, MOST_ROUNDS, Case(noise))
+        pairs = measured(generator, PROMPTS, MOST_ROUNDS, case)
         by_round = [[p for p in pairs if p.round == number] for number in range(MOST_ROUNDS)]
         taken, before = [pair for part in by_round[:FIRST_CHECK] for pair in part], math.inf
         ended = FIRST_CHECK
@@ -97,12 +98,12 @@ def until(noise: Noise, width: float, count: int) -> dict[str, Any]:
 def run(count: int) -> dict[str, Any]:
     """Simulate every machine, and return the result."""
     cells = []
-    for machine, noise in MACHINES.items():
+    for machine in MACHINES:
         print(machine, flush=True)
         cells.append({
             "machine": machine,
-            "gates": gates(noise, count),
-            "until": {f"{width:g}": until(noise, width, count) for width in WIDTHS},
+            "gates": gates(CASES[machine], count),
+            "until": {f"{width:g}": until(CASES[machine], width, count) for width in WIDTHS},
         })  # fmt: skip
     return {
         "what": "simulated comparisons whose true ratio is known; nothing was timed",

@@ -56,11 +56,8 @@ def _slow_kernel(spec: Gptq) -> list[str]:
     problem = cuda_toolkit.build_problem(built_for) if built_for else ""
     if not problem:
         return []
+    cure = cuda_toolkit.how_to_install(built_for)
     if named != "auto":
-        return [
-            f"{named} must be compiled, and {problem} ({cuda_toolkit.how_to_install(built_for)})"
-        ]
-    warning = slow_kernel_note(
-        GPTQ_ON_GPU[-2], f"{problem}: {cuda_toolkit.how_to_install(built_for)}"
-    )
+        return [f"{named} must be compiled, and {problem} ({cure})"]
+    warning = slow_kernel_note(GPTQ_ON_GPU[-2], f"{problem}: {cure}")
     return [f"SLOW KERNEL, unless a faster one was compiled before: {warning}"]

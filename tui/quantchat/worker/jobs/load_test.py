@@ -71,6 +71,7 @@ class _LoadTest:
     ) -> None:
         self._client, self._job, self._report = client, job, report
         self._rounds, self._progress = rounds, progress
+        self._sampling = job.server.sampling
         self._numbers = itertools.count(1)
         """Number of each request, which determines its prompt and its seed."""
         self._totals = [job.requests or default_requests(level) for level in job.levels]
@@ -140,7 +141,7 @@ class _LoadTest:
         return Generate(
             -number,
             [Message("user", job.prompts[number % len(job.prompts)])],
-            dataclasses.replace(job.server.sampling, seed=job.seed + number),
+            dataclasses.replace(self._sampling, seed=job.seed + number),
             max_new_tokens=job.output_tokens,
             ignore_eos=True,
             fresh=True,

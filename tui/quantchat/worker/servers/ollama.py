@@ -61,7 +61,8 @@ class Ollama:
             names = (self._model, self._model + LATEST)
             models = list(map(mapping, listed)) if isinstance(listed, list) else []
             # Another model may have replaced this one.
-            running = next((one for one in models if one.get("name") in names), mapping(None))
+            none: Mapping[str, object] = {}
+            running = next((one for one in models if one.get("name") in names), none)
             self.context = max(0, count(running.get("context_length")))
             self.size = max(0, count(running.get("size")))
             self.on_gpu = min(max(0, count(running.get("size_vram"))), self.size)
