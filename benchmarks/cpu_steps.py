@@ -29,6 +29,7 @@ from quantchat.common.versions import versions
 from quantchat.wire.messages import LoadModel
 from quantchat.worker.decode.cpu import kernels
 from quantchat.worker.decode.cpu.llama_step import llama_step
+from quantchat.worker.decode.cpu.llama_step_in_c import llama_step_in_c
 from quantchat.worker.decode.steps import Step
 from quantchat.worker.decode.steps.compiled import CompiledStep, missing_compiler
 from quantchat.worker.decode.steps.eager import EagerStep
@@ -48,7 +49,14 @@ def _direct(model: Any) -> Step:
 
 
 def _fused(model: Any) -> Step:
-    step = llama_step(model)
+    return _found(llama_step(model), model)
+
+
+def _fused_in_c(model: Any) -> Step:
+    return _found(llama_step_in_c(model), model)
+
+
+def _found(step: Step | None, model: Any) -> Step:
     if step is None:
         raise SystemExit(f"{type(model).__name__} has no fused step")
     return step
@@ -58,6 +66,7 @@ STEPS: dict[str, Callable[[Any], Step]] = {
     MODULES: EagerStep,
     "direct": _direct,
     "fused": _fused,
+    "fused, in C": _fused_in_c,
     PACKED: _fused,
     "compiled": CompiledStep,
 }
@@ -114,7 +123,7 @@ def _once(step: Step, name: str, ids: Any, tokens: int) -> tuple[float, float]:
 
 def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the result so far after each variant of the demo."""
-    names = [MODULES, "direct", "fused"]
+    names = [MODULES, "direct", "fused", "fused, in C"]
     command = f"cpu_steps.py --rounds {given.rounds} --tokens {given.tokens}"
     if given.compile and not missing_compiler(torch.device("cpu")):
         names.append("compiled")
@@ -137,8 +146,8 @@ _EXPLANATION = f"""\
 Llama steps. tok/s and ms are medians over the rounds. "÷ modules" is the speed divided by the speed
 of the unchanged modules in the same round, and then the median of these ratios, so it can differ
 from the quotient of two medians in the table. *Building and first run*: the time to build the step
-(its copies of weights included) and to run it once, with a prompt of {PROMPT_TOKENS} tokens and
-four more tokens; loading the model is not included.
+(its copies of weights included, compiling its C code not) and to run it once, with a prompt of
+{PROMPT_TOKENS} tokens and four more tokens; loading the model is not included.
 """
 """The text above the table."""
 

@@ -27,6 +27,9 @@ FORCED_NATS = 0.1
 that reads another one's scales moves it by 10."""
 
 
+FUSED = "eager, fused Llama steps in C"
+
+
 def decoded(load: LoadModel, mode: str, prompts: int) -> list[dict[str, Any]]:
     command = [sys.executable, str(PROGRAM), json.dumps(asdict(load)), str(TOKENS), str(prompts)]
     command.append(mode)
@@ -46,11 +49,11 @@ def assert_generates_tokens(found: list[dict[str, Any]], decode: str) -> None:
 
 def test_gptq(demo_gptq: Path) -> None:
     load = LoadModel("gptq", str(demo_gptq), {"kernel": "auto"}, threads=1)
-    assert_generates_tokens(decoded(load, "eager", prompts=4), "eager, fused Llama steps")
+    assert_generates_tokens(decoded(load, "eager", prompts=4), FUSED)
 
 
 def test_nf4(demo_base: Path) -> None:
     options = {"quant_type": "nf4", "double_quant": True, "compute_dtype": "auto"}
     load = LoadModel("bitsandbytes", str(demo_base), options, threads=1)
     # Without AVX-512, bitsandbytes' own modules take 0.3 s for a token: hence fewer prompts.
-    assert_generates_tokens(decoded(load, "auto", prompts=2), "eager, fused Llama steps")
+    assert_generates_tokens(decoded(load, "auto", prompts=2), FUSED)

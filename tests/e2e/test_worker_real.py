@@ -100,6 +100,9 @@ async def test_what_ends_an_answer_and_what_is_inserted(demo_base: Path) -> None
         worker.send(replace(load, options={**load.options, "thought_marks": ["", "(done)"]}))
         await wait_for(worker, Ready)
         question = "Write the numbers from one to twenty in words."
+        # Each answer below reuses the prompt's cache: computed anew, its rounding would differ.
+        worker.send(ask(0, question, most=1))
+        await wait_for(worker, Finished)
         worker.send(ask(1, question, most=48))
         whole, _ = await wait_for(worker, Finished)
         words = whole.thoughts.split()

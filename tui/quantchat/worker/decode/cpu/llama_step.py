@@ -1,8 +1,7 @@
-"""The decode step of the Llama family, written out: few Python calls between the kernels.
+"""A decode step for the Llama family that runs the kernels with little Python code between them.
 
 It computes the same sums in the same order and dtypes as the modules of transformers (version
-5.24), without the Python code between their kernels. Query, key and value are computed as one
-product, gate and up as another.
+5.24). Query, key and value are computed as one product, gate and up as another.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ _FIXED_ROPES = ("default", "linear", "llama3", "yarn")
 
 
 class _Block(NamedTuple):
+    """The norm weights and the linear products of one decoder block."""
+
     before: Any
     """Weight of the norm before the attention."""
     qkv: Product
@@ -93,7 +94,7 @@ class LlamaStep:
         x = functional.embedding(ids, self._embedding)
         for block, keys, values in zip(self._blocks, self._keys, self._values, strict=True):
             if stopped is not None and stopped():
-                raise Interrupted(cache_intact=True)  # cache places beyond `_length` are not read
+                raise Interrupted(cache_intact=True)  # cache entries beyond `_length` are not read
             qkv = block.qkv(self._normed(x, block.before))
             qkv = qkv.view(count, rotated_heads + self._kv_heads, self._head_size)
             rotated = qkv[:, :rotated_heads]
@@ -109,13 +110,16 @@ class LlamaStep:
         return self._head(self._normed(x[-1:], self._norm))
 
     def _normed(self, x: Any, weight: Any) -> Any:
-        """RMSNorm in float32, rounded before the weight, as in transformers."""
+        """Return the RMSNorm of `x`: in float32, rounded before the product with `weight`.
+
+        transformers rounds at the same point.
+        """
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._epsilon)
         return weight * wide.to(x.dtype)
 
     def _attend_one(self, query: Any, keys: Any, values: Any) -> Any:
-        # Heads that share a key become rows of one head, so that no key is copied.
+        # Query heads that share a key head become rows of one head, so that no key is copied.
         rows = query.reshape(1, self._kv_heads, -1, self._head_size)
         return functional.scaled_dot_product_attention(rows, keys, values).reshape(1, -1)
 
@@ -150,7 +154,7 @@ class LlamaStep:
         self._capacity = capacity
 
 
-def llama_step(model: Any) -> LlamaStep | None:
+def llama_step(model: Any, kind: type[LlamaStep] = LlamaStep) -> LlamaStep | None:
     """Return the step for `model`, or None for another kind of model. Check the step before use."""
     if not _known(model):
         return None
@@ -171,7 +175,7 @@ def llama_step(model: Any) -> LlamaStep | None:
         before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
         blocks.append(_Block(before, qkv, output, after, gate_up, down))  # type: ignore[arg-type]
     head = product([model.lm_head])
-    return None if head is None else LlamaStep(model, blocks, head)
+    return None if head is None else kind(model, blocks, head)
 
 
 def _separately(layers: list[Any]) -> Product | None:
@@ -184,7 +188,7 @@ def _separately(layers: list[Any]) -> Product | None:
 
 
 def _known(model: Any) -> bool:
-    """Return whether `model` is of the family, on the CPU, and has only what the step computes."""
+    """Return whether `LlamaStep` computes all parts of `model`, and `model` is on the CPU."""
     config = model.config
     if type(model).__name__ not in _FAMILY or model.device.type != "cpu":
         return False

@@ -1,0 +1,84 @@
+"""Compiles a C file of this package with the system's C compiler and loads it.
+
+A wheel that contained machine code would have to be built for each platform, and for processors
+without AVX2 or AVX512. The compiler needs less than a second, and its result is kept in the cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from quantchat.paths import cache_dir, private
+from quantchat.worker.failures import Refused
+
+_FLAGS = ("-O3", "-ffast-math", "-fno-finite-math-only", "-fPIC", "-std=gnu11")
+_LIMIT_S = 60
+
+
+def library(source: Path) -> ctypes.CDLL:
+    """Return `source` compiled for this processor.
+
+    Raises Refused if there is no compiler or it fails, with its first complaint; OSError if the
+    cache cannot be written or what lies there cannot be loaded.
+    """
+    compiled = cache_dir() / "compiled" / "c" / f"{source.stem}-{_key(source)}.so"
+    if not compiled.is_file():
+        _compile(source, compiled)
+    return ctypes.CDLL(str(compiled))
+
+
+def _key(source: Path) -> str:
+    """Return a hash of all that decides the machine code.
+
+    The cache may lie in a home directory that machines with other processors share: code compiled
+    for one of them may contain instructions that another does not have.
+    """
+    parts = [source.read_bytes(), " ".join((*_FLAGS, _target())).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Return the processor's architecture and, where Linux tells them, its instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    sets = [line for line in lines if line.startswith(("flags", "Features"))]
+    return "\n".join([platform.machine(), platform.processor(), *sets[:1]])
+
+
+def _target() -> str:
+    """Return the option for "this processor": clang and gcc for ARM know only -mcpu."""
+    return "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
+
+
+def _compile(source: Path, compiled: Path) -> None:
+    named = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "")
+    if not (compiler := shlex.split(named)):
+        raise Refused("unsupported", "no C compiler (cc, gcc or clang) was found", "install gcc")
+    private(compiled.parent)
+    with tempfile.TemporaryDirectory(dir=compiled.parent) as folder:
+        object_file, shared = Path(folder, "o.o"), Path(folder, "o.so")
+        # Two commands: gcc before version 13 would add code to a shared library that it links with
+        # -ffast-math, and this code makes the whole process compute without denormal numbers.
+        for command in (
+            [*compiler, *_FLAGS, _target(), "-c", str(source), "-o", str(object_file)],
+            [*compiler, "-shared", str(object_file), "-o", str(shared), "-lm"],
+        ):
+            ended = subprocess.run(
+                command, check=False, capture_output=True, text=True, timeout=_LIMIT_S
+            )
+            if ended.returncode:
+                complaint = next(iter(ended.stderr.strip().splitlines()), "no message")
+                reason = f"{named} failed with {ended.returncode}: {complaint}"
+                raise Refused("unsupported", reason, "see that the C compiler works")
+        ctypes.CDLL(str(shared))
+        shared.replace(compiled)  # at once, since another worker may compile the same file
