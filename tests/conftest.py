@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,9 +71,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
     OpenMP computes in one thread, however many are asked for: two test processes with a worker or
     two each share two cores, and threads that wait for each other spin. torch must not ask for
-    more threads than that: see `compute_threads`. And Ctrl+C and SIGHUP are enabled where they are
-    ignored, as in a background job or under nohup: tests send them.
+    more threads than that: see `compute_threads`. Ctrl+C and SIGHUP are enabled where they are
+    ignored, as in a background job or under nohup: tests send them. And Python keeps its bytecode,
+    also where a container's image turns that off: the tests start hundreds of processes, and each
+    would compile quantchat again.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     os.environ.setdefault("OMP_NUM_THREADS", os.environ["OMP_THREAD_LIMIT"])
     if _only_fast(config):
