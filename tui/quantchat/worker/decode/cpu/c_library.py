@@ -7,6 +7,7 @@ without AVX2 or AVX512. The compiler needs less than a second, and its result is
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -16,7 +17,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from quantchat.paths import cache_dir, private
 from quantchat.worker.failures import Refused
 
 _FLAGS = ("-O3", "-ffast-math", "-fno-finite-math-only", "-fPIC", "-std=gnu11")
@@ -29,10 +29,24 @@ def library(source: Path) -> ctypes.CDLL:
     Raises Refused if there is no compiler or it fails, with its first complaint; OSError if the
     cache cannot be written or what lies there cannot be loaded.
     """
-    compiled = cache_dir() / "compiled" / "c" / f"{source.stem}-{_key(source)}.so"
+    compiled = _folder() / f"{source.stem}-{_key(source)}.so"
     if not compiled.is_file():
         _compile(source, compiled)
     return ctypes.CDLL(str(compiled))
+
+
+def _folder() -> Path:
+    """Return the folder for compiled code, which a worker shares with torch's compiler.
+
+    Outside a worker the folder is temporary, and removed when the process ends.
+    """
+    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    return Path(named, "c") if named else Path(_temporary().name)
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="quantchat-")
 
 
 def _key(source: Path) -> str:
@@ -64,7 +78,7 @@ def _compile(source: Path, compiled: Path) -> None:
     named = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "")
     if not (compiler := shlex.split(named)):
         raise Refused("unsupported", "no C compiler (cc, gcc or clang) was found", "install gcc")
-    private(compiled.parent)
+    compiled.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=compiled.parent) as folder:
         object_file, shared = Path(folder, "o.o"), Path(folder, "o.so")
         # Two commands: gcc before version 13 would add code to a shared library that it links with
