@@ -30,6 +30,6 @@ class UserError(Exception):
 
 
 class ModelsFailed(UserError):
-    """The command was correct, but a model that it needs, or each of its models, failed."""
+    """The command line was correct, but all models failed, or one that the command needs."""
 
     status = 1

@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, by default only for the user; hashes and reads files."""
+"""Writes files completely or not at all, by default private to the user; hashes and reads files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 _BUFFER = 2**18
-"""Buffer size in bytes. Small, because memory that a thread frees may stay with the process."""
+"""Buffer size in bytes. It is small, because the C library may keep the memory that a thread frees
+instead of returning it to the system."""
 
 
 class Digest(Protocol):
@@ -74,15 +75,15 @@ def write_new(path: Path, data: bytes) -> Path:
     """Write `data` to `path` or, if that exists, to the first free `name-2`, `name-3` and so on.
 
     Returns the path of the new file. Two processes that save at once never get the same name. A
-    name appears only when its file is complete, even if this process is killed while it writes; on
-    a file system without hard links an empty file reserves the name. Raises OSError.
+    name appears only when its file is complete, even if this process is killed while it writes.
+    Only on a file system without hard links, an empty file reserves the name first. Raises OSError.
     """
     with _temporary_file(path.parent, data) as temporary:
         return _named(temporary, path)
 
 
 def move_new(file: Path, path: Path) -> Path:
-    """Rename `file` to `path`, in the same folder, or to the first free name as `write_new` does.
+    """Rename `file` to `path`, in the same folder, or to the first free `name-2`, `name-3` etc.
 
     Returns the new path. Raises OSError.
     """

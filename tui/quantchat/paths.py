@@ -19,7 +19,8 @@ from quantchat.errors import UserError
 _APP = "quantchat"
 
 ENVIRONMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-"""Pattern of valid names for environments; the name is also the name of the folder."""
+"""Pattern of the names of the Python environments that `quantchat env` makes. An environment's
+folder has the same name."""
 
 
 def _folder(variable: str, default: Callable[[str], str]) -> Path:
@@ -71,7 +72,8 @@ def has_home() -> bool:
 def hub_home() -> Path:
     """Return the folder of the Hugging Face libraries. `HF_HOME` moves it.
 
-    Without a home directory they would create a folder named `~`; then use a folder in our cache.
+    For a user without a home directory it is a folder in quantchat's cache, because the libraries
+    would create a folder named `~`.
     """
     if named := os.environ.get("HF_HOME"):
         return Path(os.path.expandvars(named)).expanduser() if has_home() else Path(named)
@@ -89,7 +91,7 @@ def hub_cache() -> Path:
 def temporary_dir() -> Path:
     """Return the system's folder for temporary files; if none is writable, one in the cache.
 
-    Raises UserError or OSError if there is none.
+    Raises UserError or OSError if the folder in the cache cannot be created either.
     """
     try:
         return Path(tempfile.gettempdir())

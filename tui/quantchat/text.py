@@ -32,10 +32,11 @@ _INVISIBLE = {
 
 
 def neutralise(text: str) -> str:
-    """Return `text` with each C0, C1, DEL, bidi control and invisible character as a visible mark.
+    """Return `text` with a visible mark in place of each control and invisible character.
 
-    Newline and tab stay. So do the characters that spelling needs: the joiners U+200C and U+200D
-    (Persian, Hindi, emoji), and U+FE0E and U+FE0F, which select a plain sign or its emoji.
+    The controls are C0, C1, DEL and the bidirectional controls. Newline and tab stay. So do the
+    characters that spelling needs: the joiners U+200C and U+200D (Persian, Hindi, emoji), and
+    U+FE0E and U+FE0F, which choose between a plain sign and an emoji.
     `neutralise(a + b)` equals `neutralise(a) + neutralise(b)`.
     """
     if text.isascii() and text.isprintable():

@@ -1,4 +1,7 @@
-"""The stages from a model in full precision to an AutoRound checkpoint, or to a GGUF file."""
+"""The build stages that quantize with AutoRound, to a checkpoint or to a GGUF file.
+
+The input of both is a model in full precision.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +34,22 @@ class QuantizeWithAutoRound(Grouped):
 
     @property
     def slug(self) -> str:
-        """The model's slug, the format if it is not GPTQ's, the bits and the group size."""
+        """The model's short name, the format if it is not GPTQ's, the bits and the group size."""
         form = "".join(f"{name.removeprefix('auto_')}-" for name in self._format.values())
         return self.model_slug(f"autoround-{form}")
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The inputs of any calibrated stage, and the format."""
+        """The inputs of every stage that quantizes with a calibration set, and the format."""
         return {**super().inputs, **self._format}
 
     @property
     def _format(self) -> dict[str, str]:
-        """The format; empty for GPTQ's, so that older checkpoints keep their names."""
+        """The format, as an entry of `inputs`.
+
+        Empty for GPTQ's format: the names of older checkpoints, which all have this format, were
+        computed without this entry.
+        """
         return {} if self.quantize.format == GPTQ_FORMAT else {"format": self.quantize.format}
 
     @property
@@ -52,7 +59,7 @@ class QuantizeWithAutoRound(Grouped):
         return AutoRoundSettings(**asked)
 
     def job(self, **common: Any) -> QuantizeAutoRoundJob:
-        """Return the job for AutoRound."""
+        """Return the job in which a worker quantizes with AutoRound."""
         return QuantizeAutoRoundJob(settings=self.settings, format=self.quantize.format, **common)
 
 
@@ -68,7 +75,7 @@ class QuantizeToGguf(QuantizeCalibrated):
 
     @property
     def slug(self) -> str:
-        """The model's slug and the format."""
+        """The model's short name and the format."""
         return f"{self.weights.source.slug}-autoround-{self.quantize.format}"
 
     @property
@@ -77,7 +84,7 @@ class QuantizeToGguf(QuantizeCalibrated):
         return GgufSettings(self.quantize.format, self.quantize.iters)
 
     def job(self, **common: Any) -> QuantizeGgufJob:
-        """Return the job for a GGUF file."""
+        """Return the job in which a worker makes the GGUF file."""
         return QuantizeGgufJob(settings=self.settings, **common)
 
 
@@ -86,6 +93,6 @@ def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     quantize = spec.calibration_table
     if isinstance(quantize, QuantizeGguf):
         return QuantizeToGguf(weights, quantize)
-    # A variant without this table loads a finished checkpoint, and needs no stage.
+    # A variant without the table [variants.quantize] loads a finished checkpoint, without a stage.
     assert isinstance(quantize, QuantizeAutoRound)  # noqa: S101
     return QuantizeWithAutoRound(weights, quantize)

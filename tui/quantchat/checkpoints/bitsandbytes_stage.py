@@ -1,4 +1,4 @@
-"""The stage from a model in full precision to a bitsandbytes checkpoint."""
+"""The build stage that quantizes a model in full precision with bitsandbytes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class QuantizeBitsAndBytes(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The model's slug and the quantization type."""
+        """The model's short name and the quantization type."""
         return f"{self.weights.source.slug}-{self.quant_type}"
 
     @property
     def settings(self) -> dict[str, str | bool]:
-        """Options of the engine `bitsandbytes`; int8 has no double quantization."""
+        """Load options for the engine `bitsandbytes`; int8 has no double quantization."""
         return {
             "quant_type": self.quant_type,
             "double_quant": self.double_quant and self.quant_type != "int8",
@@ -41,7 +41,7 @@ class QuantizeBitsAndBytes(FromWeights):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The weights, the borrowed tokenizer, the settings and the library versions."""
+        """The weights, a tokenizer taken from another model, the settings, the library versions."""
         return {
             **self.weights.inputs,
             **self.weights.borrowed_tokenizer,

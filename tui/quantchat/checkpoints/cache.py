@@ -1,8 +1,10 @@
 """The cache of built checkpoints: a build leaves an artifact's folder complete or absent.
 
-An artifact is built in a temporary folder, described by its `made.json`, and renamed into place. A
-lock for each name stops two processes from building the same artifact: the second process waits and
-then finds the artifact. This module does not know what an artifact contains.
+An artifact is the output of one build: a checkpoint, or something that a checkpoint is made from,
+such as calibration chats. This module does not know what an artifact contains. An artifact is built
+in a temporary folder, described by its `made.json`, and renamed into place. A lock for each name
+stops two processes from building the same artifact: the second process waits and then finds the
+artifact.
 
     checkpoints/<name>/              the artifact, with its made.json
     checkpoints/.parts/<name>.*/     a running build, or the leftovers of a process that died
@@ -38,7 +40,7 @@ SCHEMA = 1
 """Version of that file's format."""
 
 LOCK_POLL_S = 0.2
-"""Seconds between two attempts to take a lock that another process has."""
+"""Seconds between two attempts to take a lock that another process holds."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class State(str, Enum):
     DAMAGED = "damaged"
     """The next use rebuilds it."""
     UNFINISHED = "unfinished"
-    """Its build still runs, failed or was stopped; the next build resumes from these files."""
+    """Its build still runs, failed or was stopped; the next build resumes from what it left."""
 
 
 @dataclass(frozen=True)

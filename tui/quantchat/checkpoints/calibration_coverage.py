@@ -1,4 +1,4 @@
-"""Check that a checkpoint's calibration has more tokens than its widest module has inputs."""
+"""Check that a checkpoint's calibration had a token for each input of its widest module."""
 
 from __future__ import annotations
 

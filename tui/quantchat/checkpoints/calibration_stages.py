@@ -1,7 +1,7 @@
 """The stages that build a calibration set: the model's own chats, or the user's text.
 
-Each set has two parts. No checkpoint is calibrated on the second, held-out part, so its perplexity
-shows how much quality quantization loses.
+Each set has two parts. No checkpoint is calibrated on the second, held-out part. So the perplexity
+of a checkpoint on that part shows how much quality quantization loses.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from quantchat.wire.jobs import CalibrateJob, CalibrationPart, CollectSamplesJob
 _SUFFIX: dict[CalibrationPart, str] = {"calibration": "", "held out": "-held-out"}
 
 HELD_OUT = 16
-"""Number of held-out samples: with the same seed always the same shipped prompts, or the last
-pieces of the user's text, fewer if the text is short."""
+"""Number of held-out samples. They are the model's answers to shipped prompts, chosen by the seed,
+or the last pieces of the user's text; a short text gives fewer samples."""
 
 _NO_MEMORY_FOR_CHATS = (
     "the whole model must fit into memory to write chats: calibrate on your own text"
@@ -54,7 +54,7 @@ class Calibrate(FromWeights):
 
     @property
     def key(self) -> str:
-        """Text for this stage and part; the hash in the name of a checkpoint depends on it."""
+        """Text that identifies this stage and part in the hash of the artifact's name."""
         return f"writing {self.part.replace(' ', '-')} chats"
 
     @property
@@ -64,7 +64,7 @@ class Calibrate(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The model's slug and the part."""
+        """The model's short name and the part."""
         return f"{self.weights.source.slug}-chats{_SUFFIX[self.part]}"
 
     @property
@@ -88,10 +88,11 @@ class Calibrate(FromWeights):
 
     @property
     def prompts(self) -> list[str]:
-        """The shipped prompts for `part`, shuffled by the seed; for calibration `samples` at most.
+        """The shipped prompts for `part`, shuffled by the seed.
 
-        Prompts for short answers come before prompts for long answers. The last `HELD_OUT` of the
-        short ones are the held-out part.
+        The last `HELD_OUT` prompts for short answers are the held-out part. The calibration part is
+        the remaining prompts for short answers, then the prompts for long answers, at most
+        `samples` in all.
         """
         order = random.Random(self.quantize.seed)  # noqa: S311
         short, long = (
@@ -106,7 +107,8 @@ class Calibrate(FromWeights):
     def _group_size(self) -> int:
         """The group size that must divide the widths of the model's layers; -1 for no condition.
 
-        The job refuses another model before it writes chats.
+        The job checks this before it writes chats, so that a model which cannot be quantized is
+        refused early.
         """
         if isinstance(self.quantize, InGroups) and self.part == "calibration":
             return self.quantize.group_size
@@ -144,7 +146,7 @@ class Collect(FromWeights):
 
     @property
     def key(self) -> str:
-        """Text for this stage and part; the hash in the name of a checkpoint depends on it."""
+        """Text that identifies this stage and part in the hash of the artifact's name."""
         return (
             "reading the calibration" if self.part == "calibration" else "reading what is held out"
         )
@@ -156,12 +158,15 @@ class Collect(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The slug of the model, whose tokenizer cuts the samples, and the part."""
+        """The short name of the model, whose tokenizer cuts the samples, and the part."""
         return f"{self.weights.source.slug}-calibration{_SUFFIX[self.part]}"
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The file's hash or the data set's name, and the sample settings. Raises UserError."""
+        """The weights, the file's hash or the data set's name, and the settings of the samples.
+
+        Raises UserError.
+        """
         file, named = self.quantize.calibration_file, self.quantize.calibration
         return {
             **self.weights.inputs,
@@ -201,9 +206,9 @@ def _shipped(name: str) -> list[str]:
 
 
 def _device_input(weights: Weights, quantize: Calibration) -> dict[str, str]:
-    """Return the device as an input of the stage if it decides the calibration size, else nothing.
+    """Return the device as an input of the stage if the samples depend on it, else nothing.
 
-    Without explicit `samples` and `sample_tokens`, the CPU's default size differs from a GPU's.
+    If `samples` or `sample_tokens` is not set, its default on a CPU differs from that on a GPU.
     """
     chosen = None in (quantize.samples, quantize.sample_tokens)
     return {"device": "cpu"} if chosen and weights.device == "cpu" else {}

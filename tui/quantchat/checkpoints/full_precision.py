@@ -1,4 +1,4 @@
-"""A model in full precision: the input of the stages that quantize it."""
+"""A model in full precision, i.e. not quantized: the input of the stages that quantize."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from quantchat.wire.messages import LoadModel
 class Weights:
     """A model in full precision, and its load settings.
 
-    The user names it, or an earlier stage builds it: it dequantizes the demo's model, or merges an
-    adapter into a model.
+    `source` is the name of a model, or the earlier stage that builds the model: by dequantizing the
+    demo's GGUF file, or by merging an adapter into a model.
     """
 
     source: ModelName | Stage
@@ -63,7 +63,7 @@ class Weights:
     def inputs(self) -> dict[str, object]:
         """What identifies the weights: the model, if the user names it, and the dtype.
 
-        A stage that builds them is in `needs`.
+        If a stage builds the weights, that stage is in `needs` and identifies the model.
         """
         model = {"model": self.source.identity()} if isinstance(self.source, ModelName) else {}
         return {**model, "dtype": self.dtype}
@@ -89,8 +89,8 @@ class Weights:
     ) -> LoadModel:
         """Return the request with which a job loads the model.
 
-        `engine` is the engine that loads it, by default the baseline's; `options` are its further
-        options.
+        `engine` loads the model; by default it is the baseline engine, plain transformers.
+        `options` are further options for the engine.
         """
         engine = engine or baseline()
         if isinstance(self.source, ModelName):
@@ -115,9 +115,10 @@ class Weights:
         )
 
     def inherited(self, work: BuildContext) -> dict[str, object]:
-        """Return what `made.json` of a checkpoint made from these weights repeats from theirs.
+        """Return entries for `made.json` of a checkpoint that is made from these weights.
 
-        That is the entry `adapter`, if an adapter was merged.
+        They are copied from `made.json` of the weights. The only one is `adapter`, which says which
+        adapter was merged; without one, the result is empty.
         """
         built = read_built(work.needs[0]) if isinstance(self.source, Stage) else None
         adapter = built.result.get("adapter") if built else None
@@ -140,5 +141,5 @@ class FromWeights(Stage):
 
     @property
     def needs(self) -> Sequence[Stage]:
-        """The stage that builds the weights, if they are built here."""
+        """The stage that builds the weights; empty for a model that the user names."""
         return self.weights.needs

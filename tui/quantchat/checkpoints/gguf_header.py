@@ -21,18 +21,19 @@ _KEYS = {
     "attention.key_length": "head_dim",
     "vocab_size": "vocab_size",
 }
-"""GGUF key, without the architecture's name before it → key of `config.json`, as in transformers'
-`GGUF_CONFIG_MAPPING`."""
+"""Key: a GGUF key without the architecture's name before it; value: the key of `config.json` for
+the same fact. Source: transformers' `GGUF_CONFIG_MAPPING`."""
 
 _WITH_A_WINDOW = {"gemma2": "gemma2", "gemma3": "gemma3_text", "gpt-oss": "gpt_oss"}
-"""GGUF architectures whose sliding window transformers takes over from the metadata, and their
-`model_type` in transformers; it ignores the window of all others."""
+"""Key: a GGUF architecture whose sliding window transformers reads from the file's metadata; value:
+its `model_type` in transformers. transformers ignores the window of all other architectures."""
 
 
 def read_gguf(file: Path) -> ModelFiles:
-    """Return the config and tensor headers of the GGUF file `file`, or of all parts of its model.
+    """Return the config and tensor headers of the GGUF file `file`.
 
-    The dtype of a tensor is GGML's name of its type, e.g. `Q4_K`. Raises UserError.
+    If `file` is a part of a split model, the headers of all parts are returned. The dtype of a
+    tensor is GGML's name of its type, e.g. `Q4_K`. Raises UserError.
     """
     try:
         header = read_header(file)

@@ -1,4 +1,7 @@
-"""The stages from a model in full precision to a GPTQ or AWQ checkpoint."""
+"""The build stages that quantize a model in full precision with GPTQ or AWQ.
+
+Their base classes also serve AutoRound (`autoround_stage`).
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,11 @@ class QuantizeCalibrated(FromWeights):
     @property
     @abstractmethod
     def settings(self) -> GptqSettings | AwqSettings | AutoRoundSettings | GgufSettings:
-        """The method's settings for the job."""
+        """The settings of the method, for the job."""
 
     @abstractmethod
     def job(self, **common: Any) -> Job[QuantizeGptqResult]:
-        """Return the method's job; `common` are the fields that the jobs share."""
+        """Return the job in which a worker quantizes; `common` are fields of all such jobs."""
 
     @property
     def inputs(self) -> dict[str, object]:
@@ -71,7 +74,7 @@ class QuantizeCalibrated(FromWeights):
         """Upper bound in bytes: three copies of the quantized layers, and the unquantized rest.
 
         The copies are the files to resume from, the temporary files and the checkpoint. At 8 bits
-        they take 1.5 times the weights.
+        the three take 1.5 times as much as the 16-bit weights.
         """
         return 2 * self.weights.bytes(needs) + 64 * MIB
 
@@ -81,8 +84,9 @@ class QuantizeCalibrated(FromWeights):
             load=self.weights.load(work),
             calibration=str(work.needs[-1] / CHATS_FILE),
             workspace=work.workspace,
-            # The limit is for the user's text. The model's own answers were cut when they were
-            # written, and are read whole: their prompts, which the limit did not count, add tokens.
+            # The user's text is cut to `sample_tokens` here. The model's own chats are read whole:
+            # their answers were limited to `sample_tokens` when they were written, and a limit on
+            # the chat would also count the tokens of the prompt.
             most_tokens=self._most_tokens(work) if self.quantize.calibration else None,
         )
         result = await work.job(job)
@@ -101,12 +105,12 @@ class QuantizeCalibrated(FromWeights):
 
 @dataclass(frozen=True)
 class Grouped(QuantizeCalibrated):
-    """A calibrated stage whose weights share scales in groups."""
+    """A calibrated stage of a method in which the weights of a group share a scale."""
 
     quantize: InGroups
 
     def model_slug(self, method: str) -> str:
-        """The model's slug, the method, the bits and the group size."""
+        """The model's short name, the method, the bits and the group size (`rows`: whole rows)."""
         group = f"g{self.quantize.group_size}" if self.quantize.group_size > 0 else "rows"
         return f"{self.weights.source.slug}-{method}{self.quantize.bits}bit-{group}"
 
@@ -119,19 +123,19 @@ class QuantizeGptq(Grouped):
 
     @property
     def slug(self) -> str:
-        """The model's slug, the bits and the group size."""
+        """The model's short name, the method, the bits and the group size."""
         return self.model_slug("gptq-")
 
     @property
     def settings(self) -> GptqSettings:
         """GPTQ's settings; `desc_act` switches `act_group_aware` off."""
         settings = {one.name: getattr(self.quantize, one.name) for one in fields(GptqSettings)}
-        # GPTQModel refuses both column orders at once.
+        # Both keys set the order of the columns, so GPTQModel refuses them together.
         settings["act_group_aware"] = settings["act_group_aware"] and not settings["desc_act"]
         return GptqSettings(**settings)
 
     def job(self, **common: Any) -> QuantizeGptqJob:
-        """Return the job for GPTQ."""
+        """Return the job in which a worker quantizes with GPTQ."""
         return QuantizeGptqJob(settings=self.settings, **common)
 
 
@@ -143,7 +147,7 @@ class QuantizeWithAwq(Grouped):
 
     @property
     def slug(self) -> str:
-        """The model's slug, the bits and the group size."""
+        """The model's short name, the method, the bits and the group size."""
         return self.model_slug("awq-")
 
     @property
@@ -152,7 +156,7 @@ class QuantizeWithAwq(Grouped):
         return AwqSettings(self.quantize.bits, self.quantize.group_size, self.quantize.sym)
 
     def job(self, **common: Any) -> QuantizeAwqJob:
-        """Return the job for AWQ."""
+        """Return the job in which a worker quantizes with AWQ."""
         return QuantizeAwqJob(settings=self.settings, **common)
 
 
@@ -161,5 +165,6 @@ def stage_of(weights: Weights, spec: VariantBase) -> Stage:
     settings = spec.calibration_table
     if isinstance(settings, QuantizeAwq):
         return QuantizeWithAwq(weights, settings)
-    assert isinstance(settings, Quantize)  # noqa: S101 - else it loads a finished checkpoint
+    # A variant without the table [variants.quantize] loads a finished checkpoint, without a stage.
+    assert isinstance(settings, Quantize)  # noqa: S101
     return QuantizeGptq(weights, settings)

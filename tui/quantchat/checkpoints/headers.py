@@ -1,4 +1,4 @@
-"""Read a model's `config.json` and the headers of its safetensors files.
+"""Read a model's `config.json` and the headers of its weight files, safetensors or GGUF.
 
 A safetensors file begins with the length of a JSON header, 8 bytes in little-endian order; the
 header lists each tensor's dtype and shape (source: the format's specification). Weights are not
@@ -25,13 +25,13 @@ from quantchat.estimate.model_files import ModelFiles, TensorInfo
 from quantchat.text import one_line
 
 MOST_HEADER = 100_000_000
-"""Maximum length of a header in bytes, as the format limits it."""
+"""Maximum length of a header in bytes: the limit of the safetensors format."""
 
 Place = tuple[Path, int, int]
-"""The bytes of a tensor: the file, the offset of the first byte and the offset after the last."""
+"""Where a tensor lies: the file, the offset of its first byte and the offset after its last."""
 
 _SAMPLES, _SAMPLE = 64, 4096
-"""Number of samples to compare two tensors by, and bytes of each sample."""
+"""Two tensors are compared by about this many samples of each, of this many bytes."""
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -66,8 +66,8 @@ def _not_here(named: ModelName) -> UserError:
 def read_gguf_of(named: ModelName, wanted: str) -> ModelFiles:
     """Return the header of the GGUF file `wanted`, in the folder of `named` or the cache.
 
-    `wanted` is as in `gguf.choose_file`. The hub is not asked, because its API gives no headers of
-    GGUF files. Raises UserError.
+    `wanted` is the name of a file or of a quantization (see `gguf.choose_file`). The hub is not
+    asked, because its API gives no headers of GGUF files. Raises UserError.
     """
     folder = named.folder or _snapshot(named)
     if folder is None:
@@ -100,7 +100,7 @@ def _cached(named: ModelName, file: str = CONFIG) -> Path | None:
         found = try_to_load_from_cache(
             named.model, file, cache_dir=paths.hub_cache(), revision=named.revision
         )
-    except HFValidationError:  # not a valid id
+    except HFValidationError:  # not a valid id of the hub
         return None
     return Path(found).parent if isinstance(found, str) else None
 
@@ -136,7 +136,7 @@ def _others(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def _is_copy(one: Place, others: Iterable[Place]) -> bool:
-    """Return whether samples of the tensor at `one` equal those of any tensor in `others`.
+    """Return whether the tensor at `one` equals any tensor in `others`, judged by samples of each.
 
     transformers 5 ties an output head to the embedding only if both are equal; otherwise it loads
     both, even if the config ties them (`tie_weights`).
@@ -180,7 +180,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> tuple[dict[str, TensorInfo], dict[str, Place]]:
-    """Return the tensors in `file` and the place of each, by name. Raises UserError."""
+    """Return the tensors in `file`, and where each lies, by name. Raises UserError."""
     try:
         with open_regular(file) as stream:
             length = int.from_bytes(stream.read(8), "little")

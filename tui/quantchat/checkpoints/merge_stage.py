@@ -28,7 +28,7 @@ class Merge(FromWeights):
 
     @property
     def slug(self) -> str:
-        """The slugs of model and adapter."""
+        """The short names of model and adapter."""
         return f"{self.weights.source.slug}-with-{ModelName(self.adapter).slug}"
 
     @property

@@ -17,7 +17,7 @@ class PreparedModel:
     model: str
     revision: str | None = None
     note: str = ""
-    """A note for the user, e.g. that the base was itself dequantized from Q4_1."""
+    """A note for the user, e.g. that the full-precision model was itself dequantized from Q4_1."""
 
 
 class CheckpointProvider(Protocol):
@@ -28,7 +28,7 @@ class CheckpointProvider(Protocol):
     ) -> PreparedModel:
         """Return the model that the engine of `spec` loads; build a missing checkpoint first.
 
-        Two variants that need the same stage at the same time share one build. Cancelling ends the
-        running stage and its processes, unless another caller waits for that stage. Finished stages
-        stay in the cache. Raises JobFailed or UserError.
+        A build consists of stages. Two variants that need the same stage at the same time share
+        it. Cancelling ends the running stage and its processes, unless another caller waits for
+        that stage. The results of finished stages stay in the cache. Raises JobFailed or UserError.
         """

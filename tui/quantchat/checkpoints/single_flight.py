@@ -26,9 +26,10 @@ class SingleFlight(Generic[T]):
     ) -> T:
         """Return the result of the task of `key`; start it with `begin` if none is running.
 
-        Each caller's `on_progress` gets the progress; a caller that joins later gets the latest
-        progress at once. A cancelled caller stops waiting. When no caller is waiting any more, the
-        task is cancelled, and this call waits until the task has ended.
+        `begin` takes a function with which the task reports its progress. The progress is passed to
+        `on_progress` of each caller; a caller that joins later gets the latest progress at once. A
+        cancelled caller stops waiting. When no caller is waiting any more, the task is cancelled,
+        and this call waits until the task has ended.
         """
         shared = self._running.get(key)
         if shared is None:

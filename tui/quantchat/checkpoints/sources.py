@@ -1,4 +1,4 @@
-"""Resolve the `model` of a profile: a folder, an id on the hub, or the demo's model."""
+"""Resolve the key `model` of a profile to a folder or an id on the hub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ModelName:
 
     @property
     def slug(self) -> str:
-        """A short, readable name for file names."""
+        """The model's short name for file names: lower-case letters, digits, dots and dashes."""
         return (
             re.sub(r"[^a-z0-9.]+", "-", Path(self.model).name.lower()).strip("-.")[:60] or "model"
         )
@@ -73,9 +73,9 @@ def model_name(model: str) -> ModelName:
 
 
 def existing_model(model: str) -> ModelName:
-    """Return the model that a profile's `model` names. It must not name the demo's model.
+    """Return the model that a profile's `model` names, other than the demo's model.
 
-    Raises UserError if it is a path, but not the path of an existing folder.
+    Raises UserError if `model` is a path and no folder exists there.
     """
     if not is_path(model):
         return model_name(model)

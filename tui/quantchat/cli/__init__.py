@@ -276,7 +276,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     if COMPLETING in os.environ:
         # click writes completions as bytes, which a NeutralStream does not accept. They contain
-        # no control characters: they are our own words, and names checked by `shell_complete`.
+        # no control characters: they are words of quantchat, and names that `shell_complete`
+        # checks.
         return _main(args)
     with neutral_output():
         return _main(args)

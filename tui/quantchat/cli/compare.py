@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 class _CompareCommand(click.Command):
-    """A command whose help lists the names of the figures.
+    """A command whose help lists the names of the figures that a gate can use.
 
-    `figures` is imported only when the help is shown, so that the command itself starts fast.
+    The module that knows these names is imported only when the help is shown, so that the command
+    itself starts fast.
     """
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help with the names of all figures."""
+        """Write the help with the names of all figures in place of each `…`."""
         from quantchat.snapshot.figures import kinds
 
         text = self.help
@@ -149,7 +150,10 @@ def _title(saved: _Saved) -> str:
 
 
 def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
-    """Count sessions of blind votes together. Raises UserError if their variants differ."""
+    """Add up the sessions of blind votes and print the result.
+
+    Raises UserError if the sessions are not on the same two variants.
+    """
     from quantchat.features.votes import tables as report
     from quantchat.snapshot.pooled_votes import pool_votes
 
@@ -159,7 +163,7 @@ def _pool_votes(saved: _Saved, *, as_json: bool) -> int:
 
 
 def _print(result: dict[str, object] | list[Block]) -> None:
-    """Print a JSON document, or parts of a document."""
+    """Print `result`: a dict as a JSON document, a list of blocks as text and tables."""
     from quantchat.console.console import show
 
     if isinstance(result, dict):

@@ -18,7 +18,10 @@ class Lazy(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group with commands that are imported late (`lazy`, by name), and ordinary commands."""
+    """A group of commands, some of which are imported only when they are called.
+
+    `lazy` has those commands by name. Further commands can be added as to any click group.
+    """
 
     def __init__(self, *args: Any, lazy: dict[str, Lazy], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from quantchat.snapshot.schema import Snapshot
 
 NONE_MEETS, UNDECIDED = 1, 2
-"""Exit statuses, the same as for gates. `NONE_MEETS`: no variant meets the limits. `UNDECIDED`: it
-is undecided whether the recommended variant meets them."""
+"""Exit statuses, the same as for gates. `NONE_MEETS`: no variant meets the limits. `UNDECIDED`: the
+measurement does not decide whether a variant meets them."""
 
 
 @click.command()

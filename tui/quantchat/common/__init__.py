@@ -1,1 +1,1 @@
-"""Code that the main process and the workers share, using only the standard library and `wire`."""
+"""Code for the main process and the workers; imports only the standard library and `wire`."""

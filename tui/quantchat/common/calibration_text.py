@@ -1,7 +1,7 @@
 """Reads calibration text from a file: plain text, or JSONL with texts or chats.
 
-A record is `{"messages": [{"role", "content"}, ...]}` or `{"text": ...}`, which is also the form in
-the files that calibration jobs read and write.
+A record is one text or chat: `{"text": ...}` or `{"messages": [{"role", "content"}, ...]}`. The
+files that calibration jobs read and write have one such record per line.
 """
 
 from __future__ import annotations

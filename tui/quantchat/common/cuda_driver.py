@@ -1,8 +1,8 @@
 """Checks whether the NVIDIA driver supports the CUDA version that torch is built for.
 
 A driver runs programs of its own CUDA major version and of older ones ("CUDA minor version
-compatibility" in NVIDIA's compatibility guide). With an older driver torch only warns, and says
-that there is no GPU.
+compatibility" in NVIDIA's compatibility guide). If the driver is too old for torch, torch only
+warns, and reports that there is no GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ OTHER_BUILD_HINT = (
     "(V100, P100) torch for CUDA 12.6 (cu126: see https://pytorch.org/get-started/locally), for a "
     "GPU newer than the libraries newer releases of them"
 )
-"""Hint for a library without code for a GPU. CUDA 13 dropped GPUs older than Turing."""
+"""Hint if a library was built without code for the GPU. CUDA 13 dropped GPUs older than Turing,
+which has the compute capability 7.5."""
 
 _VERSION = re.compile(r"^cuda: [^=]*= ['\"]([\d.]+)['\"]", re.M)
 
@@ -44,7 +45,7 @@ def cuda_of_torch() -> str:
 def too_old(driver_cuda: str | None, torch_cuda: str) -> bool:
     """Return whether a driver for CUDA `driver_cuda` is too old for a torch of CUDA `torch_cuda`.
 
-    False if one of the two is not known.
+    Both are versions such as `12.8`. False if one of them is not known.
     """
     driver, torch = _major(driver_cuda or ""), _major(torch_cuda)
     return bool(driver and torch) and driver < torch

@@ -1,10 +1,10 @@
 """Finds a CUDA toolkit that can compile kernels: nvcc of torch's CUDA major version, with headers.
 
 GPTQModel compiles Marlin and ExLlamaV2 on first use, through torch's `cpp_extension`. That module
-takes the first `nvcc` on PATH as part of a CUDA toolkit, which can fail in two ways: if that `nvcc`
-is a wrapper in /usr/local/bin, the headers are missing; and torch refuses a toolkit of another
-major version. torch also does not look into site-packages, where `pip install
-'quantchat[cuda-build]'` puts NVIDIA's compiler. So this module chooses the toolkit.
+assumes that the first `nvcc` on PATH belongs to a suitable CUDA toolkit. This fails in two cases:
+the `nvcc` is a wrapper in /usr/local/bin, beside which there are no headers; or the toolkit has
+another major version, which torch refuses. torch also does not look into site-packages, where
+`pip install 'quantchat[cuda-build]'` puts NVIDIA's compiler. So this module chooses the toolkit.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MAJOR = "13"
-"""CUDA's major version in the extra `cuda-build`."""
+"""CUDA's major version of the compiler that the extra `cuda-build` installs."""
 
 
 def how_to_install(torch_cuda: str | None) -> str:
-    """Return how to get NVIDIA's compiler for torch's CUDA, e.g. `12.8`; empty if not known."""
+    """Return how to install NVIDIA's compiler for a torch of CUDA `torch_cuda`, e.g. `12.8`.
+
+    If the version is not known (None or empty), the extra `cuda-build` is named.
+    """
     major = (torch_cuda or _MAJOR).partition(".")[0]
     if major == _MAJOR:
         return "python -m pip install 'quantchat[cuda-build]'"
@@ -40,7 +43,7 @@ _HERE = re.compile(r"^#\$ _HERE_=(.+)$", re.M)
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A CUDA toolkit: `home` holds bin/nvcc and the headers; `release` is nvcc's, e.g. `13.0`."""
+    """A CUDA toolkit: `home` has bin/nvcc and the headers; `release` is nvcc's, e.g. `13.0`."""
 
     home: Path
     release: str
@@ -58,7 +61,7 @@ class Toolkit:
 def toolkits() -> Iterator[Toolkit]:
     """Yield each installed toolkit, the preferred one first.
 
-    If the user sets CUDA_HOME or CUDA_PATH, only that toolkit.
+    If the environment variable CUDA_HOME or CUDA_PATH is set, yield only the toolkit that it names.
     """
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     seen: set[Path] = set()
@@ -96,7 +99,8 @@ def build_problem(torch_cuda: str) -> str:
 def use(torch_cuda: str) -> Toolkit | None:
     """Make torch compile with the toolkit of `choose` and return it; None if there is none.
 
-    Best called before `torch.utils.cpp_extension` is imported; an imported module is updated.
+    Best called before `torch.utils.cpp_extension` is imported. If that module is already imported,
+    its CUDA_HOME is replaced.
     """
     toolkit = choose(torch_cuda)
     if toolkit is None:
@@ -119,7 +123,10 @@ def _homes() -> Iterator[Path]:
 
 
 def _home_of(nvcc: Path) -> Path:
-    """Return the toolkit's folder; ask `nvcc` itself, because it may be a link or a wrapper."""
+    """Return the folder of the toolkit of `nvcc`.
+
+    If the headers are not beside it, `nvcc` is a link or a wrapper; its output names the folder.
+    """
     if (nvcc.parent.parent / _HEADER).is_file():
         return nvcc.parent.parent
     here = _HERE.search(_output(str(nvcc), "--dryrun", "-c", os.devnull))
@@ -140,11 +147,11 @@ def _output(*command: str) -> str:
 
 
 def _link_runtime(home: Path) -> None:
-    """Make the linker find `-lcudart`, which torch adds: the wheel has no `libcudart.so`.
+    """Make the linker find CUDA's runtime library, which torch links with `-lcudart`.
 
-    The linker needs that name; the wheel has only the versioned name that the loader needs. So this
-    function creates a link with the linker's name, and adds its folder to LIBRARY_PATH, which gcc
-    reads.
+    The linker looks for `libcudart.so`. NVIDIA's wheel has only a file with a version in its name,
+    such as `libcudart.so.13`. So this function creates a symbolic link `libcudart.so` to that file,
+    and adds the link's folder to LIBRARY_PATH, which gcc reads.
     """
     libraries = [home / name for name in ("lib64", "lib")]
     if any((folder / "libcudart.so").exists() for folder in libraries):
@@ -152,7 +159,7 @@ def _link_runtime(home: Path) -> None:
     versioned = next((one for folder in libraries for one in folder.glob("libcudart.so.*")), None)
     if versioned is None:
         return
-    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")  # quantchat's own, in a worker
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")  # set in each worker
     folder = Path(cache or Path.home() / ".cache" / "quantchat" / "compiled") / "cuda-link"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     link = folder / "libcudart.so"

@@ -20,13 +20,14 @@ from quantchat.common.input_files import open_regular
 
 SUFFIX = ".gguf"
 ANY = "*.gguf"
-"""Stands for the name of a folder's only GGUF file; `choose_file` refuses a folder with several."""
+"""Given as the name of a GGUF file, this means the only GGUF file of the folder (`choose_file`)."""
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-"""End of the names of a model's parts, `model-00001-of-00003.gguf`, as llama.cpp splits it."""
+"""Matches the end of a file name such as `model-00001-of-00003.gguf`, which llama.cpp gives to a
+part of a split model."""
 
 
 class BlockType(NamedTuple):
-    """A tensor type of GGML: blocks of a fixed number of weights."""
+    """A tensor type of GGML, which stores the weights in blocks of a fixed number."""
 
     name: str
     weights: int
@@ -34,7 +35,7 @@ class BlockType(NamedTuple):
     bytes: int
     """Bytes of a block."""
     scales: int = 0
-    """Bytes of the block that are scales (and minima), not weights."""
+    """How many of these bytes are scales and minima, not weights."""
 
 
 TYPES = {
@@ -161,10 +162,11 @@ def parts(file: Path) -> list[Path]:
 
 
 def choose_file(names: Iterable[str], wanted: str) -> str:
-    """Return the only GGUF file of `names` that matches `wanted`; the first part of a split model.
+    """Return the only GGUF file of `names` that matches `wanted`. Raises BadGguf.
 
-    `wanted` is a file's name, a quantization's name such as `Q4_K_M`, or `ANY`. Files that only
-    have a vision tower (`mmproj`) do not count. Raises BadGguf.
+    `wanted` is a file's name, a quantization's name such as `Q4_K_M`, or `ANY`. A split model
+    counts as one file, of which the first part is returned. Files that contain only a vision tower
+    (`mmproj`) do not count.
     """
     names = list(names)
     if wanted in names:

@@ -8,8 +8,8 @@ EXTENSIONS = {
     "exllama_v2": "exllamav2",
     "swordfish": "swordfish",
 }
-"""Key: a kernel that is compiled on first use; value: the name of its C++ extension. Marlin has a
-second extension for float16, `marlin_fp16`."""
+"""The fast kernels, which are compiled on first use. Key: the kernel; value: the name of its C++
+extension. Marlin has a second extension for float16, `marlin_fp16`."""
 
 GPTQ_ON_GPU = ("marlin", "exllama_v2", "triton", "torch")
 AWQ_ON_GPU = ("marlin", "exllama_v2", "gemm_triton", "torch")
@@ -22,7 +22,7 @@ SLOW_KERNEL_NOTE = (
     "{} unpacks each weight anew for each token, so it decodes slower than 16-bit weights: "
     "measured speeds are those of this kernel, and not of GPTQ"
 )
-"""Note on a slow kernel, with a place for its name."""
+"""Note on a slow kernel; `{}` is replaced by its name."""
 
 
 def slow_kernel_note(kernel: str, hint: str) -> str:

@@ -1,8 +1,8 @@
-"""Reads files of users and models: only regular files, up to a size, only UTF-8.
+"""Reads files of users and models: regular files up to a maximum size, and text only as UTF-8.
 
 Profiles, configs, headers of weights, prompts and calibration texts are all read through this
-module, by the main process and by workers. Other kinds of files could block: a FIFO waits for its
-writer, and a device has no end.
+module, by the main process and by workers. Reading other kinds of files might never end: a FIFO
+waits for its writer, and a device has no end. Only `read_any` accepts them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _MARKS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
-"""Byte order marks of other encodings; longer ones first, because they start alike."""
+"""Byte order marks of other encodings. UTF-32 comes first, because its little-endian mark begins
+with that of UTF-16."""
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 
@@ -65,7 +66,10 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def read_any(path: Path, most: int) -> bytes:
-    """Return the content of any kind of file: a shell's `<(command)` is a pipe. Raises OSError."""
+    """Return the content of a file of any kind, also of a pipe as from a shell's `<(command)`.
+
+    Raises OSError, also above `most` bytes.
+    """
     try:
         with path.open("rb") as file:
             return _up_to(file, most, path)
@@ -82,7 +86,10 @@ def _up_to(file: BinaryIO, most: int, path: Path) -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """Decode `data` as UTF-8. Raises Unreadable, with the real encoding if a mark shows it."""
+    """Decode `data` as UTF-8.
+
+    Raises Unreadable, which names the real encoding if `data` begins with its byte order mark.
+    """
     try:
         return data.decode(ENCODING)
     except UnicodeDecodeError as error:
@@ -107,7 +114,7 @@ def json_lines(text: str) -> Iterator[tuple[int, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise Unreadable("is not JSON", number) from error
-        # The text is UTF-8, which has no lone surrogates; only an escape such as \ud83d can be one.
+        # Decoded UTF-8 has no lone surrogates, but a JSON escape such as \ud83d can be one.
         if "\\u" in line and has_lone_surrogate(json.dumps(value, ensure_ascii=False)):
             raise Unreadable(LONE_SURROGATE, number)
         yield number, value

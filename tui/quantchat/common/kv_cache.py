@@ -1,9 +1,9 @@
 """KV caches that store keys and values in fewer bits: the formats of a variant's `kv_cache`.
 
-They are transformers' `QuantizedCache` (see `quantchat.worker.decode.caches`). `fp8` quantizes each
-token immediately, with one scale for a layer. The integer formats are HQQ's, with a scale and a
-zero for each `GROUP` elements of a head. They leave new tokens unquantized; when there are `RECENT`
-new tokens, all cached tokens are quantized anew.
+The caches are transformers' `QuantizedCache` (see `quantchat.worker.decode.caches`). `fp8`
+quantizes each token immediately, with one scale per layer. The integer formats are HQQ's, with a
+scale and a zero point for each `GROUP` elements of a head. They leave new tokens unquantized; when
+there are `RECENT` new tokens, all cached tokens are quantized again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from quantchat.wire.library import Library
 
 GROUP = 64
-"""Elements that share a scale and a zero; fewer if the head size is not a multiple of this."""
+"""Elements that share a scale and a zero point; fewer if the head size is no multiple of this."""
 
 RECENT = 128
 """Most tokens at the end that an integer cache leaves unquantized: transformers' default."""
@@ -32,9 +32,9 @@ class KvCacheFormat:
     """The library that the format needs in addition to transformers; None if it needs none."""
 
     def element(self, element_bytes: int) -> float:
-        """Return the bytes of an element, its share of the scales included.
+        """Return the bytes of an element of the cache, including its share of the scales.
 
-        `element_bytes` is the bytes of an unquantized element.
+        `element_bytes` is the size of an unquantized element in bytes.
         """
         return self.bits / 8 + (2 * element_bytes / GROUP if self.recent else 0)
 

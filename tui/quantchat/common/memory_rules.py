@@ -15,9 +15,9 @@ activations and allocator slack need the remainder."""
 def bucket(tokens: int) -> int:
     """Return how many tokens are allocated for a KV cache of `tokens`; 0 for none.
 
-    The length is rounded up to a step, so that a token seldom moves the cache, and one compiled or
-    captured decode step serves many lengths. The whole context is not allocated at once, because a
-    short answer does not need it.
+    The length is rounded up to a step. So the cache seldom has to be copied to a longer one, and
+    one compiled or captured decode step serves many lengths. The whole context is not allocated at
+    once, because a short answer does not need it.
     """
     step = _SMALL_STEP if tokens <= _SMALL_STEPS_UP_TO else _LARGE_STEP
     return -(-tokens // step) * step

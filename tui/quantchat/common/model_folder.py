@@ -51,8 +51,8 @@ _PACKAGES = {
     "torchao": ("torchao", "torchao"),
     "vptq": ("vptq", "vptq"),
 }
-"""Key: a value of `quant_method` in the file format (not an engine's name); value: the module that
-transformers imports to load it, and the package that pip installs. Source: transformers'
+"""Key: a value of `quant_method` in a quantization config (not an engine's name); value: the module
+that transformers imports for this method, and the package that pip installs. Source: transformers'
 `quantizers/`."""
 
 _FOREIGN = {
@@ -84,7 +84,10 @@ _FAST_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a model cannot be loaded: `kind` as in a `Failed`; `what` and `hint` are for the user."""
+    """Why a model cannot be loaded.
+
+    `kind` is the kind of a `wire.messages.Failed`; `what` and `hint` are for the user.
+    """
 
     kind: Literal["bad_checkpoint", "missing_library", "unsupported"]
     what: str
@@ -109,22 +112,23 @@ class ModelFolder:
     def quantization(self) -> Mapping[str, Any] | None:
         """The quantization config of a quantized checkpoint; None for a model in full precision.
 
-        It is taken from `config.json`, where transformers looks for it (top level, then the text
-        part), else from the file that GPTQModel reads. If both exist and disagree, `problems`
-        refuses the model.
+        It is taken from `config.json`, where transformers looks for it (top level, then the config
+        of the text model), else from the first of `QUANTIZE_CONFIGS`. If both exist and disagree,
+        `problems` refuses the model.
         """
         return _in_config(self.config) or next((body for _, body in self._other_files()), None)
 
     def problems(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
-        """Yield why an engine whose library reads folders as `reader` says should not load this.
+        """Yield the reasons why an engine should not load this model.
 
-        `gguf` says that the weights and the quantization come from a GGUF file.
+        `reader` says how the engine's library reads a folder. `gguf` says that the weights and the
+        quantization come from a GGUF file.
         """
         if _ADAPTER in self.names:
             yield Problem(
                 "bad_checkpoint",
                 f"the folder also holds an adapter ({_ADAPTER}), which transformers would apply"
-                " without a word: a second time, if it is merged into the weights",
+                " without a warning: a second time, if it is merged into the weights",
                 "move the adapter's files to a folder of their own; to use the adapter, give that"
                 " folder as `adapter`",
             )
@@ -133,7 +137,10 @@ class ModelFolder:
             yield from self._quantization_problems(reader)
 
     def missing_packages(self, reader: FolderReader, *, gguf: bool = False) -> Iterator[Problem]:
-        """Yield a problem with its install line for each package that this interpreter lacks."""
+        """Yield a problem for each package that the model needs and this interpreter lacks.
+
+        The arguments are as for `problems`. The hint is the command that installs the package.
+        """
         wanted: list[tuple[str, str, str]] = []
         if reader.reads_gguf:
             return
@@ -195,7 +202,10 @@ class ModelFolder:
 
 
 def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the quantization config as transformers looks for it (`get_hf_quantizer`)."""
+    """Return the quantization config that transformers finds in `config.json`, or None.
+
+    Source: transformers' `get_hf_quantizer`.
+    """
     text = config.get("text_config")
     for part in (config, text if isinstance(text, Mapping) else {}):
         found = part.get("quantization_config")
@@ -205,7 +215,7 @@ def _in_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _method_named(body: Mapping[str, Any]) -> str:
-    """Return the method that a `quantize_config.json` names; only GPTQ's files name none."""
+    """Return the method that a `quantize_config.json` names; a file that names none is GPTQ's."""
     return str(body.get("quant_method") or "gptq")
 
 
@@ -263,5 +273,5 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # its parent package is missing, or only half imported
+    except (ImportError, ValueError):  # its parent package is missing or half imported
         return False

@@ -1,8 +1,8 @@
 """Makes SIGTERM and SIGHUP (sent when a terminal is closed) end a command as Ctrl+C does.
 
-So however a command is stopped, it gets a KeyboardInterrupt, which cancels asyncio tasks, and
-cleans up in the same way. Commands that save partial results handle the signals themselves (see
-`host.signals`).
+So a command gets a KeyboardInterrupt, however it is stopped. This cancels its asyncio tasks, and
+the command always cleans up in the same way. Commands that save partial results handle the signals
+themselves (see `host.signals`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Ending:
         self.timer.daemon = True
         self.timer.start()
         if callable(signal.getsignal(signal.SIGINT)):
-            signal.raise_signal(signal.SIGINT)  # asyncio has its own SIGINT handler
+            signal.raise_signal(signal.SIGINT)  # asyncio may have set its own SIGINT handler
         else:  # SIGINT is ignored, as in a background job of a script
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The command-line options for gates, the exit status that gates decide, and the files for CI.
+"""The command-line options for gates, the exit status that gates decide, and files for CI systems.
 
 A gate is a condition on measured figures, such as `b.tpot_ms < 1.05 * a.tpot_ms`. A command fails
 if the condition holds (`--fail-if`) or does not hold (`--fail-unless`).
@@ -38,8 +38,8 @@ class GateOptions:
     def parse(self, columns: Sequence[str], kind: Kind = "run") -> list[Gate]:
         """Parse the conditions and return the gates. Raises UserError.
 
-        `columns` are the names of the compared sides that a condition may use (`a`, `b`, …). `kind`
-        is the kind of snapshot whose figures it may use.
+        A condition may use the names in `columns` (`a`, `b`, …), which stand for the compared
+        variants, and the figures that snapshots of the kind `kind` have.
         """
         from quantchat.snapshot.expression import parse
 
@@ -64,7 +64,7 @@ class GateOptions:
                 raise UserError("no such folder", where=one_line(str(path.parent)))
 
     def judge(self, kind: Kind, snapshots: Sequence[Snapshot]) -> list[Verdict]:
-        """Return the verdicts on runs, scores or evaluations (`kind`). Raises UserError."""
+        """Return the verdict of each gate on `snapshots` of the kind `kind`. Raises UserError."""
         from quantchat.snapshot.compared_sides import Run, column_letter, columns
         from quantchat.snapshot.gates import judge
         from quantchat.snapshot.quality_gates import judge_quality, quality_columns

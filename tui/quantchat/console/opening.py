@@ -31,8 +31,8 @@ def profile_of(
 
     `words`, `methods` and `gptq` are the arguments of `quantchat`. A built profile is written to
     the file `save`. If a checkpoint has to be made, asks on the terminal, unless `yes`. `others`
-    are further valid words, such as commands, for the hint at a typo. Raises UserError, and
-    click.Abort if the user answers no.
+    are further valid words, such as commands: if a word is unknown, the error suggests a similar
+    one. Raises UserError, and click.Abort if the user answers no.
     """
     from quantchat.profile import library
     from quantchat.profile.load import load
@@ -57,7 +57,7 @@ def with_pair(profile: Profile, pair: str) -> Profile:
 
     `pair` names each of the two by its label, or by a letter for its place in the profile (`A`,
     `b`, …), with a comma between them; a label may contain commas. If `pair` is empty, the order
-    stays. Prints the labels of the other variants, which are left out. Raises UserError.
+    stays. Prints the labels of the other variants, which will not be compared. Raises UserError.
     """
     chosen = _two(profile, pair) if pair else list(profile.variants[:2])
     others = [variant for variant in profile.variants if variant not in chosen]

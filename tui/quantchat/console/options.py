@@ -100,5 +100,8 @@ def low_bandwidth_option(command: _Command) -> _Command:
 
 
 def low_bandwidth_of(ctx: click.Context, low_bandwidth: bool | None) -> bool | None:
-    """Return the option's value after the command's name, or else its value before the name."""
+    """Return the value of `--low-bandwidth`, which may stand before or after the command's name.
+
+    `low_bandwidth` is the value after the name, which takes precedence; None if there is none.
+    """
     return ctx.meta.get(LOW_BANDWIDTH) if low_bandwidth is None else low_bandwidth

@@ -31,11 +31,12 @@ FAILED = 1
 """Exit status if a model failed."""
 
 PRINT_AFTER_S = 3.0
-"""Most seconds to wait for saving before the result is printed; saving then goes on meanwhile."""
+"""Longest wait, in seconds, for the snapshot to be saved before the result is printed. After that,
+saving continues while the result is printed."""
 
 SAVE_S = 30.0
-"""Most seconds to wait for saving after the result was printed; there is a limit because a network
-file system may hang for ever."""
+"""Longest wait, in seconds, for the snapshot to be saved after the result was printed. There is a
+limit, because a network file system may hang for ever."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -72,7 +73,7 @@ def run_and_judge(
 ) -> int:
     """Run `work`, which runs the same job for each model; return the exit status.
 
-    `work` returns a snapshot and the record in it, of which `blocks` makes tables. Saves the
+    `work` returns a snapshot and the record in it, from which `blocks` makes tables. Saves the
     snapshot in `folder` (None: the user's default folder), and prints the tables, or with `as_json`
     the snapshot. The exit status is 1 if a model failed, otherwise that of the conditions `gates`
     on figures of `kind`.

@@ -17,7 +17,7 @@ from quantchat.wire.messages import Progress
 
 @contextlib.contextmanager
 def stage_display() -> Iterator[Callable[[Progress], None]]:
-    """Yield a function that shows on stderr the stage with which it is called.
+    """Yield a function that shows its argument, the progress of a job's stage, on stderr.
 
     Progress is drawn only within this context.
     """

@@ -51,7 +51,8 @@ class _FailSafeStream:
         self._stream = stream
         self._results = results
         self._full: UserError | None = None
-        """The error of a full disk. Raised at each further write, because click swallows one."""
+        """The error of a full disk. It is raised again at each further write, because click may
+        catch and ignore the first one."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -19,11 +19,12 @@ OWN = "own"
 """Prose, code and dialogue written for quantchat: over 8192 tokens with SmolLM2's tokenizer."""
 
 WIKITEXT = "wikitext-2"
-"""The test split of WikiText-2 (Merity et al. 2016), raw."""
+"""The test split of WikiText-2 (Merity et al. 2016) in raw form: rare words are not replaced."""
 
 DATASETS = (OWN, WIKITEXT)
 
-# The archive that llama.cpp's scripts/get-wikitext-2.sh fetches: the figures can be compared.
+# The same archive that llama.cpp's scripts/get-wikitext-2.sh fetches, so that perplexities can be
+# compared with those of llama.cpp.
 _WIKITEXT_HOME = "ggml-org/ci"
 _WIKITEXT_ARCHIVE = "wikitext-2-raw-v1.zip"
 _WIKITEXT_MEMBER = "wikitext-2-raw/wiki.test.raw"

@@ -1,7 +1,7 @@
 """Data tables as CSV (RFC 4180, UTF-8).
 
-An empty cell is "not known". Control characters in text are marked, and text that a spreadsheet
-would take for a formula begins with an apostrophe (OWASP, "CSV Injection").
+An empty cell means "not known". Control characters in text are replaced by visible marks, and an
+apostrophe is put before text that a spreadsheet would take for a formula (OWASP, "CSV Injection").
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A document without a format: tables, paragraphs, plots, answers. Renderers choose the format.
 
 Features and reports build these parts. `terminal`, `html`, `markdown` and `csv_file` render them.
-Text in a part is raw, as a model or a file gave it: each renderer makes it harmless, in one place.
+Text in a part is raw, as a model or a file gave it: each renderer replaces control characters and
+escapes what its format would take for markup.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Verbatim:
 
 @dataclass(frozen=True)
 class Facts:
-    """Statements of equal weight, one on a line."""
+    """A list of statements, one on a line."""
 
     lines: tuple[str, ...]
 
@@ -69,21 +70,21 @@ class Cell:
 
     text: str
     aside: str = ""
-    """A remark on `text`, set less prominently, such as how a figure was measured."""
+    """A remark on `text`, shown less prominently, such as how a figure was measured."""
     role: Role = "plain"
     indent: int = 0
     """Columns of indentation, for the name of a row that is a part of the row above."""
     link: str = ""
-    """The anchor of the section that the cell leads to."""
+    """The anchor of the section that the cell links to; empty for a cell without a link."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column, and how its cells are set."""
+    """The heading and footer of a column, and the layout of its cells."""
 
     heading: str = ""
     right: bool = False
-    """Whether the column holds figures, to be set flush right."""
+    """Whether the cells are right-aligned, as for figures."""
     role: Role = "plain"
     wrap: bool = True
     heading_end: str = ""
@@ -93,7 +94,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first column names the rows. Without any heading, it is a list of facts."""
+    """A table. The first column names the rows. If no column has a heading, no header is shown."""
 
     title: str
     columns: tuple[Column, ...]
@@ -109,7 +110,7 @@ class Plot:
     """A plot: what it shows, how to read it, and how Matplotlib draws it."""
 
     name: str
-    """The file's name without its ending."""
+    """The name of the plot's file, without the ending."""
     title: str
     note: str
     draw: Callable[[Figure], None]
@@ -122,7 +123,7 @@ class Answer:
     """One answer, split at the token at which it diverges from the other answer."""
 
     place: int
-    """The variant's position, from 0. It decides the colour."""
+    """The variant's position in the snapshot, from 0. It decides the colour."""
     who: str
     """The variant's name for the reader."""
     before: str
@@ -139,13 +140,15 @@ class Turn:
 
     title: str
     speeds: str
+    """The decode throughput of each answer, in one line."""
     agreement: str
     """Where the answers diverge, or that they do not; empty without two answers."""
     prompt: str
     figures: Table
     answers: tuple[Answer, ...]
     repeats: str = ""
-    """The earlier turn with the same prompt and answers; then `answers` is empty. Else empty."""
+    """The title of an earlier turn with the same prompt and answers. Then `answers` is empty. An
+    empty string if there is no such turn."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ class Document:
     sections: tuple[Section, ...]
 
     def plots(self) -> Iterator[Plot]:
-        """Every plot, in the order of reading."""
+        """Yield every plot, in reading order."""
         for section in self.sections:
             for part in section.parts:
                 if isinstance(part, Plots):
@@ -250,7 +253,10 @@ Row = tuple[Cell, list[Cell]]
 
 
 def variant_table(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Table:
-    """Return a table with figures down and variants across, without empty rows."""
+    """Return a table with a row for each figure and a column for each variant.
+
+    Rows without any text are left out.
+    """
     columns = (Column(role="quiet"), *(Column(label) for label in labels))
     kept = tuple((name, *row) for name, row in rows if any(cell.text for cell in row))
     return Table(title, columns, kept)
@@ -259,6 +265,6 @@ def variant_table(title: str, labels: Iterable[str], rows: Iterable[Row]) -> Tab
 def row(name: str, items: Iterable[_T], read: Callable[[_T], object], *, part: bool = False) -> Row:
     """Return a row of what `read` returns for each item; None gives an empty cell.
 
-    The name of a `part` of the row above is indented.
+    `part` says that the row is a part of the row above; its name is then indented.
     """
     return Cell(name, indent=2 * part), [Cell(str(read(item) or "")) for item in items]

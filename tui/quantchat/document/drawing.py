@@ -39,7 +39,8 @@ PARTS = ("#56b4e9", "#d55e00", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#bbb
 HATCHES = ("", "--", "//", "..", "\\\\", "xx", "")
 """Fill colours (`PARTS`) and hatches of the parts of a bar, in the order of the parts."""
 
-# A page gives these variables other colours in dark mode.
+# Key: a colour; value: the CSS variable that replaces it in an HTML page. In dark mode the page
+# gives the variables other colours.
 _VARIABLES = {
     INK: "var(--ink)",
     _QUIET: "var(--quiet)",
@@ -87,7 +88,8 @@ powers of 10."""
 def series_style(place: int, order: str = "in-turn") -> dict[str, Any]:
     """Return colour, line and marker of the variant at `place`, as arguments for Matplotlib.
 
-    The markers of answers in the order `together` are hollow: a chat may contain both orders.
+    The markers of answers that both variants computed at once (`order` is `together`) are hollow,
+    because a chat may contain answers of both orders.
     """
     colour = _SERIES[place % len(_SERIES)]
     return {
@@ -114,7 +116,7 @@ def png(plot: Plot) -> bytes:
 
 
 def svg(plot: Plot) -> str:
-    """Return `plot` as an SVG element for an HTML page, which defines its colours and its font.
+    """Return `plot` as an SVG element for an HTML page. The page defines the colours and the font.
 
     The element needs no XML namespace, and refers to no other file.
     """
@@ -165,12 +167,11 @@ def _saved(plot: Plot, kind: str, *, title: bool) -> bytes:
 
 
 def _import_matplotlib() -> None:
-    """Import Matplotlib, drawing without a display and with a folder for its list of fonts.
+    """Import Matplotlib with a backend that needs no display. Raises UserError.
 
-    Raises UserError.
-
-    A terminal that was opened in a notebook inherits MPLBACKEND, which names a module that is not
-    installed here.
+    MPLBACKEND is replaced even if it is set: a terminal that was opened in a notebook inherits a
+    value that names a module which is not installed here. Without a home directory, Matplotlib
+    stores its list of fonts in quantchat's cache.
     """
     if "matplotlib" in sys.modules:
         return
@@ -179,7 +180,7 @@ def _import_matplotlib() -> None:
         os.environ.setdefault("MPLCONFIGDIR", str(paths.private(paths.cache_dir() / "matplotlib")))
     try:
         import matplotlib  # noqa: F401
-    except Exception as error:  # a broken folder or matplotlibrc raises many kinds
+    except Exception as error:  # a bad folder or matplotlibrc raises many types
         raise UserError(
             f"matplotlib, which draws the plots, does not start: {one_line(str(error))[:200]}",
             hint="set MPLCONFIGDIR to a folder that can be written, and check any matplotlibrc",

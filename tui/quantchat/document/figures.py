@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 UNKNOWN = "–"
 
 ORDERS = {"together": "together (contended)", "in-turn": "one at a time"}
-"""Order of the answers → the text beside a figure that says how the variants ran."""
+"""Key: the order in which both variants answered; value: its name beside a figure."""
 SHORT_ORDERS = {"together": "together", "in-turn": "one at a time"}
-"""Shorter texts, for brackets and labels of keys."""
+"""Shorter names, for text in brackets and for the labels of keyboard keys."""
 NARROW_ORDERS = {"together": "together", "in-turn": "1 at a time"}
-"""The shortest texts, for a narrow column."""
+"""The shortest names, for a narrow column."""
 
 MOST_DETECTABLE = 1.0
-"""Largest difference that is printed as detectable: to exclude more than a doubling says little."""
+"""Largest relative difference that is printed as detectable. A measurement that could only show
+more than a doubling says little."""
 
 _MOST_DECIMALS = 5
 
@@ -44,9 +45,11 @@ def number(value: float | None) -> str:
 def with_error(
     quantity: Quantity, *, times: float = 1.0, signed: bool = False, least: int = 0
 ) -> str:
-    """Return a figure and its error to two digits of the error, with `least` decimals or more.
+    """Return `quantity` × `times` with its standard error, such as `12.3 ±1.5`.
 
-    No space stands between ± and the error, so that a narrow table breaks before the sign.
+    Both are rounded to two significant digits of the error, but to `least` decimals at least.
+    `signed` adds a plus to positive values. No space stands between ± and the error, so that a
+    narrow table breaks the line before ±.
     """
     value, sign = quantity.value * times, "+" if signed else ""
     error = None if quantity.wider is None else quantity.wider * times
@@ -63,7 +66,8 @@ def with_error(
 def no_difference(ratio: Ratio) -> str:
     """Return the text "no difference shown", with the detectable difference unless it is too large.
 
-    `detectable: 3.2%` means a true difference that is shown in four of five measurements.
+    `detectable: 3.2%` means that four of five such measurements would show a true difference of
+    3.2 %.
     """
     if ratio.detectable is None or ratio.detectable > MOST_DETECTABLE:
         return "no difference shown"
@@ -93,7 +97,10 @@ def seconds(value: float) -> str:
 def load_parts(
     device: str, import_s: float, weights_s: float, warmup_s: float
 ) -> list[tuple[str, float]]:
-    """Return the parts of the load time of a variant on `device`: name and seconds."""
+    """Return the parts of the load time of a variant on `device`, as pairs of name and seconds.
+
+    A variant on a server has other parts than a variant that a worker loads.
+    """
     if device not in ANY_SERVER:
         return [("import", import_s), ("weights", weights_s), ("warm-up", warmup_s)]
     start = [("server's start", weights_s)] if device == STARTED_SERVER else []

@@ -1,8 +1,8 @@
 """Documents as one page of HTML that loads nothing: no network, no script, no font.
 
-All text is data to the page. `_harmless` marks its control characters, Jinja escapes it, and a
-policy in the page forbids scripts and everything from outside the page. Only the drawings of
-`drawing.svg` go in as markup.
+No text of a document can become markup: `_harmless` replaces control characters by visible marks,
+Jinja escapes the text, and a Content-Security-Policy in the page forbids scripts and all content
+from outside the page. Only the drawings of `drawing.svg` are inserted as markup.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Documents as Markdown (GitHub's, with tables), with the plots in a folder beside the file.
 
-No text of a document is markup: `escaped` makes a line harmless, and text with line breaks stands
-in a code fence that is longer than any run of backticks in the text.
+No text of a document can become markup: `escaped` escapes the signs of Markdown in a line, and text
+with line breaks is put into a code block, whose fence is longer than any run of backticks in the
+text.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _AT_THE_START = re.compile(r"^(\d*)([-+=.)])(?=\s|$)")
 
 
 def markdown(document: Document, folder: str) -> bytes:
-    """Return `document` as Markdown, UTF-8, which shows its plots from `folder`."""
+    """Return `document` as Markdown in UTF-8, with links to its plots in `folder`."""
     return OURS + ("\n".join(_lines(document, folder)) + "\n").encode()
 
 

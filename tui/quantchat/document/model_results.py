@@ -1,4 +1,4 @@
-"""What scores, evaluations and load tests share: lines on models, several results side by side."""
+"""Parts of documents that scores, evaluations and load tests share, such as notes on models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord] | Sequence[LoadTest
 
 @dataclass(frozen=True)
 class Result(Generic[Found]):
-    """A score or evaluation, its snapshot, and the file it came from."""
+    """A score or evaluation (`found`), its snapshot, and the snapshot's file."""
 
     file: str
     snapshot: Snapshot
@@ -28,7 +28,7 @@ class Result(Generic[Found]):
 
 
 def heading(position: int, file: str, snapshot: Snapshot) -> list[Block]:
-    """Return which snapshot stands at this position, counted from 1."""
+    """Return the heading of a compared run: its position, from 1, and its file, name and time."""
     return [
         paragraph((f"Run {position}", "heading"), f" {file}"),
         paragraph(f"{snapshot.name}, saved {when(snapshot.created)}", indent=2),
@@ -57,7 +57,11 @@ def notes(models: _Models) -> list[str]:
 def json_document(
     results: Sequence[Result[Found]], obstacles: Sequence[str], kind: str
 ) -> dict[str, object]:
-    """Return all that is shown of `results` as JSON values under `kind`; text is raw."""
+    """Return `results` as JSON values; each run has its record under the key `kind`.
+
+    `obstacles` are the reasons why the runs are not comparable. Control characters in text are not
+    replaced.
+    """
     return {
         "comparable": not obstacles,
         "obstacles": list(obstacles),

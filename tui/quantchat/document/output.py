@@ -1,7 +1,7 @@
-"""Write a report as a file or a folder. Only an older report is replaced.
+"""Write a report as a file or a folder. Without `--force`, only an older report is replaced.
 
-A report's folder has a list of the files that were written into it. Such a folder is overwritten
-only if it has no other files, so that a report never mixes with files of the user.
+A report's folder contains a list of the files that were written into it. Such a folder is
+overwritten only if it has no other files, so that a report never mixes with files of the user.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check_folder(path: Path, *, force: bool) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, or to the target if it is a link. Raises UserError."""
+    """Write `data` to `path`, or if `path` is a link, to its target. Raises UserError."""
     try:
         write_whole(Path(os.path.realpath(path)), data, private=False)
     except OSError as error:
@@ -70,9 +70,9 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make `path` a folder with `files`, given by name. Raises UserError.
+    """Make `path` a folder with `files` (name and content). Raises UserError.
 
-    All files are written to a temporary folder before the first is moved to its place. Files of an
+    All files are written to a temporary folder before the first one is moved to `path`. Files of an
     older report are removed.
     """
     exists = path.is_dir()
@@ -98,7 +98,10 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the mode of `path`; None if it does not exist but can. Raises OSError, ValueError."""
+    """Return the mode of `path`, or None if it does not exist.
+
+    Raises UserError if the parent folder does not exist, OSError, and ValueError.
+    """
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -108,7 +111,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _listed(folder: Path) -> set[str]:
-    """Names of the files that an older report wrote into `folder` and that are still there."""
+    """Return the names of the files in `folder` that an older report wrote."""
     try:
         names = (folder / LIST).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

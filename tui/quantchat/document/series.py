@@ -1,4 +1,7 @@
-"""The answers of a report as series: grouped by variant and by how they ran."""
+"""The answers of a report as series: one for each variant and each order of answering.
+
+The order is `together` or `in-turn` (one at a time).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ class Series:
     """The finished answers of one variant that ran in one order."""
 
     place: int
-    """Place of the variant in the snapshot, from 0. It decides colour and line."""
+    """Position of the variant in the snapshot, from 0. It decides colour and line."""
     variant: str
     order: str
     turns: list[int]
-    """Number of the turn of each answer among `reported_turns`, from 1."""
+    """For each answer, the number of its turn among `reported_turns`, from 1."""
     answers: list[AnswerRecord]
 
     @property
@@ -38,12 +41,12 @@ class Series:
 
 
 def reported_turns(snapshot: Snapshot) -> list[TurnRecord]:
-    """Return the measured turns, or the turns of the chat without a measurement."""
+    """Return the turns of the measurement, or if there is none, the turns of the chat."""
     return measured_turns(snapshot) or snapshot.turns
 
 
 def all_series(snapshot: Snapshot) -> list[Series]:
-    """Return the finished answers of `reported_turns`, in the order of `places`."""
+    """Return the finished answers of `reported_turns` as series, sorted by `places`."""
     known = places(snapshot)
     found: dict[tuple[int, str], Series] = {}
     for number, turn in enumerate(reported_turns(snapshot), start=1):
@@ -64,9 +67,10 @@ def has_two_sides(snapshot: Snapshot) -> bool:
 
 
 def how_compared(snapshot: Snapshot) -> str:
-    """Return how the two sides ran, to stand beside a ratio: the order, and different decode modes.
+    """Return how the two sides ran, as a remark beside a ratio.
 
-    Raises ValueError without a measurement.
+    The remark names the order, and says if the sides had different decode modes. Raises ValueError
+    if the snapshot has no measurement.
     """
     if snapshot.measurement is None:
         raise ValueError("the snapshot holds no measurement")
@@ -77,7 +81,7 @@ def how_compared(snapshot: Snapshot) -> str:
 
 
 def places(snapshot: Snapshot) -> dict[str, int]:
-    """Return the place of each variant by its label: left, right, then any other."""
+    """Return the position of each variant, from 0, by its label: left, right, then the others."""
     labels = [
         *snapshot.shown,
         *(variant.label for variant in snapshot.variants),
@@ -87,7 +91,7 @@ def places(snapshot: Snapshot) -> dict[str, int]:
 
 
 def letter(place: int) -> str:
-    """Return A and B for the two sides, as in the tables of ratios; then C, D and so on."""
+    """Return the letter of the variant at `place`: A and B for the two sides, then C, D etc."""
     letters = string.ascii_uppercase
     return letters[place] if place < len(letters) else f"no. {place + 1}"
 
@@ -101,5 +105,5 @@ def legend_label(place: int, label: str) -> str:
 _LABEL = 48
 """Most characters of a label in a plot."""
 
-# Characters that XML 1.0 (production 2), and so SVG, forbids, and that `one_line` leaves.
+# Characters that `one_line` does not replace, but that XML 1.0 (production 2) and so SVG forbid.
 _NOT_XML = {0xFFFE: "⟨FFFE⟩", 0xFFFF: "⟨FFFF⟩"}

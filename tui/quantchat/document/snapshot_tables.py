@@ -12,7 +12,7 @@ from quantchat.system.process_memory import SOURCES
 
 
 def header(snapshot: Snapshot) -> list[Block]:
-    """Return name, time and machine, a paragraph each."""
+    """Return the name of `snapshot`, its time and the machine, a paragraph each."""
     return [
         paragraph((snapshot.name, "heading")),
         *(paragraph(line) for line in machine(snapshot)),
@@ -34,7 +34,7 @@ def machine(snapshot: Snapshot) -> list[str]:
 
 
 def variants_table(snapshot: Snapshot) -> Table:
-    """Return what really ran, not what was asked for."""
+    """Return a table of what each variant really ran with, as its worker reported it."""
     variants = [v for v in snapshot.variants if v.model_info or v.failure]
     rows = [
         row("engine", variants, _ran("engine")),
@@ -115,7 +115,7 @@ def _adapter(variant: VariantRecord) -> str | None:
 
 
 def _caution(variant: VariantRecord) -> str:
-    """Return what could have run any code, or makes figures misleading."""
+    """Return warnings about options that can run any code, and about misleading figures."""
     ran = variant.model_info
     allowed = [
         ("THE MODEL'S OWN CODE RAN (trust_remote_code)", ran is not None and ran.trusted_code),
@@ -174,7 +174,7 @@ def _sizes(parts: dict[str, int]) -> str:
 
 
 def _peak(variant: VariantRecord, turns: Iterable[TurnRecord]) -> str:
-    """Return the most memory the variant used, and what it did then."""
+    """Return the most memory that the variant used, and when: while loading, or in which turn."""
     ledger = variant.ledger
     if ledger is None or ledger.peak < 0:
         return ""
@@ -194,7 +194,7 @@ def _peak(variant: VariantRecord, turns: Iterable[TurnRecord]) -> str:
 
 
 def _predicted(variant: VariantRecord) -> str:
-    """Return the weights predicted from the model's headers, and how far off they are."""
+    """Return the size of the weights as predicted from the headers, and its error in percent."""
     predicted, ledger = variant.predicted, variant.ledger
     if predicted is None or ledger is None or ledger.weights <= 0:
         return ""
@@ -203,7 +203,7 @@ def _predicted(variant: VariantRecord) -> str:
 
 
 def _known_part(variant: VariantRecord) -> str:
-    """Return what torch reserved, as the known part of the process' memory, if it is no total."""
+    """Return the part of the process' memory that is known, if its total is not; else empty."""
     memory, ledger = variant.memory, variant.ledger
     if memory is None or ledger is None or memory.bytes in (None, ledger.process):
         return ""

@@ -1,6 +1,7 @@
 """Render documents for a terminal with Rich; only this module creates Rich objects from them.
 
-All text becomes `Text`, which Rich never parses as markup, with its control characters marked.
+All text becomes `Text`, which Rich never parses as markup. Control characters are replaced by
+visible marks.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _STYLES: dict[Role, str] = {
     "bad": "red",
     "grave": "bold red",
 }
-"""Role → style of Rich."""
+"""Rich's style for each role."""
 
 
 def renderable(blocks: Iterable[Block]) -> Group:

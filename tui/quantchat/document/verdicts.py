@@ -26,7 +26,7 @@ def line(verdict: Verdict) -> Paragraph:
 
 
 def reason(verdict: Verdict) -> str:
-    """Return what was found, its interval, and what it shows."""
+    """Return the value of the gate's quantity, its interval, and what the interval shows."""
     found = verdict.judged
     value = f"{found.quantity} is {found.value:.4g}"
     threshold = f"{found.threshold:.4g}"
@@ -44,7 +44,10 @@ def reason(verdict: Verdict) -> str:
 
 
 def more_needed(judged: JudgedQuantity) -> str:
-    """Return how much more measuring would decide what is undecided, as the end of a sentence."""
+    """Return how many prompts, tokens or other units would decide an undecided gate.
+
+    The text is the end of a sentence; it is empty if the number of units measured is not known.
+    """
     needed = judged.needed
     if not judged.units:
         return ""
@@ -58,7 +61,7 @@ def more_needed(judged: JudgedQuantity) -> str:
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
-    """Return all of a verdict as JSON values."""
+    """Return all fields of a verdict as JSON values."""
     found = verdict.judged
     return {
         "gate": str(verdict.gate),

@@ -1,1 +1,4 @@
-"""The engines: each has a file that declares it, the registry lists them, workers have loaders."""
+"""The engines: one module declares each engine, and the module `registry` lists them.
+
+The code that loads a model with an engine is in `quantchat.worker.loaders`.
+"""

@@ -1,7 +1,7 @@
 """Declare the engine `autoround`: AutoRound (Cheng et al. 2023), computed with GPTQModel's kernels.
 
-The library auto-round makes the checkpoint, in the format of GPTQ or of AWQ. The engine `gguf` has
-its GGUF files.
+The library auto-round makes the checkpoint, in the format of GPTQ or of AWQ. It can also make GGUF
+files, which the engine `gguf` loads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AUTO_ROUND = Library("auto-round", "auto_round", dependency=False, extra="autoro
 
 
 GPTQ_FORMAT = "auto_gptq"
-"""auto-round's name for GPTQ's format, the default."""
+"""auto-round's name for GPTQ's checkpoint format, which is the default."""
 
 
 class AutoRound(KernelKeys):

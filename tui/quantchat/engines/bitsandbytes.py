@@ -70,7 +70,8 @@ class _Engine(QuantizedOnLoad[BitsAndBytes]):
         avx512_bf16: bool,
     ) -> Weights:
         weights = super().weights(spec, files, element_bytes, cuda=cuda, avx512_bf16=avx512_bf16)
-        # The CPU kernel's layout replaces the scales of a saved checkpoint: 2 bytes for 64 weights.
+        # The CPU kernel's layout replaces the scales of a saved checkpoint by 2 bytes per 64
+        # weights.
         finished = files.quantization is not None
         if finished and avx512_bf16 and not cuda and "codebook" in weights.overhead:
             scales = 2 * divide_up(2 * weights.packed, 64)
@@ -88,7 +89,8 @@ class _Engine(QuantizedOnLoad[BitsAndBytes]):
     ) -> tuple[int, Mapping[str, int]]:
         """Return the bytes of the quantized weights, and of scales and codebook.
 
-        On a CPU with AVX512-BF16 bitsandbytes repacks the 4-bit weights, with other scales.
+        On a CPU with AVX512-BF16, bitsandbytes repacks the 4-bit weights, and stores their scales
+        in bfloat16.
         """
         if spec.quant_type == "int8":
             return tensor.elements, {"scales": 4 * tensor.shape[0]}
@@ -107,7 +109,7 @@ ENGINE = _Engine()
 
 def _four_bit_overhead(elements: int, double_quant: bool, repacked: bool) -> dict[str, int]:
     scales = divide_up(elements, 64)
-    if repacked:  # _convert_weight_packed_for_cpu: scales in bfloat16, not quantized once more
+    if repacked:  # _convert_weight_packed_for_cpu: scales in bfloat16, without double quantization
         return {"scales": 2 * scales, "codebook": 4 * 16}
     if double_quant:
         # One byte for each scale, one float32 for 256 scales, and their mean.

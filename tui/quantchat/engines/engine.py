@@ -39,8 +39,8 @@ class Method:
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Keys that a variant needs for the method, apart from `engine` and `model`."""
     saved: Mapping[str, Any] | None = None
-    """Further keys with which a variant's checkpoint is saved in the cache; empty if it is saved
-    anyway. None if the method cannot save a checkpoint."""
+    """Keys that a variant needs in addition so that its checkpoint is saved in the cache; empty if
+    it is saved without further keys. None if the method cannot save a checkpoint."""
     calibrated: bool = False
     """Whether the method needs calibration, which the table `[variants.quantize]` describes."""
     made_with: tuple[Library, ...] = ()
@@ -83,7 +83,7 @@ class Engine(Generic[Table]):
     engine builds no checkpoints."""
     idle_worker_bytes: int = 500_000_000
     """Resident memory, in bytes, of a worker process that has imported the engine's libraries but
-    loaded no model."""
+    has not loaded a model."""
     is_server: bool = False
     """Whether a server runs the model, so that the model's files and memory are unknown."""
     is_baseline: bool = False
@@ -170,8 +170,8 @@ class Engine(Generic[Table]):
     ) -> Weights:
         """Return the size of the loaded weights of `spec`, computed from `files`.
 
-        `element_bytes` is the bytes of an unquantized element. `avx512_bf16` says that this
-        processor has these instructions, for which bitsandbytes repacks its 4-bit weights.
+        `element_bytes` is the size of an unquantized element in bytes. `avx512_bf16` says that this
+        processor has the AVX512-BF16 instructions, for which bitsandbytes repacks 4-bit weights.
         """
         if files.quantization is not None:
             return as_stored(files.tensors)
@@ -182,8 +182,8 @@ class Engine(Generic[Table]):
     ) -> str:
         """Return the format that the library dequantizes while it loads `files`; empty if none.
 
-        The library does so if the device has no kernel for the format. `capability` is that of the
-        GPU, None if it is not known.
+        The library dequantizes if the device has no kernel for the format. `capability` is the
+        compute capability of the GPU, None if it is not known.
         """
         return ""
 
@@ -193,9 +193,9 @@ class Engine(Generic[Table]):
         return bucket(tokens) if padded else tokens
 
     def cached_element(self, spec: Table, element_bytes: int) -> float:
-        """Return the bytes of an element of the KV cache.
+        """Return the size of an element of the KV cache in bytes.
 
-        `element_bytes` is the bytes of an unquantized element.
+        `element_bytes` is the size of an unquantized element in bytes.
         """
         return KV_CACHES[spec.kv_cache].element(element_bytes) if spec.kv_cache else element_bytes
 

@@ -137,8 +137,8 @@ class _Engine(Engine[Gguf]):
     environments: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "gguf": (
             "llama-cpp-python==0.3.36",
-            # For any CPU with AVX2: what llama.cpp chooses itself crashes on some CPUs with AMX.
-            # The variable CMAKE_ARGS adds options, e.g. -DGGML_CUDA=on.
+            # Build for any CPU with AVX2: what llama.cpp chooses by default crashes on some CPUs
+            # with AMX. The environment variable CMAKE_ARGS adds options, e.g. -DGGML_CUDA=on.
             "--config-settings=cmake.args=-DGGML_NATIVE=OFF;-DLLAVA_BUILD=OFF",
             "huggingface_hub>=1",
             "torch>=2.8,<2.14",  # `score` compares logits with it
@@ -160,7 +160,7 @@ class _Engine(Engine[Gguf]):
         return spec.gguf_file or ANY
 
     def loaded_dtype(self, spec: Gguf, files: ModelFiles, *, cuda: bool) -> str:
-        return "float32"  # dtype of the activations between the products
+        return "float32"  # dtype of the activations between two matrix products
 
     def weights(
         self, spec: Gguf, files: ModelFiles, element_bytes: int, *, cuda: bool, avx512_bf16: bool
@@ -188,8 +188,8 @@ class _Engine(Engine[Gguf]):
     def loading(
         self, spec: Gguf, files: ModelFiles, weights: Weights, element_bytes: int, *, cuda: bool
     ) -> int:
-        # The pages of a mapped file are the weights. For a GPU, they pass through the host's
-        # memory.
+        # llama.cpp uses the pages of the mapped file as the weights, so loading needs no further
+        # memory. For a GPU, the pages only pass through the host's memory.
         return 0
 
     def notes(self, spec: Gguf, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:

@@ -45,7 +45,8 @@ ENGINE = _Engine()
 
 def _slow_kernel(spec: Gptq) -> list[str]:
     """Return a warning if the variant's kernel on a GPU will be slow or must be compiled first."""
-    from quantchat.common import cuda_driver, cuda_toolkit  # needed only for a plan
+    # Imported here, because only `quantchat plan` needs these modules.
+    from quantchat.common import cuda_driver, cuda_toolkit
     from quantchat.common.gptq_kernels import EXTENSIONS, GPTQ_ON_GPU, slow_kernel_note
 
     named = spec.kernel.removeprefix("gptq_")

@@ -1,8 +1,9 @@
 """The base class of engines that load checkpoints with GPTQModel, finished or built here.
 
-Bytes of a quantized matrix with n elements: n × bits ÷ 8; a 2-byte scale and a zero of `bits` bits
-per group and column; with GPTQ a 4-byte group index per input. Some kernels need more memory than
-the format (source of their layouts: the code of GPTQModel 7.6).
+Bytes of a quantized matrix with n elements: n × bits ÷ 8 for the weights; for each group of each
+output a scale (2 bytes) and a zero point (`bits` bits); with GPTQ a group index (4 bytes) for each
+input. Some kernels need more memory than the format (source of their layouts: the code of GPTQModel
+7.6).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from quantchat.estimate.weights import (
 from quantchat.wire.library import FolderReader, Library
 
 _METHOD = re.compile(r"^(gptq|awq)_")
-"""The beginning of GPTQModel's names of kernels, which a profile may leave out."""
+"""The beginning of a kernel's name in GPTQModel, which a profile may leave out."""
 
 
 class KernelKeys(AdapterKeys):
@@ -57,17 +58,19 @@ class KernelKeys(AdapterKeys):
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer that is quantized, or to be quantized."""
+    """A linear layer that is quantized, or will be quantized."""
 
     inputs: int
     outputs: int
     groups: int
+    """Number of groups of inputs; each group has a scale for each output."""
     bits: int
+    """Bits per weight."""
     indexed: bool
     """Whether the layer has a group index for each input, as with GPTQ."""
 
     def weight_bytes(self) -> int:
-        """Return the bytes of its weights."""
+        """Return the bytes of the quantized weights."""
         return self.inputs * self.outputs * self.bits // 8
 
     def overhead(self, layout: str) -> dict[str, int]:
@@ -90,7 +93,8 @@ def gptq_layer(tensors: Mapping[str, TensorInfo], stem: str, bits: Any) -> Layer
     """
     scales, indices = tensors.get(f"{stem}.scales"), tensors.get(f"{stem}.g_idx")
     rows, outputs = tensors[f"{stem}.qweight"].shape
-    # With mixed precision each layer has its own width, which its group index shows.
+    # With mixed precision a layer may have another number of bits than `bits`. It follows from the
+    # rows of the packed weights and the number of inputs, which is the length of the group index.
     named = bits if isinstance(bits, int) and bits > 0 else 4
     inputs = indices.elements if indices else 32 * rows // named
     groups = scales.shape[0] if scales and scales.shape else 1
@@ -154,7 +158,11 @@ class GptqModelEngine(Engine[Table]):
     def loading(
         self, spec: Table, files: ModelFiles, weights: Weights, element_bytes: int, *, cuda: bool
     ) -> int:
-        """Return the bytes of one matrix in int32: kernels unpack and repack each matrix."""
+        """Return the bytes needed beyond the weights during loading.
+
+        On a GPU this is one matrix in int32, because kernels unpack and repack each matrix. On a
+        CPU it is as much as the weights themselves.
+        """
         return weights.largest * 4 if cuda else weights.total
 
     def notes(self, spec: Table, files: ModelFiles, dtype: str, *, cuda: bool) -> list[str]:
@@ -207,6 +215,8 @@ def _layout(kernel: str, layer: Layer, cuda: bool) -> str:
     """Return the memory layout of the kernel that will run: `stored`, `torch` or `aten`.
 
     `stored` is the layout of the file: a layer needs as many bytes as in the file, or fewer.
+    `torch` and `aten` are the layouts of GPTQModel's kernels `torch` and `torch_aten`, which need
+    more.
     """
     if kernel == "torch":
         return "torch"

@@ -1,7 +1,8 @@
 """Declare the engine `hqq`: half-quadratic quantization (Badri and Shaji 2023) while loading.
 
-Bytes of a quantized matrix with n elements (source: the code of hqq 0.2.8): n × bits ÷ 8, at 3 bits
-ten weights in four bytes, and for each group a scale and a zero of the activations' dtype.
+Bytes of a quantized matrix with n elements (source: the code of hqq 0.2.8): n × bits ÷ 8 for the
+weights, or with 3 bits 4 bytes for each ten weights; and for each group a scale and a zero point in
+the activations' dtype.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Estimate a variant's memory before it is loaded: weights, KV cache, activations and peak.
 
-Weights and KV cache are computed from the model's files, with an intended error below 5 %. The
-other parts are assumed sizes, and are marked as such, because no file gives the size of a CUDA
-context or a library.
+Weights and KV cache are computed from the model's files; the error should be below 5 %. The other
+parts, such as the CUDA context and the libraries, are assumed sizes, because no file states them.
+`estimate.memory.Estimate` says which parts are assumed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ CUDA_CONTEXT = 500_000_000
 """Approximate bytes that a process uses on a GPU for CUDA context and kernels."""
 
 PREFILL_TOKENS = 512
-"""Most prompt tokens computed at once: `CHUNK` of the native loop. (In some cases `generate`
-computes a prompt in one piece, so the estimate assumes that for each prompt.)"""
+"""Most prompt tokens that quantchat's own loop computes at once (`CHUNK` of
+`worker/decode/native_loop.py`). The decode mode `generate` may compute a prompt in one piece, which
+the estimate assumes for that mode."""
 
 
 def estimate(
@@ -36,8 +37,8 @@ def estimate(
     """Return the memory estimate of `spec`, loaded from `files`, for `tokens` of prompt and answer.
 
     `cuda` says that the model runs on a GPU, else on the CPU. `avx512_bf16` says that this
-    processor has these instructions, for which bitsandbytes repacks its 4-bit weights. `capability`
-    is that of the GPU, if it is known.
+    processor has the AVX512-BF16 instructions, for which bitsandbytes repacks 4-bit weights.
+    `capability` is the compute capability of the GPU, if it is known.
     """
     engine = engine_of(spec)
     dtype = engine.loaded_dtype(spec, files, cuda=cuda)
@@ -66,7 +67,7 @@ def estimate(
 def _draft(
     spec: VariantBase, files: ModelFiles, cuda: bool, tokens: int, capability: Capability | None
 ) -> int:
-    """Return the weights and the KV cache of the draft of `spec`, which transformers loads."""
+    """Return the bytes of weights and KV cache of the draft model, which transformers loads."""
     engine = baseline()
     keys = {"engine": engine.name, "label": "draft", "model": spec.draft, "dtype": spec.dtype}
     drafting = engine.variant_table.model_validate({**keys, "decode": "generate"})

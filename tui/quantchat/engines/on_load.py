@@ -28,9 +28,8 @@ _NEVER_QUANTIZED = "embeddings, norms and biases"
 class QuantizedOnLoad(Engine[Table]):
     """An engine without calibration: each linear layer except the output head is quantized.
 
-    A subclass returns the bytes of one quantized layer in `quantized_layer_bytes`. Its
-    `left_unquantized` says which layers its library skips, in addition to those that every library
-    skips.
+    A subclass returns the bytes of one quantized layer in `quantized_layer_bytes`. In
+    `left_unquantized` it says which further layers its library does not quantize.
     """
 
     @abstractmethod
@@ -46,9 +45,9 @@ class QuantizedOnLoad(Engine[Table]):
         """Return the bytes of the quantized weights of one layer, and of its overhead by kind.
 
         `tensor` is the layer's unquantized weight. The overhead is what is stored beside the
-        weights, e.g. `{"scales": 2048, "zeros": 2048}`. `element_bytes` is the bytes of an
-        unquantized element. `repacked_for_avx512` says that a library with a layout for AVX512-BF16
-        uses it, because the model runs on a CPU with these instructions.
+        weights, e.g. `{"scales": 2048, "zeros": 2048}`. `element_bytes` is the size of an
+        unquantized element in bytes. `repacked_for_avx512` says that the model runs on a CPU with
+        AVX512-BF16 instructions; a library that has a layout for these instructions then uses it.
         """
 
     def left_unquantized(self, spec: Table, files: ModelFiles, tensor: TensorInfo) -> str:
@@ -105,8 +104,8 @@ class QuantizedOnLoad(Engine[Table]):
     def _part(self, spec: Table, files: ModelFiles, name: str, tensor: TensorInfo) -> str:
         """Return the name of the unquantized part a tensor belongs to; empty if it is quantized.
 
-        transformers 5 stores the experts of a layer in one three-dimensional parameter. The
-        libraries do not quantize it, because it is not a linear layer.
+        transformers 5 stores all experts of a layer in one three-dimensional parameter. The
+        libraries do not quantize this parameter, because it is not a linear layer.
         """
         if EXPERTS.search(name) and len(tensor.shape) > 1:
             return "experts"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def _address(value: str) -> str:
-    """Return `value` if it is a valid URL with a host; `http://[::1`, for example, is not.
+    """Return `value` if it is a valid URL with a host. Raises ValueError.
 
-    Raises ValueError.
+    An example of an invalid URL is `http://[::1`.
     """
     try:
         parts = urlsplit(value.replace("{port}", "1"))
@@ -133,9 +133,10 @@ class _Engine(Engine[OpenAI]):
         return f"{spec.model} at {urlsplit(spec.base_url).netloc}"
 
     def load_options(self, spec: OpenAI, sampling: Sampling | None) -> dict[str, object]:
-        """Return the client's options with `sampling` and the folder that comes first on the PATH.
+        """Return the client's options, with `sampling` and the folder to put first on PATH.
 
-        From now on, the value of the variable `key_env` is redacted from all output.
+        That folder contains the programs of the environment in which the server is started. From
+        this call on, the API key in the environment variable `key_env` is redacted from all output.
         """
         options = spec.options
         if spec.key_env:
@@ -143,7 +144,7 @@ class _Engine(Engine[OpenAI]):
         if sampling is not None:
             options["sampling"] = dataclasses.asdict(sampling)
         if spec.server is not None:
-            # Imported here, because a profile can be read without asyncio.
+            # Imported here, so that reading a profile does not import asyncio.
             from quantchat.host.environments import interpreter
 
             python = interpreter(None, spec.server.env)

@@ -21,7 +21,7 @@ GgufFormat = Literal[
 
 
 class Calibration(Table):
-    """Settings for building a checkpoint with calibration: the text, and its length."""
+    """Settings of the calibration set from which a checkpoint is built: its text and its length."""
 
     calibration: Line | None = Field(None, examples=["./chats.jsonl", "hub:org/name:train:text"])
     """The calibration text: a file with plain text or JSONL (`{"messages": […]}` or `{"text": …}`
@@ -53,7 +53,7 @@ class Calibration(Table):
 
 
 class InGroups(Calibration):
-    """Settings for building a checkpoint with calibration in groups of a size to choose."""
+    """Settings for building a checkpoint with calibration and with a group size."""
 
     if TYPE_CHECKING:
         bits: int  # each method's own table allows only certain values
@@ -109,7 +109,8 @@ class QuantizeAutoRound(InGroups):
     """Format of the checkpoint, as auto-round names it. `auto_gptq`: GPTQ's. `auto_awq`: AWQ's at
     4 bits, for programs that load only AWQ."""
     iters: int = Field(200, ge=1, le=10_000)
-    """Steps of optimization for each block of the model. More take longer, and round better."""
+    """Steps of optimization for each block of the model. More steps take longer, and give a smaller
+    error."""
 
     @model_validator(mode="after")
     def _bits_of_awq(self) -> QuantizeAutoRound:

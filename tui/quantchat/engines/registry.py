@@ -61,9 +61,9 @@ def _registry() -> _Registry:
 
 
 def _others_registered() -> bool:
-    """Return whether any installed package has entry points of the group.
+    """Return whether any installed package has entry points of the group `GROUP`.
 
-    Reading the files takes 3 ms; importing and asking `importlib.metadata` takes 70 ms.
+    Reads the packages' files itself, which takes 3 ms; `importlib.metadata` takes 70 ms.
     """
     group = f"[{GROUP}]".encode()
     for folder in sys.path:
@@ -104,13 +104,13 @@ def baseline() -> Engine[Any]:
 
 
 def engine_for(quant_method: str) -> Engine[Any]:
-    """Return the engine that claims checkpoints of `quant_method`, else the baseline's."""
+    """Return the engine that claims checkpoints of `quant_method`, else the baseline engine."""
     claiming = (e for e in engines().values() if quant_method in e.checkpoints)
     return next(claiming, baseline())
 
 
 def computing_gguf() -> Engine[Any]:
-    """Return the engine that computes GGUF files from their quantized weights."""
+    """Return the engine that computes with the quantized weights of GGUF files as they are."""
     return next(e for e in engines().values() if e.runs_gguf)
 
 

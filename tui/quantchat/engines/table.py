@@ -51,7 +51,7 @@ class Table(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        defer_build=True,  # built as parts of the profile; most are used nowhere else
+        defer_build=True,  # most tables are validated only as parts of a profile
         protected_namespaces=(),
     )
 

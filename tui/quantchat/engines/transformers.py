@@ -1,4 +1,4 @@
-"""Declare the engine `transformers`: full precision, and checkpoints that it loads by itself."""
+"""Declare the engine `transformers`: full precision, and checkpoints that transformers can load."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class _Engine(Engine[Transformers]):
     def dequantizes(
         self, spec: Transformers, files: ModelFiles, *, cuda: bool, capability: Capability | None
     ) -> str:
-        # As transformers' quantizers decide: FP8 needs a GPU of capability 8.9, and MXFP4 needs
-        # Triton, the package `kernels`, and 7.5 where there is a GPU. An unknown capability counts
-        # as high enough.
+        # transformers' quantizers dequantize in the same cases. FP8 needs a GPU of capability 8.9.
+        # MXFP4 needs Triton and the package `kernels`, and on a GPU the capability 7.5. An unknown
+        # capability counts as high enough.
         if spec.gguf_file:
             return spec.gguf_file
         method = str((files.quantization or {}).get("quant_method", "")).lower()
@@ -84,8 +84,8 @@ class _Engine(Engine[Transformers]):
     ) -> int:
         if cuda:
             return weights.largest * element_bytes
-        # The mapped pages of safetensors files are the weights. With a GGUF file, one tensor at a
-        # time is dequantized to float32 and copied.
+        # The mapped pages of safetensors files serve as the weights, so loading needs no further
+        # memory. With a GGUF file, one tensor at a time is dequantized to float32 and copied.
         return 2 * 4 * weights.largest if spec.gguf_file else 0
 
 

@@ -131,12 +131,12 @@ class VariantBase(Table):
 
     @property
     def decode_mode(self) -> str:
-        """The decode mode to load with: `decode`, or with a draft the mode that supports drafts."""
+        """The decode mode to load with: `generate` if there is a draft, else the key `decode`."""
         return "generate" if self.draft else self.decode
 
     @property
     def options(self) -> dict[str, object]:
-        """The engine's own options as plain JSON values."""
+        """The options for the engine's loader as plain JSON values."""
         shared = {*VariantBase.model_fields, "engine", "quantize", "save_quantized"}
         merged = {"adapter"} if merged_adapter(self) else set()
         found = self.model_dump(exclude={*shared, "merge_adapter", *merged})

@@ -1,7 +1,7 @@
 """Read a model's shape from `config.json`: layers, heads and the size of its KV cache.
 
-Sizes are counts of elements; the dtype gives the bytes. The keys are those of transformers'
-configurations, including older spellings (GPT-2, Falcon, BLOOM).
+Sizes are counts of elements; multiply them by the bytes of the dtype to get bytes. The keys are
+those of transformers' configurations, including older spellings (GPT-2, Falcon, BLOOM).
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
     "context": ("max_position_embeddings", "n_positions", "max_seq_len"),
 }
-"""Key: a size; value: its keys in `config.json`, which differ between families of models."""
+"""Key: the name of a size in this module; value: the keys under which `config.json` may give this
+size, because they differ between families of models."""
 
 _SLIDING = ("sliding_attention", "hybrid_sliding", "reference_sliding_attention")
 _GROWING = ("full_attention", "attention", "indexed_attention", "hybrid")
-"""Kinds of layers whose KV cache is limited by a window (`_SLIDING`) or grows without limit
-(`_GROWING`). Other kinds have no KV cache: recurrent states do not grow, and an MLP has no state.
-"""
+"""Kinds of layers whose KV cache is limited by a sliding window (`_SLIDING`) or grows with every
+token (`_GROWING`). The cache of the kind `chunked_attention` is limited by a chunk (`_window`). All
+other kinds have no KV cache: a recurrent state does not grow, and an MLP has no state."""
 
 _ALTERNATING = {
     "cohere2": 4, "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma3n_text": 5, "gemma4_text": 6,
     "gpt_oss": 2,
 }  # fmt: skip
-"""Key: `model_type`; value: n, where one layer in n attends to all tokens. Used if the config has
-no `layer_types`."""
+"""Key: `model_type`; value: n, where one layer in n attends to all tokens and the others have a
+sliding window. Used if the config has no `layer_types`."""
 
 _GEMMA = {"num_attention_heads": 8, "head_dim": 256}
 _DEFAULTS: dict[str, dict[str, int]] = {
@@ -54,8 +55,9 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     "glm_moe_dsa": {"index_head_dim": 128},
     "qwen3_next": {"head_dim": 256, "num_key_value_heads": 2, "full_attention_interval": 4},
 }  # fmt: skip
-"""Key: `model_type`; value: the defaults of transformers' configuration. They are needed because
-the text config of a multimodal model omits keys that have their default."""
+"""Key: `model_type`; value: the defaults of transformers' configuration class. They are needed
+because a `config.json` may omit keys that have their default, as the text config of a multimodal
+model does."""
 
 _MOST_LAYERS = 10_000
 """More layers than any model has; a config with more is invalid."""
@@ -71,7 +73,10 @@ class LayerCache:
     """Maximum number of cached tokens: None for all, 0 for a layer without a KV cache."""
 
     def elements(self, tokens: int, whole: int) -> int:
-        """Return the elements allocated for `tokens`; without a window, for `whole` tokens."""
+        """Return the number of elements allocated for a sequence of `tokens`.
+
+        A layer without a window is allocated for `whole` tokens instead: at least `tokens`.
+        """
         return self.width * (whole if self.window is None else min(tokens, self.window))
 
 
@@ -92,9 +97,9 @@ class Architecture:
     def kv_cache(self, tokens: int, allocated: int = 0) -> int:
         """Return the elements of the KV cache of one sequence of `tokens`.
 
-        2 (K, V) × layers × KV heads × tokens × head size. A sliding window of w tokens caches w − 1
-        tokens. A layer without a window is allocated for `allocated` tokens if these are more than
-        `tokens`.
+        2 (K, V) × layers × KV heads × tokens × head size. A layer with a sliding window of w tokens
+        caches w − 1 tokens, because the current token is one of the w. A layer without a window is
+        allocated for `allocated` tokens if these are more than `tokens`.
         """
         whole = max(tokens, allocated)
         return sum(cache.elements(tokens, whole) for cache in self.caches)
@@ -103,15 +108,17 @@ class Architecture:
         """Estimate the live elements while a chunk of `tokens` passes one layer.
 
         Six tensors of the hidden size (residual, norm, queries, keys, values, attention output) and
-        three of the MLP's size (gate, up, their product), plus one token's logits in float32.
+        three of the MLP's size (gate, up, their product), plus one token's logits. The logits are
+        float32: each counts as two elements of a 16-bit dtype.
         """
         return tokens * (6 * self.hidden + 3 * self.intermediate) + 2 * self.vocabulary
 
 
 def read_architecture(config: Mapping[str, Any]) -> Architecture | None:
-    """Return the shape in a parsed `config.json`; None without valid layers, hidden size and heads.
+    """Return the shape that a parsed `config.json` describes.
 
-    Reads the text part of a multimodal model.
+    Reads the text part of a multimodal model. Returns None if the number of layers, the hidden size
+    or the number of heads is missing or invalid.
     """
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
@@ -157,12 +164,12 @@ def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: 
     kv_heads = _number(text, "kv_heads") or heads
     size = _whole(text.get("head_dim")) or hidden // heads
     if kind_of_model == "falcon":
-        # Falcon's newer attention caches each key once per head that shares it.
+        # Falcon's newer attention caches a copy of each key for each query head that shares it.
         new = text.get("new_decoder_architecture") is True
         kv_heads = heads if new else 1 if text.get("multi_query") is not False else kv_heads
     elif text.get("multi_query") is True:
-        kv_heads = 1  # StarCoder: overrides the other keys
-    elif kind_of_model == "zamba2":  # its attention reads hidden state and embedding together
+        kv_heads = 1  # StarCoder: `multi_query` overrides the keys that give KV heads
+    elif kind_of_model == "zamba2":  # attention reads hidden state and embedding, joined
         size = _whole(text.get("attention_head_dim")) or 2 * size
     elif kind_of_model == "gemma4_text" and kind == "full_attention":
         size = _whole(text.get("global_head_dim")) or size
@@ -180,10 +187,10 @@ def _width(text: Mapping[str, Any], hidden: int, heads: int, number: int, kind: 
 
 
 def _indexer(text: Mapping[str, Any], number: int) -> int:
-    """Return the elements of one token's key in the indexer of layer `number`; 0 without indexer.
+    """Return the elements of one token's key in the indexer of layer `number`.
 
-    An indexer selects the tokens to attend to (DeepSeek-V3.2). If several layers share an indexer
-    (GLM-5), only one of them counts.
+    An indexer selects the tokens to attend to (DeepSeek-V3.2). Returns 0 if the layer has no
+    indexer, or if it uses the indexer of an earlier layer (GLM-5).
     """
     size = _whole(text.get("index_head_dim")) or 0
     kinds = text.get("indexer_types") or text.get("index_topk_pattern")
@@ -210,14 +217,15 @@ def _kinds(text: Mapping[str, Any], layers: int) -> list[str]:
         kinds[first:] = ["shared"] * (layers - first)
     for number in _numbers(text.get("cross_attention_layers")):
         if number < layers:
-            kinds[number] = "cross_attention"  # without an image it caches nothing
+            kinds[number] = "cross_attention"  # without an image the layer caches nothing
     return kinds
 
 
 def _hybrid(text: Mapping[str, Any], layers: int) -> list[str] | None:
     """Return the kind of each layer of a hybrid model; None for any other model.
 
-    A hybrid model mixes kinds of layers; each family publishes the mix under its own key.
+    A hybrid model mixes kinds of layers. Each family of models has its own config key that says
+    which layer is of which kind.
     """
 
     def attending(numbers: list[int] | range, others: str = "other") -> list[str]:
@@ -271,11 +279,12 @@ def _alternating(text: Mapping[str, Any], layers: int) -> list[str]:
 def _window(text: Mapping[str, Any], kind: str) -> int | None:
     """Return the maximum number of tokens that a layer of this kind caches; None for all.
 
-    A sliding window of w tokens caches w − 1 tokens.
+    A layer with a sliding window or chunk of w tokens caches w − 1 tokens: the current token is one
+    of the w. A layer without a KV cache has 0.
     """
     if kind in _SLIDING:
         found = _whole(text.get("sliding_window")) or _whole(text.get("attention_window_size"))
-        if text.get("model_type") == "mimo_v2_flash":  # this key does not count the query
+        if text.get("model_type") == "mimo_v2_flash":  # `sliding_window_size` is w − 1
             found = (_whole(text.get("sliding_window_size")) or (found or 0) - 1) + 1
         window = None if text.get("use_sliding_window") is False else found
         return window and window - 1
@@ -299,5 +308,5 @@ def _number(text: Mapping[str, Any], key: str) -> int | None:
 
 
 def _whole(value: Any) -> int | None:
-    """Return `value` if it is a positive whole number, else None; a config may hold anything."""
+    """Return `value` if it is a positive integer below 2**40; None for any other value."""
     return value if type(value) is int and 0 < value < 2**40 else None

@@ -1,8 +1,8 @@
 """Guess the size of a model from its name, if none of its files is on this machine.
 
 Names on the Hugging Face hub usually state the number of parameters: `Llama-2-7b-chat-hf`,
-`SmolLM2-135M`, `Mixtral-8x7B`. The guess is for a first look before a download; a plan from the
-headers of the files replaces it.
+`SmolLM2-135M`, `Mixtral-8x7B`. The guess is for a first look before a download. An estimate from
+the tensor headers of the files replaces it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _USUAL_BITS = 4
 _OVERHEAD_BITS = 0.5
 """Approximate bits per weight of scales, zeros and the unquantized embedding."""
 _LAYERS, _WIDTH = 224, 4096
-"""The parameters are divided into `_LAYERS` matrices with `_WIDTH` columns."""
+"""`full_precision` divides the parameters into `_LAYERS` matrices with `_WIDTH` columns each."""
 
 
 def parameters(model: str) -> int | None:

@@ -1,8 +1,8 @@
 """The tensor types of a GGUF file that is yet to be made, as llama.cpp chooses them.
 
-The rules are those of llama.cpp's `llama_tensor_get_type` for dense models, which auto-round 0.16
-repeats (`export_to_gguf/gguf_dtype.py`): a format names the type of most tensors, and the tensors
-that quantization harms most get more bits.
+The rules are those of llama.cpp's `llama_tensor_get_type` for dense models; auto-round 0.16 has a
+copy of them (`export_to_gguf/gguf_dtype.py`). The name of a format, such as `q4_k_m`, states the
+type of most tensors. The tensors that quantization harms most get a type with more bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _DOWN = re.compile(r"\.(?:down_proj|c_proj|fc2|w2)\.weight$")
 _OUTPUT = re.compile(r"\.o_proj\.weight$")
 
 _FALLBACKS = {"Q6_K": "Q8_0", "Q2_K": "Q5_0", "Q3_K": "Q5_0", "Q4_K": "Q5_0", "Q5_K": "Q5_0"}
-"""Key: a type in blocks of 256 weights; value: the type of a tensor whose width is no multiple."""
+"""Key: a type that has blocks of 256 weights; value: the type that replaces it for a tensor whose
+width is not a multiple of 256."""
 
 
 def built_files(files: ModelFiles, form: str) -> ModelFiles:
@@ -47,7 +48,7 @@ def built_files(files: ModelFiles, form: str) -> ModelFiles:
 
 
 def _fitting(wanted: str, tensor: TensorInfo) -> str:
-    """Return the type `wanted`, or another one if its blocks do not fit the width of `tensor`."""
+    """Return the type `wanted`, or a replacement if its blocks do not fit the width of `tensor`."""
     for kind in (wanted, _FALLBACKS.get(wanted, wanted)):
         if tensor.shape[-1] % BY_NAME[kind].weights == 0:
             return kind
@@ -55,9 +56,10 @@ def _fitting(wanted: str, tensor: TensorInfo) -> str:
 
 
 def block_type(form: str, name: str, layer: int, layers: int, sharing: int) -> str:
-    """Return the type of the matrix `name` in the layer `layer` of `layers` in the format `form`.
+    """Return the type that the matrix `name` gets in a file of the format `form`.
 
-    `sharing` is the number of query heads that share a key-value head.
+    `layer` is the index of the matrix's layer, `layers` the number of layers. `sharing` is the
+    number of query heads that share a key-value head.
     """
     form = form.upper()
     most = form.removesuffix("_S").removesuffix("_M").removesuffix("_L")

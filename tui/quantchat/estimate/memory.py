@@ -16,19 +16,19 @@ class Estimate:
     weights: int
     """The weights, including what the quantization adds."""
     overhead: dict[str, int]
-    """Part of `weights` that the quantization adds: scales, zeros, codebook, indices."""
+    """Part of `weights` that the quantization adds, by kind: scales, zeros, codebook, indices."""
     unquantized: int
     """Part of `weights` that is not quantized."""
     context_tokens: int
     """Tokens of prompt and answer for which `kv_cache` is computed."""
     kv_cache: int
-    """Keys and values of `context_tokens`; -1 if the config does not give the shape."""
+    """Size of the keys and values of `context_tokens`; -1 if the config does not give the shape."""
     activations: int
     """Assumed size of the activations during prefill."""
     runtime: int
     """Assumed size of the CUDA context, or on the CPU of the interpreter and its libraries."""
     loading: int
-    """Assumed memory beyond the weights while they are loaded."""
+    """Assumed memory that is needed, besides the weights, while they are loaded."""
     draft: int = 0
     """Weights and KV cache of the model that drafts tokens; 0 without one."""
 
@@ -43,7 +43,7 @@ class Estimate:
         return max(self.total, self._fixed + self.loading)
 
     def of_batch(self, batch: int) -> int:
-        """Return the memory of the loaded variant with `batch` contexts at once."""
+        """Return the memory of the loaded variant with a batch of `batch` full contexts."""
         each = max(0, self.kv_cache) + self.activations
         return self._fixed + batch * each
 

@@ -61,7 +61,7 @@ class ModelFiles:
     """The tensors by name, from the headers of all weight files. An output head that is only a copy
     of its tied embedding is left out."""
     others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Other parsed JSON files that `ModelFolder` needs, by name."""
+    """The other JSON files that `ModelFolder` needs, parsed, by file name."""
     names: frozenset[str] = field(default_factory=frozenset)
     """Names of all files of the model."""
     draft: ModelFiles | None = None
@@ -69,7 +69,7 @@ class ModelFiles:
 
     @property
     def folder(self) -> ModelFolder:
-        """The model's folder, for the same checks that loaders make before they load weights."""
+        """The model's folder, for the checks that loaders too make before they load weights."""
         return ModelFolder({CONFIG: self.config, **self.others}, self.names)
 
     @property
@@ -113,7 +113,7 @@ class ModelFiles:
 
     @property
     def commonest_float(self) -> str:
-        """The float dtype of most weights, by torch's name."""
+        """The float dtype of most elements, by torch's name; float32 if no tensor has one."""
         sizes: Counter[str] = Counter()
         for tensor in self.tensors.values():
             sizes[_TORCH.get(tensor.dtype, "")] += tensor.elements

@@ -1,7 +1,8 @@
 """Compute the size of loaded weights from the names, dtypes and shapes of a model's tensors.
 
-Each engine's declaration (`quantchat.engines`) has the size of its format; this module has the
-common parts. Usually all linear layers except the output head are quantized; embeddings are not.
+Each engine's declaration (a module of `quantchat.engines`) computes the size of its own format;
+this module has the functions that these declarations share. Usually all linear layers except the
+output head are quantized; embeddings are not.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 from quantchat.estimate.model_files import EMBEDDING, FLOATS, HEAD, ModelFiles, TensorInfo
 
 ROUTER = re.compile(r"\.(?:gate|router)\.weight$")
-"""The layer that selects experts; engines do not quantize it."""
+"""The weight of the layer that selects experts; engines do not quantize it."""
 EXPERTS = re.compile(r"\.experts\.")
-"""Routed experts. `shared_experts`, which process every token, are plain linear layers."""
+"""Part of the names of routed experts' tensors. `shared_experts`, which process every token, are
+plain linear layers and do not match."""
 BLOCK = re.compile(r"\.\d+\.")
-"""Part of a tensor's name inside a stack of layers."""
+"""The number of a layer, in the name of a tensor that lies in the stack of layers."""
 OTHER_MODALITIES = re.compile(r"visual|vision|audio|multi_modal|mm_projector|connector")
-"""Tensors of a multimodal model that are not part of its language model."""
+"""Part of the names of a multimodal model's tensors that do not belong to its language model."""
 
 OVERHEAD = {
     "scales": ("absmax", "nested_absmax", "SCB", "scales", "weight_scale", "weight_scale_inv"),
@@ -67,8 +69,8 @@ def quantized_linears(
     """Return the sizes of a model whose linear layers are quantized during loading.
 
     `quantize` returns a matrix's packed bytes and its overhead by kind (scales, zeros, codebook,
-    indices). `is_skipped` returns whether a tensor stays unquantized, with `element_bytes` per
-    element; by default all tensors except linear layers do (`is_linear`).
+    indices). `is_skipped` returns whether a tensor stays unquantized; by default all tensors
+    except linear layers do (`is_linear`). An unquantized float takes `element_bytes` bytes.
     """
     packed, plain, largest = 0, 0, 0
     overhead: Counter[str] = Counter()
@@ -122,7 +124,7 @@ def dequantized(tensors: Mapping[str, TensorInfo], element_bytes: int) -> Weight
 
 
 def dense_bytes(tensor: TensorInfo, element_bytes: int) -> int:
-    """Return the bytes of an unquantized tensor; floats are cast to `element_bytes` each."""
+    """Return the bytes of an unquantized tensor; each float is cast to `element_bytes` bytes."""
     return tensor.elements * element_bytes if tensor.dtype in FLOATS else tensor.bytes
 
 

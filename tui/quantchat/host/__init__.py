@@ -1,1 +1,1 @@
-"""The main process' side of a worker: start the process, exchange messages with it, end it."""
+"""Processes that quantchat starts (workers, pip): their start, messages, logs, limits and end."""

@@ -1,7 +1,8 @@
 """Creates virtual environments with other library versions, with pip, in the cache folder.
 
-A variant that names an environment runs with its interpreter. An environment is valid once its
-`made.json` exists; that file is written last, so an interrupted environment has none.
+A variant that names an environment runs with the interpreter of that environment. An environment is
+valid once its `made.json` exists. That file is written last, so an environment whose creation was
+interrupted has none.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ class Environments:
         return found
 
     def remove(self, name: str) -> None:
-        """Delete environment `name`. Raises UserError if it is being created, and OSError."""
+        """Delete environment `name`.
+
+        Raises UserError if it is being created, OSError if it cannot be deleted.
+        """
         with self._locked(name):
             shutil.rmtree(self.folder / name)
 
@@ -131,7 +135,7 @@ class Environments:
         """Remove downloads and unfinished environments of processes that were killed."""
         for scratch in self.folder.glob(".*.tmp"):
             name = scratch.name.removeprefix(".").removesuffix(".tmp")
-            with contextlib.suppress(UserError), self._locked(name):  # skip one in creation
+            with contextlib.suppress(UserError), self._locked(name):  # skip one being created
                 if not _read(self.folder / name).python:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -152,7 +156,9 @@ class Environments:
 
 
 def interpreter(python: str | None, env: str | None) -> str | None:
-    """Return the interpreter of a variant with the settings `python` and `env`; None means ours.
+    """Return the interpreter of a variant with the settings `python` and `env`.
+
+    None means the interpreter that runs quantchat.
 
     Raises UserError if the environment `env` does not exist.
     """
@@ -186,7 +192,8 @@ async def _make(
     log = new_log(f"env {environment.name}")
     what = f"cannot make the environment {environment.name}"
     report(Progress("making the environment"))
-    # The environment needs no pip, because ours installs into it. Some Pythons lack ensurepip.
+    # The environment needs no pip of its own: the command `pip` installs into it from outside.
+    # Some Pythons lack ensurepip.
     create = [python, "-m", "venv", "--clear", "--without-pip", str(environment.folder)]
     if await run(create, scratch, log, lambda: None):
         raise UserError(f"{what}: {python} -m venv failed", hint=f"see the log {log}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, Job, Result
 
 SILENT_S = 300.0
-"""Seconds without any event, even a heartbeat, after which a worker is ended."""
+"""Seconds after which a worker is ended if it sends no event, not even a heartbeat."""
 
 MORE_ROOM = "make room, or set QUANTCHAT_CACHE to a folder on another disk"
 
@@ -36,9 +36,9 @@ async def run_job(
 ) -> Result:
     """Start a worker, run `job` in it, end the worker, and return the job's result.
 
-    `report` is called with done, total (0: unknown) and a detail. Raises JobFailed if the worker
-    reports a failure, dies, or sends nothing for `SILENT_S`; UserError if it cannot be started.
-    Cancelling ends the worker.
+    `report` is called with steps done, steps in total (0: unknown) and a detail. Cancelling ends
+    the worker. Raises JobFailed if the worker reports a failure, dies, or sends nothing for
+    `SILENT_S`; UserError if it cannot be started.
     """
     worker = await start(Place(job.title))
     log_hint = f"look at the worker's log {worker.log}"
@@ -57,7 +57,7 @@ async def run_job(
 
     try:
         async with watchdog(end_if_silent, reset):
-            worker.send(cast("AnyJob", job))  # mypy does not know that no other subclass exists
+            worker.send(cast("AnyJob", job))  # `AnyJob` lists every subclass of `Job`
             async for event in worker.events():
                 last_event_s = time.monotonic()
                 if isinstance(event, Progress):

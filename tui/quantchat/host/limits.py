@@ -25,7 +25,7 @@ class UsableMemory:
     total: int
     """The lower of the machine's memory and the cgroups' limits."""
     available: int
-    """What can be allocated without swapping and without exceeding a cgroup's limit."""
+    """Memory that can be allocated without swapping and without exceeding a cgroup's limit."""
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
@@ -94,9 +94,10 @@ def _throttled_s(stat: str) -> float:
 
 
 def _working_set(folder: Path) -> int:
-    """Return the bytes that a cgroup uses and cannot drop: its usage without cached files.
+    """Return the bytes that a cgroup uses, without those that the kernel can drop easily.
 
-    When the limit is reached, the kernel first drops cached files on the inactive list.
+    These are cached files on the inactive list. When the limit is reached, the kernel drops them
+    first.
     """
     used = _read_number(folder / "memory.current")
     key = "inactive_file"
@@ -171,7 +172,7 @@ def _read_number(file: Path) -> int | None:
 
 
 def _read_text(file: Path) -> str:
-    """Return the content of `file`; empty if it cannot be read, for most files do not exist."""
+    """Return the content of `file`; empty if it cannot be read, e.g. because it does not exist."""
     try:
         return file.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):

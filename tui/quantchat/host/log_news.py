@@ -10,10 +10,10 @@ from quantchat.files import read_tail
 from quantchat.wire.redaction import redacted
 
 PATIENCE_S = 10.0
-"""Stages shorter than this, in s, show no log line: most lines of libraries explain nothing."""
+"""A stage shorter than this, in s, shows no log line, because most lines tell a user nothing."""
 
 _TAIL = 4096
-"""Bytes at the end of the log in which the last line is searched."""
+"""Bytes at the end of the log that are searched for its last line."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[^\[])")
 """Colours and cursor movements (ECMA-48)."""
 
@@ -27,9 +27,9 @@ class LogNews:
         self._end = ""
 
     def line(self) -> str:
-        """Return the last non-empty line of the log; "" if the stage is short or nothing is new.
+        """Return the last non-empty line of the log.
 
-        New is what the previous call did not see.
+        Returns "" if the stage is still short, or if the log has not changed since the last call.
         """
         if time.monotonic() - self._began_s < PATIENCE_S:
             return ""

@@ -28,7 +28,7 @@ def _new_file(label: str, folder: Path) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "worker"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{os.getpid()}"
     log, number = folder / f"{stem}.log", 1
-    while True:  # a worker that ends at once may be restarted within the same second
+    while True:  # the name may exist: a worker may be restarted within the same second
         try:
             log.touch(mode=0o600, exist_ok=False)
         except FileExistsError:

@@ -28,9 +28,9 @@ POLL_S = 0.25
 async def run(command: Sequence[str], scratch: Path, log: Path, poll: Callable[[], None]) -> int:
     """Run `command` in its own session, and return its exit status.
 
-    The command ends when this process does. Its stderr is appended to `log`. `scratch` is its
-    folder for temporary files, in which the caller can watch a download grow. Calls `poll` every
-    `POLL_S`. Cancelling ends the command and all processes it started. Raises OSError.
+    The command ends when this process does. Its stderr is appended to `log`. `scratch` is the
+    command's folder for temporary files, in which the caller can watch a download grow. Calls
+    `poll` every `POLL_S`. Cancelling ends the command and all processes it started. Raises OSError.
     """
     with watchdog_pipe() as pipe, log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(

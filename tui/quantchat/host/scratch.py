@@ -1,8 +1,8 @@
 """A temporary folder for each worker, removed when the worker ends.
 
 Libraries leave gigabytes behind: GPTQModel leaves a copy of the model if loading is interrupted.
-The folder is locked while its owner lives, so that a later start can find and remove folders whose
-owner was killed.
+The process that creates a folder keeps it locked until it ends, so that a later start can find and
+remove the folders of processes that were killed.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ def _locked_folder() -> tuple[Path, int | None]:
                 return path, lock
         except FileNotFoundError:
             pass
-        except OSError:  # this file system has no locks: if we are killed, the folder stays
+        except OSError:  # a file system without locks: after a kill, the folder stays
             return path, None
         # Another process swept the folder before it was locked: try again.
 
 
 def _lock(path: Path) -> int | None:
-    """Lock the folder `path` until the descriptor is closed; None if another process has it locked.
+    """Lock the folder `path`; return the descriptor, which releases the lock when it is closed.
 
-    Raises OSError if it does not exist or is not our folder.
+    Returns None if another process has the lock, or has replaced the folder meanwhile. Raises
+    OSError if the folder does not exist, cannot be opened or cannot be locked.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The folder may have been removed and recreated between the two calls.
+        # The folder may have been removed and recreated between `open` and `flock`.
         if os.path.samestat(os.fstat(folder), path.stat()):
             return folder
     except BlockingIOError:
@@ -69,14 +70,14 @@ _swept = threading.Event()
 
 
 def sweep_once() -> None:
-    """Run `sweep` in a thread, the first time this is called."""
+    """Run `sweep` in a thread at the first call; do nothing at later calls."""
     if not _swept.is_set():
         _swept.set()
         threading.Thread(target=sweep, name="sweep", daemon=True).start()
 
 
 def sweep() -> None:
-    """Remove this user's scratch folders whose owner process has ended."""
+    """Remove this user's scratch folders whose process has ended."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's folder, or removed meanwhile
             if path.lstat().st_uid == os.getuid() and (lock := _lock(path)) is not None:

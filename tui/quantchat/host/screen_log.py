@@ -10,9 +10,10 @@ from quantchat.wire.redaction import redacted
 
 
 def log_exception(error: BaseException | None = None) -> None:
-    """Write `error` (default: the exception being handled) to descriptor 2, the screen's log.
+    """Write `error` (default: the exception being handled) to the log of the screen.
 
-    Textual replaces `sys.stderr` and drops what is written there.
+    While the screen runs, file descriptor 2 is that log. `sys.stderr` cannot be used: Textual
+    replaces it and drops what is written to it.
     """
     lines = traceback.format_exception(error) if error else [traceback.format_exc()]
     with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
 """Signals that stop a command: Ctrl+C, SIGTERM, and SIGHUP (sent when a terminal is closed).
 
 The first Ctrl+C asks the work to stop, and its results so far are saved. The second ends work that
-does not stop, the third ends the process at once. SIGTERM and SIGHUP ask the work to stop, and end
-it after `GRACE_S`. A signal that is ignored when the command starts stays ignored, because nohup
-and background jobs of shells rely on that.
+does not stop, and the third ends the process at once. SIGTERM and SIGHUP ask the work to stop, and
+end it after `GRACE_S`. A signal that is ignored when the command starts stays ignored, because
+nohup and background jobs of shells rely on that.
 """
 
 from __future__ import annotations
@@ -140,7 +140,10 @@ def handled(report: Callable[[str], None] = lambda text: None) -> Iterator[_List
 
 @contextlib.contextmanager
 def on_signals(ask: Callable[[], None], end: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Call `ask` on the running loop when the work should stop, and `end` when it must end."""
+    """Within this context, call `ask` when the work should stop, and `end` when it must end.
+
+    Both are called in the running event loop.
+    """
     handling = contextlib.nullcontext(_listener) if _listener else handled()
     with handling as listener, listener.during(ask, end):
         yield

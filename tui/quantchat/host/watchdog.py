@@ -1,4 +1,4 @@
-"""Checks something regularly, such as whether workers still respond."""
+"""Run a check at regular intervals, for example whether workers still respond."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ LATE_S = 5.0
 async def checking(every_s: float, check: Callable[[float, float], None]) -> AsyncIterator[None]:
     """Call `check(now, passed)` every `every_s` within this context.
 
-    `now` is from the monotonic clock, `passed` the time since the last check or the start; in s.
+    Both are in s: `now` is from the monotonic clock, `passed` is the time since the last check, or
+    since the start.
     """
 
     async def repeat() -> None:
@@ -46,7 +47,7 @@ def watchdog(
 
     `now` is from the monotonic clock, in s.
 
-    After a time in which this process did not run, call `reset(now)` instead: messages that the
-    worker sent meanwhile are not read yet, so its silence counts from now.
+    After a time in which this process did not run, calls `reset(now)` instead. Messages that a
+    worker sent during that time are not read yet, so its silence must be measured from `now`.
     """
     return checking(CHECK_S, lambda now, passed: (reset if passed > LATE_S else check)(now))

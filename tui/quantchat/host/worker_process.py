@@ -34,16 +34,16 @@ LINE_LIMIT = 16 * 2**20
 """Longest message line in bytes: far longer than the longest answer."""
 
 WORKER_VARIABLES = {
-    # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest first.
+    # Number GPUs as nvidia-smi and NVML do: CUDA's own order puts the fastest GPU first.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    # Limit spinning: on few cores, waiting threads that spin would starve those of other libraries.
+    # Limit spinning: on few cores, waiting OpenMP threads that spin would starve other threads.
     "GOMP_SPINCOUNT": "10000",
     "GPTQMODEL_CPU_WORKERS": "2",
-    # torch's default, set explicitly: otherwise GPTQModel turns it on, and the memory of a GPTQ
-    # variant would be reserved by a different allocator than that of the other variant.
+    # torch's default, set explicitly: otherwise GPTQModel turns expandable segments on, and the
+    # memory of a GPTQ variant would be reserved in another way than that of the other variant.
     "PYTORCH_ALLOC_CONF": "expandable_segments:False",
-    # torch prefers cuDNN attention on Hopper and Blackwell. It takes 20 to 40 ms to build a plan
-    # for each new KV length, and gives wrong results for some shapes on B200
+    # torch prefers cuDNN attention on Hopper and Blackwell. cuDNN takes 20 to 40 ms to build a
+    # plan for each new KV length, and gives wrong results for some shapes on B200
     # (pytorch/pytorch#193893).
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -63,7 +63,10 @@ _BOOTSTRAP = Path(__file__).parents[1] / "worker" / "bootstrap.py"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs: `label` names its log, `python` is its interpreter (None: ours)."""
+    """Where a worker runs.
+
+    `label` names its log. `python` is its interpreter; None means the one that runs quantchat.
+    """
 
     label: str
     python: str | None = None
@@ -80,7 +83,7 @@ class WorkerEnded(Exception):
     @property
     def reason(self) -> str:
         """How the worker ended, in one line."""
-        # The worker limits its CPU time only in these two (`text_bounds`).
+        # A worker limits its CPU time only while it runs a tokenizer or template (`text_bounds`).
         if self.returncode == -signal.SIGXCPU:
             return "the tokenizer or the chat template did not finish, so the worker was ended"
         if self.returncode == -signal.SIGABRT and _NO_MEMORY in self._end_of_log():
@@ -106,7 +109,7 @@ _NO_MEMORY = "memory allocation of"
 
 
 class Worker(Protocol):
-    """The interface of a worker. Tests implement it with a scripted one."""
+    """The interface of a worker. Tests implement it with a scripted worker."""
 
     @property
     def pid(self) -> int:
@@ -126,7 +129,7 @@ class Worker(Protocol):
         """
 
     async def close(self) -> None:
-        """End the worker and all processes it started, and wait for it. May be called twice."""
+        """End the worker and all processes it started; wait for its end. May be called twice."""
 
 
 StartWorker = Callable[[Place], Awaitable[Worker]]
@@ -148,8 +151,8 @@ class WorkerProcess:
         self._commands = commands
         self._reader = reader
         self._life = life
-        """Write end of a pipe that is never written to. When it closes, also because this process
-        dies, the worker's whole session ends."""
+        """Write end of a pipe to which nothing is written. When it is closed, for example because
+        this process dies, the worker's whole session ends."""
         self._log = log
         self._scratch = scratch
         """The worker's temporary folder, removed when it ends."""
@@ -211,7 +214,7 @@ async def start_worker(place: Place) -> Worker:
     with contextlib.ExitStack() as our_ends, contextlib.ExitStack() as worker_ends:
         sweep_once()
         scratch = None
-        with contextlib.suppress(OSError):  # without it, a library reports what it needed
+        with contextlib.suppress(OSError):  # a library that needs the folder reports an error
             scratch = Scratch()
             our_ends.callback(scratch.remove)
             environment["TMPDIR"] = str(scratch.path)
@@ -221,8 +224,8 @@ async def start_worker(place: Place) -> Worker:
         event_file = our_ends.enter_context(os.fdopen(event_read, "rb", 0))
         command_file = our_ends.enter_context(os.fdopen(command_write, "wb", 0))
         life = our_ends.enter_context(os.fdopen(life_write, "wb", 0))
-        # Connect the pipes before starting the process: after the start nothing may be awaited
-        # until the process has an owner.
+        # Connect the pipes before starting the process. After the start nothing may be awaited
+        # until a `WorkerProcess` owns the process: a cancellation would leave it running.
         events, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), event_file
         )
@@ -262,7 +265,7 @@ def _command_line(python: str, commands: int, events: int, life: int, parent: in
 def _executable(place: Place) -> tuple[str, dict[str, str]]:
     """Return the interpreter and its environment variables.
 
-    An interpreter other than ours gets none of our module paths.
+    An interpreter other than the one that runs quantchat gets no variables with module paths.
     """
     environment = {
         **WORKER_VARIABLES,
@@ -271,11 +274,11 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
         # each generation request sets its own number of threads.
         "OMP_NUM_THREADS": str(compute_threads()),
     }
-    # torch reads the newer name first: our default would hide a setting under the older one.
+    # torch reads the newer name first: the default above would hide the older name's value.
     if older := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):
         environment["PYTORCH_ALLOC_CONF"] = older
     environment |= os.environ
-    environment["MPLBACKEND"] = "agg"  # a notebook sets a backend that a worker cannot import
+    environment["MPLBACKEND"] = "agg"  # a notebook sets one that a worker cannot import
     python = sys.executable
     if place.python is not None:
         python = str(Path(place.python).expanduser())
@@ -290,10 +293,14 @@ def _executable(place: Place) -> tuple[str, dict[str, str]]:
 
 
 def _folders() -> dict[str, str]:
-    """Return variables that name folders: otherwise libraries use fixed names below /tmp."""
+    """Return environment variables that name folders.
+
+    Without them, libraries use folders with fixed names in /tmp.
+    """
     cache = paths.cache_dir()
     # Both folders hold code that will be run. Create them here, private to the user: the libraries
-    # would leave the permissions to the umask. Both are never removed: kernels compile only once.
+    # would leave the permissions to the umask. The folders are never removed, so that kernels are
+    # compiled only once.
     compiled, modules = cache / "compiled", cache / "modules"
     for folder in (compiled, modules):
         with contextlib.suppress(OSError):  # a read-only cache is reported when it is needed

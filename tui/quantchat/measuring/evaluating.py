@@ -48,7 +48,7 @@ class EvaluationPlan:
     """The tasks and settings of an evaluation, and the reference model."""
 
     tasks: tuple[str, ...]
-    """Task names of the harness, or paths of its YAML files."""
+    """Names of tasks of lm-evaluation-harness, or paths of YAML files that define tasks for it."""
     reference: AnyVariant
     limit: int = 0
     """Maximum questions per task; 0: all."""
@@ -59,8 +59,9 @@ class EvaluationPlan:
     chat_template: bool = False
     """Whether to put each question into the model's chat template."""
     floor: Floor = "none"
-    """What is changed when the reference runs a second time, to count the answers that change by
-    rounding alone (the noise floor)."""
+    """Which setting is changed when the reference does the tasks a second time ("none": it does
+    them once). The answers that differ between the two runs differ by rounding alone: they are the
+    noise floor."""
 
 
 async def evaluate(
@@ -73,9 +74,11 @@ async def evaluate(
 ) -> tuple[Snapshot, EvaluationRecord]:
     """Run the tasks on the reference and each variant; return the snapshot and its evaluation.
 
-    If a model fails, the others go on; if a task cannot be loaded, the evaluation ends. Ctrl+C,
-    SIGTERM and SIGHUP stop the evaluation; the snapshot has the results so far. Raises ModelsFailed
-    if there is no result, KeyboardInterrupt if stopped before the first model was done.
+    If a model fails, the remaining models are still evaluated; if a task cannot be loaded, the
+    evaluation ends. Ctrl+C, SIGTERM and SIGHUP stop the evaluation; the snapshot then has the
+    results so far. `provider` builds missing checkpoints, `start` starts a worker, and `on_model`
+    receives each model's progress. Raises ModelsFailed if no model gave a result, KeyboardInterrupt
+    if a signal stopped the evaluation before the first model was done.
     """
     sampler = DeviceSampler()
     try:
@@ -91,7 +94,10 @@ async def evaluate(
 
 
 class Evaluating:
-    """Runs the tasks of a plan on its models, one after the other, and collects the records."""
+    """Runs a plan's tasks on the reference and the variants of a profile, and records the results.
+
+    The models run one after the other.
+    """
 
     def __init__(
         self, profile: Profile, plan: EvaluationPlan, scratch: str, jobs: ModelJobs
@@ -104,7 +110,8 @@ class Evaluating:
         """Version of lm-evaluation-harness; empty before the first result."""
         self._tokenizer = ""
         """Folder or hub id of the reference's tokenizer; empty until the reference is prepared.
-        Texts for a server are split into tokens with it, because a server has no tokenizer here."""
+        It splits the texts for a server into tokens, because quantchat cannot use the tokenizer of
+        the server itself."""
         self.models: list[EvaluatedRecord] = []
         """Records of the models that are done or failed."""
 
@@ -123,7 +130,7 @@ class Evaluating:
         )
 
     async def run(self) -> None:
-        """Evaluate all models. A model that fails does not stop the others; a bad task does."""
+        """Evaluate all models, even if some fail; end early if a task cannot be loaded."""
         while self._undone:
             spec = self._undone[0]
             role: Role = "reference" if spec is self._plan.reference else "variant"
@@ -139,7 +146,10 @@ class Evaluating:
                 await self._ask_again(done.model_info)
 
     async def _ask_again(self, ran: ModelInfo) -> None:
-        """Evaluate the noise floor, if the plan asks for it. `ran` is the loaded reference."""
+        """Run the tasks on the reference again for the noise floor, if the plan asks for it.
+
+        `ran` reports how the reference was loaded.
+        """
         floor = floor_of(self._plan.reference, ran, self._plan.floor)
         if floor is not None:
             self.models.append(await self.evaluate(floor, "floor"))

@@ -55,6 +55,6 @@ def _to_quantize(specs: Sequence[AnyVariant]) -> list[str]:
         try:
             if spec.calibration_table and builder.find(spec) is None:
                 found.append(spec.label)
-        except UserError:  # the model's folder does not exist; `unknown` has the message
+        except UserError:  # the model's folder does not exist; `OpeningNeeds.unknown` says so
             continue
     return found

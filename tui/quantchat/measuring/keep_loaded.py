@@ -1,4 +1,4 @@
-"""How many variants may stay loaded: as many as have room in memory beside the shown pair."""
+"""Compute how many variants may stay loaded: the two shown ones, and others that still fit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def loadable_count(
 ) -> int:
     """Return how many variants from the beginning of `order` fit into memory together.
 
-    At least two: `order`, a list of variants' indices, begins with the pair to show, which always
-    counts. `ledgers` has the memory of the loaded variants. A loaded variant counts with the memory
-    it uses, any other with its estimate. The count ends at a further variant that is not loaded, is
-    spread over several GPUs, or whose device's free memory is unknown. Reads files.
+    `order` lists indices of variants of `profile` and begins with the two shown variants. These two
+    are always counted, so the result is at least 2. `sample` describes the machine. `ledgers` has
+    the memory ledger of each loaded variant, by index. A loaded variant needs the memory that it
+    uses now, and a shown variant that is not loaded needs its estimated memory. The count ends
+    before the first variant that does not fit, is spread over several GPUs, lies on a device whose
+    free memory is unknown, or is neither shown nor loaded. Reads the headers of model files.
     """
     plans = make_plan(profile, sample, pair=tuple(order[:SHOWN_VARIANTS])).variants
-    # Bytes that each device would have free if only the variants counted so far were loaded.
+    # Free bytes of each device that quantchat may use: first without any of the loaded variants,
+    # then less the memory of the variants counted so far.
     free: dict[str, float] = {}
     for index, loaded in ledgers.items():
         device = plans[index].device

@@ -1,4 +1,4 @@
-"""Measures a comparison without the screen: load the pair, measure, record, end the workers."""
+"""Measure a comparison without the screen of the app."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ async def measure(
     on_variant: Callable[[LiveVariant], None] = lambda variant: None,
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None,
 ) -> Snapshot:
-    """Load the shown pair of `comparison`, measure `plan`, end the workers; return the snapshot.
+    """Load both sides of `comparison`, measure `plan`, end the workers; return the snapshot.
 
     Ctrl+C, SIGTERM and the end of the terminal stop the measurement (see `host.signals`); the
     snapshot then has the turns so far. If only one variant loads, it is measured alone, and the
-    snapshot says why. Raises ModelsFailed if neither loads, KeyboardInterrupt if the measurement is
-    stopped before its first turn is complete.
+    snapshot says why. `on_variant` is called when a variant changes, and `on_step(done, total,
+    detail)` before each turn and at the end. Raises ModelsFailed if neither variant loads,
+    KeyboardInterrupt if the measurement is stopped before its first turn is complete.
     """
     sampler = DeviceSampler()
     measurement = Measurement(comparison, plan, sampler, on_step)

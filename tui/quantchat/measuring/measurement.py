@@ -21,22 +21,23 @@ from quantchat.system.visible_gpus import cuda_name, gpus_visible_here
 from quantchat.wire.variant import STARTED_SERVER, decode_modes_differ
 
 MOST_CLOCK_CHANGE = 0.05
-"""If the SM clock changes by more than this share, a warning says so."""
+"""If the clock of a GPU's streaming multiprocessors (SM clock) changes by more than this share, a
+warning says so."""
 
 MOST_TEMPERATURE_CHANGE_C = 10
-"""If the temperature changes by more than this, a warning says so."""
+"""If a GPU's temperature changes by more than this, a warning says so."""
 
 
 @dataclass
 class Measurement:
-    """Runs `plan` on the shown pair of `comparison`, and records what may disturb the result."""
+    """Measures `plan` on the two sides of `comparison`, and records what may disturb the result."""
 
     comparison: Comparison
     plan: Plan
     sampler: DeviceSampler
     on_step: Callable[[int, int, str], None] = lambda done, total, detail: None
     samples: list[DeviceSample] = field(default_factory=list)
-    """The machine before each round and at the end."""
+    """Samples of the machine, taken before each round and at the end."""
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.comparison.sides)
@@ -44,9 +45,10 @@ class Measurement:
             self.comparison, self.plan, self._step, self._metered, self._watch.turn
         )
         self._gpus: dict[str, list[GpuSample]] = {}
-        """Samples of the GPUs that the pair ran on, by GPU name."""
+        """Samples of the GPUs that the variants ran on, by GPU name."""
         self._foreign_processes: dict[str, int] = {}
-        """Largest number of foreign processes on each of these GPUs, by GPU name."""
+        """Largest number of processes that are not quantchat's on each of these GPUs, by GPU name.
+        """
 
     @property
     def measured(self) -> list[MeasuredTurn]:
@@ -91,7 +93,8 @@ class Measurement:
         variants = self.comparison.variants
         own = {variant.pid for variant in variants if variant.pid is not None}
         used = Counter(d for variant in variants if variant.ledger for d in variant.ledger.devices)
-        # A server that quantchat started reports no device: look for its processes on the GPUs.
+        # The ledger of a server that quantchat started names no GPU, so look for the server's
+        # processes on the GPUs.
         servers = [
             self.sampler.process_tree(variant.pid)
             for variant in variants
@@ -116,7 +119,10 @@ class Measurement:
 
     @contextmanager
     def _metered(self, variant: LiveVariant, answer: Answer) -> Iterator[None]:
-        """Record in `answer` the energy of its GPUs within this context, if they have a counter."""
+        """Record in `answer` the energy that the GPUs of `variant` use within this context.
+
+        Without an energy counter, `answer` stays unchanged.
+        """
         devices = variant.ledger.devices if variant.ledger else []
         before, began = self.sampler.energy_mj(*devices), monotonic()
         yield
@@ -142,10 +148,11 @@ class Measurement:
 
 
 def _with_context(variant: LiveVariant, gpus: int) -> list[str]:
-    """Return on which of the `gpus` visible devices NVML lists the worker's process.
+    """Return the devices on which the worker of `variant` has a CUDA context, such as "cuda:0".
 
     These are the devices on which the worker runs. With `device = "auto"`, they are also the GPUs
-    whose free memory the worker read in order to choose one.
+    whose free memory the worker read in order to choose one. NVML lists the worker as a process on
+    each of them. `gpus` is the number of visible GPUs.
     """
     devices = variant.ledger.devices if variant.ledger else []
     kind, _, number = devices[0].partition(":") if devices else ("", "", "")
@@ -212,10 +219,10 @@ def _different_decode_modes(sides: Sequence[LiveVariant]) -> list[str]:
 
 
 def _different_prompt_lengths(measured: Sequence[MeasuredTurn]) -> list[str]:
-    """Return a warning about tasks whose prompts have different token counts on the sides.
+    """Return a warning about the first prompt that has a different token count on each side.
 
     Only comparisons with a server are checked: its tokenizer and chat template are unknown, but
-    should be those of the other side. Local variants with different tokenizers rightly differ.
+    should be the same as on the other side. Two local variants may well have different tokenizers.
     """
     for measured_turn in measured:
         answers = list(measured_turn.turn.answers.values())

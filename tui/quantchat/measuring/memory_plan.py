@@ -1,7 +1,7 @@
 """Estimate the memory that a profile's variants need, and whether two of them fit together.
 
-The estimate is computed from the headers of the models. No model is loaded and no ML library
-imported.
+The estimate is computed from the configuration and the headers of the model files. No model is
+loaded and no ML library imported.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from quantchat.system.visible_gpus import gpus_visible_here
 from quantchat.text import one_line
 
 SHARED_GPUS_NOTE = "where one variant may fill a GPU that the other needs"
-"""Note on GPUs that more than one variant may fill; printed after the GPUs' free memory."""
+"""Note for two variants that share several GPUs; printed after the free memory of these GPUs."""
 
 MOST_TOKENS, MOST_BATCH = 10**8, 10**5
-"""Upper limits when searching for the longest context and the largest batch."""
+"""Upper limits when searching for the longest context, in tokens, and the largest batch."""
 
 Fit = Literal["fits", "tight", "does not fit", "not known", "cannot run"]
 
@@ -55,7 +55,7 @@ class DeviceMemory:
     capability: tuple[int, int] | None = None
     """Compute capability, the lowest of several GPUs; None if it is not known."""
     unusable: str = ""
-    """Why torch cannot use the GPU, with what to do; empty if no reason is known."""
+    """Why torch cannot use the GPU, and what to do about it; empty if no reason is known."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class VariantPlan:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """The memory, in bytes, that the pair's variants on one device need together.
+    """The memory, in bytes, that variants on one device need together.
+
+    Only the two variants that are compared (the pair) are considered.
 
     A multi-GPU variant shares a device with another variant if any GPU is common.
     """
@@ -94,9 +96,9 @@ class DevicePlan:
 
     @property
     def shares_several_gpus(self) -> bool:
-        """Whether several variants share several GPUs.
+        """Whether both variants share several GPUs.
 
-        One of them may then fill a GPU that another needs, however large the GPUs are.
+        One variant may then fill a GPU that the other needs, however large the GPUs are.
         """
         return len(self.device.gpus) > 1 and len(self.labels) > 1
 
@@ -104,8 +106,8 @@ class DevicePlan:
     def fit(self) -> Fit:
         """Whether the variants fit; `tight` means that they may not fit while both are loading.
 
-        If several variants share several GPUs, `tight` is the best result: GPUs are filled one
-        after the other, so the sum of their free memory says nothing about a single GPU.
+        If both variants share several GPUs, `tight` is the best result: GPUs are filled one after
+        the other, so the sum of their free memory says nothing about a single GPU.
         """
         if self.device.unusable:
             return "cannot run"
@@ -148,11 +150,11 @@ def make_plan(
 ) -> MemoryPlan:
     """Plan the memory of each variant of `profile`, and of two of them (`pair`) together.
 
-    `sample` describes the machine, `pair` has the indices of the two variants. `tokens` counts
-    prompt and answer (default: the longest answer plus `PROMPT_TOKENS`). With `fetch`, headers of
-    models that are not on this machine are read from the hub. With `by_name`, the size of such a
-    model is guessed from its name. With `search_limits`, the longest context and the largest batch
-    are searched for.
+    `sample` describes the machine, `pair` has the indices of the two variants. `tokens` is the
+    length of the context (prompt and answer) in tokens; the default is the longest answer of the
+    profile plus `PROMPT_TOKENS`. With `fetch`, headers of models that are not on this machine are
+    read from the hub. With `by_name`, the size of such a model is guessed from its name. With
+    `search_limits`, the longest context and the largest batch are searched for.
     """
     tokens = tokens or profile.generation.max_new_tokens + PROMPT_TOKENS
     variants = [
@@ -295,8 +297,9 @@ def _larger_device(
 ) -> DeviceMemory | None:
     """Return the GPUs that the worker chooses if the weights are too large for the first GPU.
 
-    These are the first GPU with enough free memory for the whole checkpoint or, if there is none,
-    all GPUs together. None means that the device of `_first_device` is used.
+    These are the first GPU with enough free memory for the whole checkpoint or, if there is none
+    and the engine can split the weights, all GPUs together. None means that the device of
+    `_first_device` is used.
     """
     gpus = gpus_visible_here(sample.gpus)
     if not needed.cuda or spec.device != "auto":

@@ -1,4 +1,4 @@
-"""Turns a measurement, with its comparison, into a snapshot."""
+"""Turn a measurement, with its comparison, into a snapshot."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def record_measurement(
 def _measurement(measurement: Measurement) -> MeasurementRecord:
     plan = measurement.plan
     rounds = plan.rounds
+    # A plan with a limit may end before its last round. Then record the rounds that were measured.
     if (plan.until_width is not None or plan.minutes is not None) and not measurement.stopped:
         rounds = max((one.round for one in measurement.measured), default=0)
     return MeasurementRecord(

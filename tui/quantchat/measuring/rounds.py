@@ -23,11 +23,11 @@ from quantchat.statistics.intervals import Pair
 from quantchat.statistics.latency import decode_throughput
 
 MOST_TOKENS = 10**7
-"""Longest prompt or answer of a task, in tokens."""
+"""Largest length of a prompt or an answer that a task may ask for, in tokens."""
 
 
 TRIES = 3
-"""Largest number of tries to measure a turn without a disturbance."""
+"""How many times a turn is measured at most, if each time something disturbs it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Task:
     prompt_tokens: int = 0
     """The prompt is repeated or cut to this many tokens; 0: used unchanged."""
     output_tokens: int = 0
-    """Longest answer in tokens; 0 uses the sampling settings."""
+    """Length of the answer in tokens; the end-of-sequence token is then ignored. 0: the answer may
+    be as long as the generation settings allow."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Plan:
     ignore_eos: bool = False
     """Ignore the end-of-sequence token, so that the answers of both sides are equally long."""
     until_width: float | None = None
-    """End before the last round if the interval is this narrow; see `measuring.until_width`."""
+    """End before the last round if the confidence interval is this narrow, for example 0.05 for
+    ±5 %; None: measure all rounds. See `measuring.until_width`."""
     minutes: float | None = None
     """Minutes after which no further round begins; None: no limit."""
 
@@ -99,12 +101,15 @@ def _undisturbed(round_number: int) -> Iterator[list[str]]:
 
 @dataclass
 class Rounds:
-    """Measures `plan` on the shown pair of `comparison`; both must be READY and otherwise idle.
+    """Measures `plan` on the two sides of `comparison`, of which at least one must be READY.
 
-    `on_step(done, total, detail)` is called before each turn and at the end. `around` is a context
-    for each answer that is decoded while the other side is idle, such as one that reads the GPU's
-    energy. `watch` is a context for each turn and gets the number of its round; if it reports that
-    the turn was disturbed, the turn is measured again, up to `TRIES` times.
+    A side that is not loaded gives failed answers. Nothing else may use the sides meanwhile.
+
+    `on_step(done, total, detail)` is called before each turn and at the end; `done` and `total`
+    count turns. `around` returns a context manager for each answer that is decoded while the other
+    side is idle; it can read the GPU's energy, for example. `watch` returns a context manager for
+    each turn and gets the number of the round. The list that it yields has the disturbances of the
+    turn. A disturbed turn is measured again, until it was measured `TRIES` times.
     """
 
     comparison: Comparison
@@ -119,7 +124,7 @@ class Rounds:
     def __post_init__(self) -> None:
         self._began_s = 0.0
         self._half_width: float | None = None
-        """`half_width` of the interval after the previous round; None before the first check."""
+        """Result of `half_width` after the previous round; None before the first check."""
 
     async def run(self) -> list[MeasuredTurn]:
         """Measure the plan; return the turns, also those with failed answers.
@@ -127,7 +132,8 @@ class Rounds:
         After `stop`, these are the turns so far. The worker of a side that does not respond is
         ended (`LiveVariant.reason_to_end`); the other side goes on.
         """
-        await self.comparison.end_scoring()  # of earlier answers, which would disturb the times
+        # Scoring of earlier answers would disturb the times, so end it.
+        await self.comparison.end_scoring()
         async with self.comparison.ending_unresponsive_sides():
             await self._all_turns()
         return self.measured
@@ -143,7 +149,7 @@ class Rounds:
             self.on_step(done, total, f"{name}, prompt {task + 1} of {len(plan.tasks)}")
             await self._measure(task, round_number)
             done += 1
-        # After an early end, `done` is also the total: 100 %.
+        # If the plan ended before its last round, report `done` as the total too, i.e. 100 %.
         self.on_step(done, total if self.stopped else done, "stopped" if self.stopped else "done")
 
     async def _measure(self, task: int, round_number: int) -> None:
@@ -184,7 +190,7 @@ class Rounds:
                 yield task, round_number
 
     def _is_finished(self, rounds: int) -> bool:
-        """Return whether to end after `rounds` rounds: no more are needed, or the time is over."""
+        """Return whether to end after `rounds` rounds, because of `until_width` or `minutes`."""
         plan = self.plan
         if plan.minutes is not None and rounds and monotonic() - self._began_s > 60 * plan.minutes:
             return True

@@ -1,4 +1,4 @@
-"""The plan of a score: text, windows, reference, and how to measure the noise floor."""
+"""The plan for scoring a text: text, windows, reference, and how to measure the noise floor."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ DEFAULT_TOKENS = 8192
 """Default number of tokens of the text that are read."""
 
 WINDOW = 512
-"""Window in tokens, as in llama.cpp. Only the KLD by depth needs a longer one."""
+"""Default window of a `ScorePlan` in tokens, the same as in llama.cpp. Only the KLD by depth (the
+mean KLD of each part of the window) needs a longer one."""
 
 LONGEST = 4096
 """Default window of `quantchat score` in tokens, where text, context and memory allow it."""
 
 Floor = Literal["attention", "dtype", "none"]
+"""Which setting of the reference is changed to measure the noise floor; "none": do not measure it.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,13 @@ class ScorePlan:
     stride: int = WINDOW
     """Tokens from the beginning of one window to the beginning of the next."""
     fit: bool = False
-    """Whether to take shorter windows if the text, the context or the memory requires it."""
+    """Whether to use shorter windows if the text, the model's context length or the free memory
+    requires it."""
     window_limit: str = ""
     """Why `window` is shorter than the default; empty if it is not."""
     depths: bool = False
-    """Whether to compare also the first tokens of each window, which are not scored, for the KLD by
-    depth."""
+    """Whether to compute the KLD by depth. For it, the models are also compared on the first tokens
+    of each window, which are not scored."""
     floor: Floor = "attention"
     """Which setting of the reference is changed to measure the noise floor."""
     pair: bool = True
@@ -49,10 +53,10 @@ class ScorePlan:
 
 
 def longest_window(variants: Sequence[AnyVariant]) -> tuple[int, str]:
-    """Return the longest window up to `LONGEST` that all `variants` take, and what limits it.
+    """Return the longest window that all `variants` accept, in tokens, and what limits it.
 
-    The second value is empty for `LONGEST`. A server's context is unknown and may be shorter than
-    its model's, so a server gets `WINDOW`.
+    The window is at most `LONGEST`; the second value is empty if nothing else limits it. A server's
+    context length is unknown and may be shorter than that of its model, so a server gets `WINDOW`.
     """
     window, limit = LONGEST, ""
     for spec in variants:
@@ -71,8 +75,8 @@ def longest_window(variants: Sequence[AnyVariant]) -> tuple[int, str]:
 def floor_of(reference: AnyVariant, ran: ModelInfo, floor: Floor) -> AnyVariant | None:
     """Return the reference with another attention implementation or dtype; None: no noise floor.
 
-    `ran` is what the reference actually ran as. An engine with a single attention implementation
-    has no noise floor of the kind "attention".
+    `ran` has the attention implementation and the dtype with which the reference ran. With `floor`
+    "attention", there is no noise floor if the engine has a single attention implementation.
     """
     if floor == "none" or (floor == "attention" and not engine_of(reference).selects_attention):
         return None

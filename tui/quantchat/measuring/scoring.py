@@ -37,6 +37,7 @@ class _StoredLogits:
     """A scored model whose logits are stored for later comparisons."""
 
     name: str
+    """Beginning of the names of the files that compare other models with these logits."""
     figures: Figures
 
     @property
@@ -95,9 +96,9 @@ class Scoring:
     # ------------------------------------------------------------ one model
 
     def restore(self, record: ScoreRecord) -> None:
-        """Continue from `record`, which an earlier process left, with its files in this folder.
+        """Continue from `record`, the results of an earlier process that used the same folder.
 
-        If the reference's stored logits are missing, start anew.
+        If the stored logits of the reference are missing, start anew.
         """
         reference = self._plan.reference.label
         folder = self._folder / "0"
@@ -115,7 +116,7 @@ class Scoring:
         return any(one.label == label for one in self.models)
 
     async def score(self, role: Role, spec: AnyVariant) -> ModelInfo | None:
-        """Score the text with `spec`; return the resolved variant, or None if it failed."""
+        """Score the text with `spec`; return what was loaded, or None if it failed."""
         try:
             folder = paths.private(self._folder / str(len(self.models)))
             note, result = await self._jobs.do(
@@ -174,7 +175,7 @@ class Scoring:
         )
 
     def _fit(self) -> Fit:
-        """Return what limits the windows of the first model, and so those of all models."""
+        """Return what the first job needs to choose the window, which all models then use."""
         specs = [self._plan.reference, *self._others]
         eager = any(getattr(spec, "attention", "") == "eager" for spec in specs)
         floor = self._plan.floor == "attention" and engine_of(specs[0]).selects_attention
@@ -198,14 +199,18 @@ class Scoring:
     def _is_stored(self, role: Role, spec: AnyVariant) -> bool:
         """Return whether to store the logits of `spec`, because later models are compared with it.
 
-        These are the reference and, unless the reference is one of the pair, the pair's first.
+        These are the logits of the reference and, unless the reference is one of the first two
+        variants, those of the first variant.
         """
         first = spec.label == self._first and not self._in_pair(self._plan.reference)
         stored = not engine_of(spec).is_server  # a server reports only the likeliest tokens
         return role == "reference" or (role == "variant" and first and stored)
 
     def _record_setting(self, result: ScoreResult) -> str:
-        """Store the setting of the first scored model; return a note if a tokenizer differs."""
+        """Record the setting from the first result; return a note for the user on this result.
+
+        The note says that a server's figures are limited or that a tokenizer differs; else empty.
+        """
         plan, tokenizer_hash = self._plan, result.model_info.tokenizer_hash
         if self._setting is None:
             window = result.window
@@ -249,7 +254,10 @@ class Scoring:
             )
 
     def _compare_pair(self, label: str, figures: Figures) -> None:
-        """Compare the pair in both directions, once both of its models are scored."""
+        """Compare the first two variants in both directions, once both are scored.
+
+        `label` and `figures` belong to the variant that was scored last.
+        """
         other = {self._first: self._second, self._second: self._first}.get(label, "")
         if (stored := self._stored.get(other)) is None:
             return
@@ -267,7 +275,7 @@ class Scoring:
 
 
 def _server_note(likeliest: int) -> str:
-    """Return the note on the figures of a server that reports this many tokens of each position."""
+    """Return the note on a server that reports the `likeliest` most likely tokens per position."""
     if not likeliest:
         return "no KLD: the server reports only the log-probability of the text's own tokens"
     return (

@@ -1,8 +1,9 @@
 """Checks whether the figures of a measurement are steady over the rounds.
 
 A confidence interval covers only the variation that was sampled; it does not say whether the
-machine was steady. So this module reports answers far from the other answers to their prompt, and
-figures that vary more from round to round than they do on a steady machine.
+machine was steady. So this module reports answers whose figures are far from those of the other
+answers to the same prompt, and figures that vary more from round to round than they do on a steady
+machine.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from quantchat.statistics.intervals import variation
 from quantchat.statistics.latency import decode_throughput, ttft_ms
 
 OUTLIER = 1.5
-"""An answer is an outlier if its figure is this many times its prompt's median, or the median this
-many times the figure."""
+"""An answer is an outlier if its figure is more than this many times the median of the answers to
+the same prompt, or less than the median divided by this number."""
 
 LEAST_ROUNDS = 3
 """Fewest rounds in which an outlier can be found: of two values, either may be the odd one."""
 
 FEW_ROUNDS = {2: 2.0, 3: 1.4}
-"""Number of rounds → factor by which `most_variation` is raised: the coefficient of variation of so
-few values is often large by chance."""
+"""Number of rounds → factor by which `CheckedFigure.most_variation` is multiplied: the coefficient
+of variation of so few values is often large by chance."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ tokens."""
 
 
 def warnings(measured: Sequence[MeasuredTurn]) -> list[str]:
-    """Return warnings about figures that varied and about outliers, one for each side and figure.
+    """Return warnings about figures that varied and about outliers.
 
-    All prompts share a line: with a line for each prompt, an unsteady machine would hide other
-    warnings.
+    For each side and figure there is at most one line of either kind, which names all prompts
+    concerned. With a line for each prompt, an unsteady machine would give so many lines that they
+    hide other warnings.
     """
     labels = sorted({label for one in measured for label in one.turn.answers})
     return [line for label in labels for line in _of_side(label, measured)]

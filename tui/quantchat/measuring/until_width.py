@@ -20,7 +20,11 @@ at least five rounds are measured."""
 
 
 def half_width(pairs: Sequence[Pair]) -> float | None:
-    """Return w for an interval from the ratio ÷ (1 + w) to the ratio × (1 + w), or None."""
+    """Return w if the 95 % interval of the ratio reaches from ratio ÷ (1 + w) to ratio × (1 + w).
+
+    `pairs` has the decode throughput of both sides for each measured turn. None if they give no
+    interval, for example because they are too few.
+    """
     ratio = ratio_of(pairs)
     if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 0:
         return None
@@ -28,5 +32,8 @@ def half_width(pairs: Sequence[Pair]) -> float | None:
 
 
 def narrow_enough(half: float | None, before: float | None, width: float) -> bool:
-    """Return whether to stop: the intervals now and after the previous round are narrow enough."""
+    """Return whether to stop: both half-widths are at most `width`.
+
+    `half` is the half-width now, `before` that after the previous round; None is not narrow enough.
+    """
     return half is not None and before is not None and max(half, before) <= width

@@ -1,10 +1,10 @@
-"""Watches a measurement for disturbances: stopped workers, suspension, changes of the frequency.
+"""Watch a measurement for disturbances, such as a suspended machine or a changed CPU frequency.
 
 A turn during which a worker was stopped, the machine was suspended, or the CPU's frequency changed
-is measured again, at most twice; if it is disturbed each time, it is left out. All of these turns
-are recorded. Load of other programs, a container's CPU limit, a frequency that differs between
-rounds, and a time in which quantchat's main process did not run, only give a warning: measuring
-again would not help, because a busy or hot machine may stay so.
+is measured again, at most twice; if it is disturbed each time, it is left out. Each disturbed turn
+is recorded. Four other disturbances only give a warning: load of other programs, a container's CPU
+limit, a CPU frequency that differs between rounds, and a time in which quantchat's main process did
+not run. To measure the turn again would not help, because a busy or hot machine may stay so.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ LEAST_READINGS = 6
 reading would count as a change."""
 
 MOST_THROTTLED = 0.02
-"""Share of a round for which a container's CPU limit may stop our processes without a warning."""
+"""Share of a round for which a container's CPU limit may stop quantchat's processes without a
+warning."""
 
 MOST_NAMED = 3
 """Largest number of other programs that a warning names."""
@@ -92,7 +93,7 @@ class Watch:
     sides: Iterable[LiveVariant]
     clock: CpuClock = field(default_factory=CpuClock)
     loads: dict[int, ForeignCpuLoad] = field(default_factory=dict)
-    """Load by round."""
+    """CPU load of other processes, by round."""
     frequency: CpuFrequency = field(default_factory=CpuFrequency)
     throttling: CpuThrottling = field(default_factory=CpuThrottling)
     used_by: Counter[str] = field(default_factory=Counter)
@@ -100,19 +101,21 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._stopped_s: dict[str, float] = {}
-        """Seconds for which each worker was stopped during the turn, by label."""
+        """Seconds for which each worker was stopped during the running turn, by label."""
         self._late_s: dict[int, float] = {}
         """Seconds in which the main process did not run, by round."""
         self._round = 0
         self._mhz: list[float] = []
-        """Readings of the frequency during the turn."""
+        """Readings of the CPU's frequency during the running turn."""
         self._unread_s = 0.0
-        """Seconds since the previous reading."""
+        """Seconds since the previous reading of the frequency."""
         self._round_mhz: dict[int, list[float]] = {}
         """Median frequency of each turn, by round."""
         self._throttled_s: dict[int, float] = {}
-        """Seconds in which a container's limit stopped our processes, by round."""
+        """Seconds for which a container's CPU limit stopped quantchat's processes, by round."""
         self._others: dict[int, tuple[str, float]] | None = None
+        """Name and CPU seconds of each process of other programs, by pid, at the latest call of
+        `between_rounds`; None before the first call."""
 
     # ------------------------------------------------------------ each turn
 
@@ -121,7 +124,11 @@ class Watch:
         return checking(CHECK_S, lambda now, passed: self.check(passed))
 
     def check(self, seconds: float) -> None:
-        """Check for stopped workers, `seconds` after the previous check."""
+        """Check for stopped workers and read the CPU's frequency.
+
+        `seconds` is the time since the previous check; a late check means that this process did not
+        run.
+        """
         if seconds > CHECK_S + LATE_S:
             self._late_s[self._round] = self._late_s.get(self._round, 0.0) + seconds
         self._unread_s += seconds
@@ -136,7 +143,7 @@ class Watch:
 
     @contextlib.contextmanager
     def turn(self, round_number: int) -> Iterator[list[str]]:
-        """Watch a turn within this context; at its end the list has the disturbances."""
+        """Watch a turn within this context; at its end the yielded list has the disturbances."""
         found: list[str] = []
         self._stopped_s.clear()
         self._mhz.clear()
@@ -158,7 +165,7 @@ class Watch:
         found += self._frequency_change()
 
     def _frequency_change(self) -> list[str]:
-        """Return how the frequency changed from the first half of the turn to the second."""
+        """Return a line if the frequency changed from the first half of the turn to the second."""
         if len(self._mhz) < LEAST_READINGS:
             return []
         half = len(self._mhz) // 2

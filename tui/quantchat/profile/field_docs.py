@@ -1,8 +1,8 @@
 """The documentation of each field of a profile or snapshot: the docstring under it in the source.
 
 pydantic can read these docstrings too (`use_attribute_docstrings`). But it reads them when a class
-is created, which took 5 % of the time until the first frame, and it does not read docstrings in
-dataclasses. So this module reads them, and only when they are needed.
+is created, which took 5 % of the time that the app needs to start, and it does not read docstrings
+in dataclasses. So this module reads them, and only when they are needed.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class DescribedSchema(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         """Return the JSON value of the default `dft`.
 
-        A model whose building was deferred is built first: pydantic before 2.14 cannot encode a
-        model that is not built.
+        If `dft` is an instance of a pydantic model whose validators are not built yet (because
+        building was deferred), they are built first: pydantic before 2.14 cannot encode it
+        otherwise.
         """
         if isinstance(dft, BaseModel):
             type(dft).model_rebuild()

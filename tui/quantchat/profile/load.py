@@ -32,9 +32,10 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class ProfileError(UserError):
-    """A file is not a valid profile. The message is the first mistake; `lines` has all `reported`.
+    """A file is not a valid profile.
 
-    `more` is the number of further mistakes, which are only counted.
+    The message is the first of the mistakes `reported` and the number of the others; `lines` has
+    all of `reported`. `more` is the number of further mistakes, which are only counted.
     """
 
     def __init__(self, reported: Sequence[UserError], more: int = 0) -> None:

@@ -97,7 +97,7 @@ def as_toml(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case int():
-            # Python refuses to write out a number of thousands of digits.
+            # Python refuses to convert an integer of thousands of digits to text.
             return str(value) if value.bit_length() <= 64 else "this number (it is too large)"
         case dict():
             return "a table"

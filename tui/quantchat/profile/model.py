@@ -109,7 +109,7 @@ AnyVariant = VariantBase
 if TYPE_CHECKING:
     Variant = VariantBase
 else:
-    Variant = Annotated[Union[tables()], Field(discriminator="engine")]  # noqa: UP007 - made here
+    Variant = Annotated[Union[tables()], Field(discriminator="engine")]  # noqa: UP007 - dynamic
 
 
 class Profile(Table):

@@ -1,4 +1,4 @@
-"""A commented template for a new profile, generated from the models.
+"""A commented template for a new profile, generated from the pydantic models of profiles.
 
 It contains each key with its documentation. Keys with a default value are commented out and show
 this value.
@@ -34,9 +34,9 @@ _HEAD = """\
 
 
 def template() -> str:
-    """Return a valid profile as TOML, to be edited: it compares the default methods.
+    """Return a valid profile as TOML, to be edited by the user.
 
-    The variants quantize the demo's model.
+    It compares the default quantization methods, applied to the demo's model.
     """
     documented: Container[str] = ()
     variants = []

@@ -25,8 +25,8 @@ MAX_DOTS = 2000
 dotted key. The squared numbers of dots of all lines may add up to `MAX_DOTS` squared at most."""
 
 MAX_EFFORT = 1_000_000
-"""Most characters that are parsed to split a text into statements. The lines of later keys are
-unknown."""
+"""Most characters that are parsed, in all attempts together, to split a text into statements. When
+they are used up, the line numbers of the remaining keys stay unknown."""
 
 # The parser's message (a regular expression), and how to fix the mistake.
 _HINTS: tuple[tuple[str, str], ...] = (

@@ -1,4 +1,4 @@
-"""Compare several snapshots: which kind of comparison fits, and its parts as a document."""
+"""Compare several snapshots: choose the kind of comparison, and return it as document blocks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,16 @@ Saved = Sequence[tuple[str, Snapshot]]
 """Snapshots, each with the name of its file."""
 
 Kind = Literal["scores", "evaluations", "votes", "runs"]
+"""What is compared: scored texts, evaluations (tasks), blind votes, or runs (measurements)."""
 
 
 def kind_of(saved: Saved) -> Kind:
-    """Return which comparison fits `saved`; snapshots of different kinds are compared as runs."""
+    """Return which comparison fits `saved`.
+
+    Scores or evaluations are compared if all snapshots have them, votes if any snapshot has them;
+    a snapshot that also has a measurement does not count as one of these. Everything else is
+    compared as runs.
+    """
     if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
         return "scores"
     if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
@@ -59,14 +65,17 @@ def _evaluations(
 def json_document(
     saved: Saved, kind: Literal["scores", "evaluations"], *, force: bool
 ) -> dict[str, object]:
-    """Return scores or evaluations as JSON values. Raises NotComparable unless `force`."""
+    """Return the comparison of scores or evaluations as JSON values.
+
+    Raises NotComparable if they are not comparable, unless `force` is set.
+    """
     if kind == "scores":
         return model_results.json_document(*_scores(saved, force), "score")
     return model_results.json_document(*_evaluations(saved, force), "evaluation")
 
 
 def blocks(saved: Saved, *, force: bool) -> list[Block]:
-    """Return the comparison of `saved`. Raises UserError if they are not comparable."""
+    """Return the comparison of `saved`. Raises UserError if the snapshots are not comparable."""
     match kind_of(saved):
         case "scores":
             return score_tables.compared_blocks(*_scores(saved, force))

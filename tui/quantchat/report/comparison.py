@@ -1,4 +1,4 @@
-"""Several runs side by side, as parts of a document and as JSON."""
+"""Several runs (saved measurements) side by side, as parts of a document and as JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ MOST_WARNINGS = 5
 
 
 def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
-    """Return the means, the ratios, the differences in how the runs ran, warnings, and gates."""
+    """Return the means, the ratios, the differences in how the runs ran, and warnings.
+
+    The results of the gates (`verdicts`) come last.
+    """
     parts: list[Block] = []
     for position, run in enumerate(result.runs, 1):
         parts += _run(position, run)
@@ -41,7 +44,7 @@ def blocks(result: RunsCompared, verdicts: Sequence[Verdict]) -> list[Block]:
         letters = [column.letter for column in result.columns]
         parts.append(differences_table(result, letters))
     else:
-        parts.append(paragraph("No recorded setting or library differed between them."))
+        parts.append(paragraph("No recorded setting or library differed between the runs."))
     parts += not_comparable(result.obstacles)
     return [*parts, *map(verdict_line, verdicts)]
 
@@ -85,7 +88,10 @@ def _mean(figure: AnswerFigure | ProcessFigure, mean: float | None) -> str:
 
 
 def _ratios_tables(pairs: Sequence[PairCompared]) -> Iterator[Table]:
-    """Yield a table of right ÷ left in each run, and one that compares a variant between runs."""
+    """Yield a table of the ratios right ÷ left within each run, and a table of ratios between runs.
+
+    A ratio between runs compares a variant with itself in the first run that has it.
+    """
     columns = (
         Column(role="heading"),
         Column("figure"),
@@ -128,7 +134,7 @@ def differences_table(result: RunsCompared, sides: Sequence[str]) -> Table:
 
 
 def json_document(result: RunsCompared, verdicts: Sequence[Verdict]) -> dict[str, object]:
-    """Return all that `blocks` shows as JSON values; text is raw, as it was recorded."""
+    """Return all that `blocks` shows as JSON values; texts are unchanged, as they were recorded."""
     letters = [column.letter for column in result.columns]
     return {
         "comparable": not result.obstacles,

@@ -1,4 +1,4 @@
-"""A report of snapshots as a document: an overview of several, and a section for each."""
+"""A report of snapshots as a document: a section for each, and an overview if there are several."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def _anchor(position: int) -> str:
 
 
 def _overview(snapshots: _Named) -> list[Block]:
-    """Return a line for each snapshot, reasons why they are not comparable, and differences."""
+    """Return a table with a row for each snapshot, and how the snapshots differ.
+
+    Reasons why they are not comparable are returned as warnings.
+    """
     against, differed = [], []
     if all(has_two_sides(snapshot) for _, snapshot in snapshots):
         compared = compare_runs([Run(*each) for each in snapshots], force=True)
@@ -101,7 +104,7 @@ def _overview(snapshots: _Named) -> list[Block]:
 
 
 def _speeds(snapshots: _Named) -> Table:
-    """Return the sides of each snapshot, their decode throughput, and B against A."""
+    """Return a table with the decode throughput of both sides of each snapshot, and B ÷ A."""
     headings = [Column(name) for name in ("snapshot", "saved", "how")]
     headings += [Column(name, right=True) for name in ("A", "B", "B ÷ A")]
     rows = [
@@ -116,7 +119,7 @@ def _speeds(snapshots: _Named) -> Table:
 
 
 def _job_of(snapshot: Snapshot) -> str:
-    """Return the name of the job that made the snapshot; empty for a chat."""
+    """Return the name of the job that made the snapshot; empty for a chat or a measurement."""
     jobs = (
         (snapshot.score, "a score"),
         (snapshot.evaluation, "an evaluation"),
@@ -146,7 +149,7 @@ def _decoding(snapshot: Snapshot) -> list[Cell]:
 
 def _parts(file: str, snapshot: Snapshot, stem: str) -> Iterator[PagePart]:
     """Yield the parts of a section; the names of its plots' files begin with `stem`."""
-    if snapshot.pick:  # its verdict is about all variants, a conclusion about two
+    if snapshot.pick:  # the verdict of a pick is about all variants, a conclusion about only two
         yield from pick.verdict(snapshot.pick)
     elif found := conclusion(snapshot):
         yield paragraph((found, "heading"))
@@ -191,7 +194,7 @@ def _requests(snapshot: Snapshot) -> list[str]:
 
 
 def _results(snapshot: Snapshot) -> Iterator[Block]:
-    """Yield B against A, each prompt, the tables of a score or tasks, and the votes."""
+    """Yield the ratios B ÷ A, each prompt's figures, the tables of a job, and the votes."""
     if snapshot.measurement is not None and has_two_sides(snapshot):
         title = f"B against A, {ORDERS[snapshot.measurement.order]}"
         yield replace(ratios_table(snapshot), title=title)

@@ -1,6 +1,6 @@
 """Snapshots as tidy CSV tables: one row per answer, per token, or per figure.
 
-An empty cell means "not known". The texts of prompts and answers are in the snapshot.
+An empty cell means that the value is not known or does not exist.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEYS = ("snapshot", "turn", "task", "round", "variant", "order")
 
 
 def tables(snapshots: _Named) -> dict[str, bytes]:
-    """Return the tables of `snapshots`, each with the name of its file, by the table's name."""
+    """Return the CSV files of `snapshots`, as the bytes of each file by file name."""
     found = {
         "answers.csv": _answers(snapshots),
         "tokens.csv": _tokens(snapshots),

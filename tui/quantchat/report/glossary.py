@@ -21,7 +21,8 @@ _TERMS = (
     ("perplexity", "exp(mean negative log-likelihood) of a text's tokens; less is better"),
     ("KLD", "Kullback-Leibler divergence of the variant's predictions from the reference's, mean"
      " over the tokens, in nats; 0: the same predictions"),
-    ("noise floor", "how far the reference is from itself when it is computed another way"),
+    ("noise floor", "how far the reference differs from itself when it runs with another attention"
+     " implementation or dtype"),
     ("top-1 agreement", "share of tokens at which variant and reference predict the same token"),
     ("divergence", "the first output token at which two greedy answers differ"),
     ("–", "not known; never 0"),

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 _LEAST_REACH = 4.0
-"""If an interval reaches this ratio or its inverse, the axis of ratios does too. Only beyond it may
-the axis cut intervals off."""
+"""An interval between this ratio and its inverse is never cut off at the end of the axis; only a
+wider interval may be."""
 
 
 def plots(snapshot: Snapshot) -> list[Plot]:

@@ -33,7 +33,7 @@ _NAMED_LENGTHS = 6
 
 
 def itl_over_answer(series: Sequence[Series]) -> list[Plot]:
-    """Return the median gap before each token, and the spread of the gaps."""
+    """Return a plot of the median gap before each output token, and of the spread of the gaps."""
     series = [one for one in series if one.gaps_ms]
     if not series:
         return []
@@ -82,7 +82,7 @@ def _by_token(
 
 
 def itl_distribution(series: Sequence[Series]) -> list[Plot]:
-    """Return the empirical distribution function of all gaps of each series."""
+    """Return a plot of the empirical distribution function of all gaps of each series."""
     # If no time passed between any two tokens, a logarithmic axis has nothing to show.
     series = [one for one in series if any(gap > 0 for gaps in one.gaps_ms for gap in gaps)]
     if not series:
@@ -110,7 +110,10 @@ def itl_distribution(series: Sequence[Series]) -> list[Plot]:
 
 
 def against_context(series: Sequence[Series]) -> list[Plot]:
-    """Return decode throughput and TTFT by prompt length, if the prompts differ in length."""
+    """Return a plot of decode throughput and TTFT by prompt length.
+
+    Empty if the prompts hardly differ in length.
+    """
     lengths = {a.prompt_tokens for one in series for a in one.answers if a.prompt_tokens > 0}
     if not lengths or max(lengths) < _LENGTH_FACTOR * min(lengths):
         return []

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def load_plots(snapshot: Snapshot) -> list[Plot]:
-    """Return throughput and ITL over the levels, and ITL over throughput; empty for one level."""
+    """Return plots of throughput and ITL over the load levels, and of ITL over throughput.
+
+    Empty if no model has figures of at least two levels.
+    """
     found = snapshot.load_test
     lines = [
         (place, label, measured)
@@ -96,7 +99,7 @@ def _load(point: Point) -> float:
 
 def _throughput(point: Point) -> tuple[float, float, float]:
     """Return the output throughput, and how far its interval reaches below and above it."""
-    assert point.figures  # noqa: S101 - chosen so above
+    assert point.figures  # noqa: S101 - `load_plots` chooses points with figures
     value = point.figures.output_tps
     if value.low is None or value.high is None:
         return value.value, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Plots of memory: the parts of each variant, its process by turn, the device over time."""
+"""Plots of memory: the parts of each variant's memory, its process after each turn, the device."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OTHER = "other memory of the process"
 
 
 def ledgers(snapshot: Snapshot) -> list[Plot]:
-    """Return a bar of the parts of each variant's memory."""
+    """Return a plot with a bar for each variant, divided into the parts of its memory."""
     known = places(snapshot)
     variants = [v for v in snapshot.variants if v.ledger is not None and _parts(v)]
     if not variants:
@@ -91,7 +91,7 @@ def _parts(variant: VariantRecord) -> dict[str, int]:
 
 
 def memory_by_turn(series: Sequence[Series]) -> list[Plot]:
-    """Return the memory of each variant's process after each of its answers."""
+    """Return a plot of the memory of each variant's process after each of its answers."""
     lines = [(one, _processes(one)) for one in series]
     lines = [(one, points) for one, points in lines if len(points) > 1]
     if not lines:
@@ -124,7 +124,10 @@ def _processes(series: Series) -> list[tuple[int, int]]:
 
 
 def device_memory(snapshot: Snapshot) -> list[Plot]:
-    """Return the memory in use on the whole device during the measurement."""
+    """Return a plot of the memory in use on each GPU during the measurement.
+
+    Without a GPU it is the main memory in use.
+    """
     samples = snapshot.measurement.samples if snapshot.measurement else []
     lines: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     for sample in samples:

@@ -1,4 +1,4 @@
-"""The plot of a score: quality against size."""
+"""The plot of a scored text: the quality of the variants against their size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GB = 1e9
 
 
 def quality_against_size(snapshot: Snapshot) -> list[Plot]:
-    """Return KLD against the size of the weights, for each variant that has both."""
+    """Return a plot of KLD against the size of the weights, with each variant that has both."""
     if snapshot.score is None:
         return []
     points = [
@@ -34,7 +34,7 @@ def quality_against_size(snapshot: Snapshot) -> list[Plot]:
     note = (
         "Further left and lower is better: small and close to the reference. Bars: two standard "
         "errors."
-        + (" Line: the noise floor, how far the reference is from itself." if floors else "")
+        + (" Line: the noise floor, how far the reference differs from itself." if floors else "")
     )
 
     def draw(figure: Figure) -> None:

@@ -74,7 +74,7 @@ _REASONS = {
     "context": "context full",
     "failed": "failed",
 }
-"""`AnswerRecord.reason` → its words."""
+"""`AnswerRecord.reason`, why an answer ended → the text that is printed for it."""
 
 
 def _output(answer: AnswerRecord) -> str:

@@ -14,7 +14,11 @@ from quantchat.snapshot.schema import AnswerRecord, Snapshot, TurnRecord
 
 
 def turns(snapshot: Snapshot) -> Iterator[Turn]:
-    """Yield the turns that a report shows, each set of answers once."""
+    """Yield the turns that a report shows.
+
+    A turn with the same prompt and answers as an earlier turn names this turn (`repeats`) instead
+    of showing the answers again.
+    """
     known = places(snapshot)
     first: dict[tuple[object, ...], str] = {}
     for turn in reported_turns(snapshot):
@@ -74,7 +78,7 @@ def split(answer: AnswerRecord, place: int, point: int | None) -> Answer:
     if point is None or point > len(answer.pieces):
         return whole
     if thinks_at(answer.thought_pieces, answer.pieces, point):
-        return whole  # they diverge before the answer begins
+        return whole  # the variants diverge in their thoughts, before the answer begins
     before = "".join(answer.pieces[:point])
     differing = next((piece for piece in answer.pieces[point:] if piece), "")
     if not answer.text.startswith(before + differing):

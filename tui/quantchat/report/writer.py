@@ -53,8 +53,9 @@ def form_of(name: str) -> Form:
 def write(snapshots: Sequence[tuple[str, Snapshot]], name: str, *, force: bool = False) -> Path:
     """Write the report of `snapshots`, each with the name of its file, to `name`; return its path.
 
-    A page is one file. Markdown has its plots in a folder `…_files` beside it. A folder gets the
-    plots as PNG and the data as CSV. An older report is replaced, anything else only with `force`.
+    An HTML page is one file. Markdown has its plots in a folder `…_files` beside it. A folder gets
+    the plots as PNG and the data as CSV. An older report of this name is replaced; other files are
+    overwritten only with `force`.
     Raises UserError before anything is written if the report cannot be written.
     """
     form, path = form_of(name), Path(name)

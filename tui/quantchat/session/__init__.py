@@ -1,1 +1,1 @@
-"""Sessions without a screen: load variants, chat with them, order turns, record snapshots."""
+"""Load variants, chat with them and record snapshots: used by the screen and by the commands."""

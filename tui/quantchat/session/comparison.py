@@ -65,9 +65,9 @@ Change = VariantChanged | TurnStarted | TurnEnded | DivergenceScored | Conversat
 
 
 class Comparison:
-    """The variants of `profile`, of which the `pair` is loaded and answers.
+    """The variants of `profile`; two of them, the `pair`, are shown: they are loaded and answer.
 
-    With a single variant in the profile, as `pick` makes it, `pair` has one index.
+    If the profile has a single variant, as the feature `pick` needs it, `pair` has one index.
     `start` starts a worker; tests pass a function that starts no process.
     """
 
@@ -101,6 +101,7 @@ class Comparison:
             for spec in profile.variants
         ]
         self.pair: tuple[int, ...] = (0, 1) if len(self.variants) > 1 else (0,)
+        """Indices of the shown variants in `variants`, left and right."""
         self._recent: list[int] = list(range(len(self.variants)))
         """Indices of the variants, the most recently shown first."""
         self._asking: asyncio.Task[None] | None = None
@@ -109,6 +110,7 @@ class Comparison:
         self.pending: list[str] = []
         """Prompts to send one after another, each when the turn before is over."""
         self._occupied = False
+        """Whether other work, such as a measurement, uses the pair."""
         self._closing = False
 
     # ------------------------------------------------------------ which variants
@@ -128,10 +130,11 @@ class Comparison:
         return [left, right, *(index for index in self._recent if index not in (left, right))]
 
     def choose_pair(self, left: int, right: int, *, fitting: int = 2) -> None:
-        """Show two other variants; end the variants that do not fit into memory any more.
+        """Show the variants `left` and `right` (indices); end those that may not stay loaded.
 
-        `fitting` is the number of variants that fit into memory, for `keep_loaded = "auto"`. Raises
-        ValueError if the two are the same, or while answers are streaming.
+        The profile's `keep_loaded` says how many variants stay loaded; if it is "auto", this number
+        is `fitting`, the number of variants that fit into memory. Raises ValueError if `left` and
+        `right` are the same, or while answers are streaming.
         """
         if left == right:
             raise ValueError("choose two different variants")
@@ -182,7 +185,7 @@ class Comparison:
         return self.conversation.turns[-1] if self.conversation.turns else None
 
     def ask(self, prompt: str) -> Turn:
-        """Send `prompt` to each shown variant that is ready; return the turn, which then grows.
+        """Send `prompt` to each shown variant that is ready; return the turn, whose answers stream.
 
         For a variant that is being prepared or loaded, the prompt is queued. Raises ValueError
         while a turn is running, or if no shown variant is ready or will be.
@@ -206,7 +209,10 @@ class Comparison:
         return [one for one in self.sides if one.will_be_ready]
 
     def _send_queued(self) -> None:
-        """Let the sides that are ready answer the first prompt that is queued for one of them."""
+        """Let the ready sides answer the first prompt that is queued for one of them.
+
+        If no prompt is queued for any variant, send the first of `pending`.
+        """
         if self.busy or self._closing:
             return
         for turn in self.conversation.turns:
@@ -238,9 +244,10 @@ class Comparison:
         self._asking = asyncio.ensure_future(self._run(turn, ready, order, threads_for(at_work)))
 
     def take_back(self) -> str | None:
-        """Remove queued prompts, and turns that were sent to no variant.
+        """Remove the prompts that still wait to be sent.
 
-        Return the prompt of the last removed turn, or None if no turn was removed.
+        A turn is removed too if its prompt was sent to no variant at all. Return the prompt of the
+        last removed turn, or None if no turn was removed.
         """
         self.pending.clear()
         prompt = None
@@ -253,14 +260,14 @@ class Comparison:
 
     @property
     def queued(self) -> bool:
-        """Whether a prompt is queued until a variant is ready."""
+        """Whether a prompt of the conversation waits for a variant to be ready."""
         return any(a.queued for turn in self.conversation.turns for a in turn.answers.values())
 
     def ask_missing(self) -> int:
-        """Queue the turns that a shown variant lacks; return how many answers are missing.
+        """Queue the earlier prompts that a shown variant has not answered; return their number.
 
-        A variant lacks a turn if it was not asked or its answer failed. Raises ValueError while a
-        turn is running, or if a side lacks turns but is not loaded.
+        A prompt counts once for each variant that was not asked, or whose answer failed without any
+        text. Raises ValueError while a turn is running, or if such a variant is not loaded.
         """
         self._require_not_busy()
         count = 0
@@ -285,7 +292,7 @@ class Comparison:
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
-        """Reserve the shown pair for other work within this context; turns are refused meanwhile.
+        """Reserve the shown pair for other work within this context; prompts are refused meanwhile.
 
         Raises ValueError as `require_idle_pair` does.
         """
@@ -355,7 +362,10 @@ class Comparison:
         self.on_change(ConversationChanged())
 
     def remove_oldest(self) -> None:
-        """Remove the oldest turn, for a full context. Raises ValueError while a turn is running."""
+        """Remove the oldest turn, to make room in a full context.
+
+        Raises ValueError while a turn is running.
+        """
         self._require_not_busy()
         self.before_loss()
         self.conversation.drop_oldest()
@@ -438,7 +448,7 @@ class Comparison:
                 variant.end_with(Failed("not_responding", reason, "reload the variant"))
 
     async def end_scoring(self) -> None:
-        """Cancel teacher forcing and wait for its end, because it would disturb a timing."""
+        """Cancel running teacher forcing, which would disturb timings, and wait for its end."""
         while self._scoring is not None and not self._scoring.done():
             for variant in self.variants:
                 variant.preempt()

@@ -80,7 +80,7 @@ def _request(comparison: Comparison, turn: Turn, record: AnswerRecord) -> Genera
 
 
 def _ready(record: AnswerRecord, variant: VariantRecord | None) -> Ready | None:
-    """Return what the answer ran on, as far as the snapshot has it."""
+    """Return the worker's report on the model that gave the answer; None if it was not saved."""
     model_info = record.model_info or (variant.model_info if variant else None)
     ledger = record.ledger or (variant.ledger if variant else None)
     if model_info is None or ledger is None:

@@ -34,7 +34,8 @@ side."""
 
 
 NATURAL_ENDS = ("eos", "stop_string", "eos_or_stop_string")
-"""Reasons of an answer that ended by itself: at an end-of-sequence token or a stop string."""
+"""Values of `Answer.reason` for answers that ended by themselves: at an end-of-sequence token or a
+stop string."""
 
 
 class AnswerState(Enum):
@@ -76,9 +77,9 @@ class Answer:
     times_ns: list[int] = field(default_factory=list)
     """When each token was known, parallel to `ids`."""
     reported_tokens: int | None = None
-    """Number of output tokens as a server reports it at the end, -1 before (see `awaits_count`);
-    from a server, each entry of `ids` stands for a chunk of text. None for a local model, whose
-    worker reports each token (see `from_server`)."""
+    """For a server, the number of output tokens, which the server reports only at the end; -1 until
+    then (see `awaits_count`). Each entry of `ids` then stands for a chunk of text. None for a local
+    model, whose worker reports each token."""
     text: str = ""
     """The answer so far: the joined pieces, at the end replaced by the worker's full decoding."""
     thoughts: str = ""
@@ -93,7 +94,8 @@ class Answer:
     """Index of the first token after the reasoning, the first with text of the answer; -1 if there
     is none yet."""
     raw: str = ""
-    """Reasoning and answer as the model wrote them, with its markers; empty if equal to `text`."""
+    """Reasoning and answer as the model wrote them, with the markers of the reasoning; empty if
+    equal to `text`."""
     reason: str = ""
     """Why the answer ended: a reason of `Finished`, or `failed`; empty while it runs."""
     failure: Failed | None = None
@@ -217,7 +219,10 @@ class Answer:
         self.state = AnswerState.FAILED
 
     def timing(self, itl: Percentiles | None = None) -> TurnTiming:
-        """Return latency and throughput so far; `itl`: its percentiles, if already computed."""
+        """Return latency and throughput so far.
+
+        `itl` has the percentiles of the inter-token latency, if they are already computed.
+        """
         return TurnTiming.of(
             received_ns=self.received_ns,
             times_ns=self.times_ns,
@@ -238,7 +243,7 @@ class Turn:
     prompt: str
     answers: dict[str, Answer] = field(default_factory=dict)
     divergence: DivergenceScore | None = None
-    """The probabilities of both continuations at the divergence, once computed."""
+    """The probabilities of the two tokens at which the answers diverge; None until computed."""
     not_sent: dict[str, str] = field(default_factory=dict)
     """Why a shown variant was not asked, by label."""
     history_of: str = ""
@@ -342,17 +347,20 @@ def same_tokenizer(first: Answer, second: Answer) -> bool:
 
 
 def divergence_point(first: Answer, second: Answer, *, same: int = 0) -> int | None:
-    """Return the index of the first output token at which two answers differ, or None.
+    """Return the index of the first output token at which two answers differ; None if none differs.
 
     If the shorter answer is complete and the longer one continues it, this is the length of the
     shorter one. The first `same` tokens are known to be equal. Compares token ids, so call it only
-    if `same_tokenizer`.
+    if `same_tokenizer` returns True.
     """
     return _first_difference((first, first.ids), (second, second.ids), same)
 
 
 def text_divergence(first: Answer, second: Answer, *, same: int = 0) -> int | None:
-    """Return the index of the first differing character, if token ids cannot be compared."""
+    """Return the index of the first character at which two answers differ; None if none differs.
+
+    Use this if the token ids cannot be compared. The first `same` characters are known to be equal.
+    """
     return _first_difference((first, first.text), (second, second.text), same)
 
 

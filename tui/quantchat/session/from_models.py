@@ -66,7 +66,8 @@ class _NamedModel:
     """Keys of the variant in the profile; for a model in full precision, only the keys that do not
     depend on the method."""
     method: str | None = None
-    """The variant's label, if there is only one; None for a full-precision model to quantize."""
+    """Label of the variant, such as its quantization method, if the word names exactly one variant;
+    None for a full-precision model, to which methods are applied."""
     quantize: dict[str, object] = field(default_factory=dict)
     """The TOML table `[variants.quantize]` for a checkpoint built on this machine."""
 
@@ -138,7 +139,8 @@ class CheckpointToBuild:
     writes: int
     """Estimated bytes of the finished checkpoint."""
     seconds: float | None
-    """Estimated from a GPTQ checkpoint that was built on this machine; None if there is none."""
+    """Estimated duration, from that of a GPTQ checkpoint that was built on this machine; None if
+    there is none."""
 
 
 def checkpoints_to_build(profile: Profile) -> list[CheckpointToBuild]:
@@ -158,8 +160,8 @@ def checkpoints_to_build(profile: Profile) -> list[CheckpointToBuild]:
 def _seconds(size: int) -> float | None:
     """Estimate the seconds to build a GPTQ checkpoint of `size` bytes; None if unknown.
 
-    Scales the duration of the most recently used GPTQ checkpoint in the cache, including its
-    calibration chats, by size.
+    The estimate is the duration of the most recently used GPTQ checkpoint in the cache, including
+    the generation of its calibration chats, scaled by the sizes of the two checkpoints.
     """
     cache = CheckpointCache(paths.cache_dir() / "checkpoints")
     for entry in cache.entries():
@@ -200,8 +202,8 @@ def _variants(
 def _published_checkpoint(model: str, engine: str) -> str | None:
     """Return a finished checkpoint of `model` for `engine` from the profile library, or None.
 
-    That is a checkpoint of `engine` without a calibration table, in a profile that compares it with
-    `model` under another engine.
+    Such a checkpoint belongs to a variant of `engine` that quantchat need not quantize itself, in a
+    profile in which a variant of another engine loads `model`.
     """
     for entry in library.entries():
         variants = entry.profile.variants if entry.profile else []
@@ -287,7 +289,7 @@ def group_size(files: ModelFiles) -> int:
 
 
 def _gguf(word: str) -> _NamedModel:
-    """Return the side for a GGUF file, or for a folder that holds one GGUF model."""
+    """Return the model for a GGUF file, or for a folder that holds one GGUF model."""
     path = Path(word).expanduser().absolute()
     if path.is_dir():
         try:
@@ -336,7 +338,7 @@ def _is_address(word: str) -> bool:
 
 
 def _server(word: str, model: str) -> _NamedModel:
-    """Return the side for the server at `word`: its model `model`, or else its only model.
+    """Return the model for the server at address `word`: its model `model`, or else its only model.
 
     Raises UserError if the server has several models and none is `model`.
     """

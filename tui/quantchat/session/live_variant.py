@@ -69,7 +69,8 @@ LOST_S = 60.0
 is there to decide."""
 
 LOST_LOADING_S = 300.0
-"""The same limit while loading: importing a library from a slow disk blocks the interpreter."""
+"""The same limit, in s, while loading: importing a library from a slow disk blocks the interpreter.
+"""
 
 HUNG_S = 1800.0
 """Seconds without a new token after which a measurement ends a worker. It is this long because
@@ -95,7 +96,11 @@ class LiveVariant:
         on_change: Callable[[LiveVariant], None],
         settings: Callable[[], Generation] | None = None,
     ) -> None:
-        """`settings` returns the sampling settings for the trial requests to a server."""
+        """Create the variant without loading it.
+
+        `settings` returns the sampling settings for the trial requests to a server, which find out
+        the parameters that it accepts.
+        """
         self.spec = spec
         self.label = spec.label
         self.state = State.IDLE
@@ -108,6 +113,7 @@ class LiveVariant:
         self.files: ModelFiles | None = None
         """Headers of the last loaded checkpoint, for snapshots; None if they cannot be read."""
         self.ledger: Ledger | None = None
+        """The memory ledger that the worker reported last; None without a loaded model."""
         self.failure: Failed | None = None
         """The reason while FAILED."""
         self._provider = provider
@@ -128,7 +134,7 @@ class LiveVariant:
         """Number of the `ScoreTokens` that `_scoring` waits for."""
         self._preempted = False
         self._last_message_s = 0.0
-        """When the worker last sent a message, by our monotonic clock."""
+        """When the worker last sent a message, by the monotonic clock of this process."""
         self._last_growth_s = 0.0
         """When the running answer last grew."""
         self._last_request_s = 0.0
@@ -148,7 +154,7 @@ class LiveVariant:
 
     @property
     def log(self) -> Path | None:
-        """Log file with the output of the libraries; it outlives the worker."""
+        """Log file with the output of the worker's libraries; stays after the worker's end."""
         return self._log
 
     def suspected_hang(self, now_s: float) -> Failed | None:
@@ -245,7 +251,7 @@ class LiveVariant:
             self._set_state(State.PREPARING)
             python = self.spec.python
             if self.spec.env:
-                from quantchat.host.environments import interpreter  # late: few variants need it
+                from quantchat.host.environments import interpreter  # late: seldom needed
 
                 python = interpreter(None, self.spec.env)
             prepared = await self._provider.prepare(self.spec, self._set_progress)
@@ -310,7 +316,8 @@ class LiveVariant:
                 files.set_result(found)
 
         def read() -> None:
-            from quantchat.checkpoints.variant_files import files_of  # late, for the first frame
+            # Import late, so that the screen appears sooner.
+            from quantchat.checkpoints.variant_files import files_of
 
             found = None
             try:
@@ -339,7 +346,7 @@ class LiveVariant:
 
     def _fail(self, failure: Failed) -> None:
         self.failure = failure
-        self.state = State.FAILED  # set before the answer ends, or its end would show READY
+        self.state = State.FAILED  # set this first, else `_answer_over` would set READY
         self._finish_answer(failure)
         self._set_state(State.FAILED)
 

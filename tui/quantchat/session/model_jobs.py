@@ -124,7 +124,7 @@ def no_result(models: Sequence[JobRecord], stopped: bool) -> BaseException:
         return KeyboardInterrupt()
     first = models[0]
     failure = first.failure or Failed("internal", "its job gave no result")
-    # A task of lm-evaluation-harness that cannot be loaded is no model's fault: name none.
+    # If a task of lm-evaluation-harness cannot be loaded, no model is the cause, so name none.
     where = "" if failure.kind == "bad_task" else first.label
     return ModelsFailed(failure.reason, where=where, hint=failure.hint)
 
@@ -138,9 +138,10 @@ def jobs_snapshot(
     evaluation: EvaluationRecord | None = None,
     load_test: LoadTestRecord | None = None,
 ) -> Snapshot:
-    """Return a snapshot without turns from the records `done` of the models of `profile`, by label.
+    """Return a snapshot of jobs on the models of `profile`, which has no turns.
 
-    `score`, `evaluation` or `load_test` has the results.
+    `done` has the record of each finished job by the model's label. `score`, `evaluation` or
+    `load_test` has the results.
     """
     return Snapshot(
         created=datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""The error for a word that names no profile, folder, file or model; it says where we looked."""
+"""The error for a word that names no profile, folder, file or model, with the places searched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEAREST = 3
 def not_found(
     word: str, others: Sequence[str] = (), hub_error: Exception | None = None
 ) -> UserError:
-    """Return the error for `word`; its hint has similar names and the places where we looked.
+    """Return the error for `word`; its hint has similar names or the places that were searched.
 
     `others` are further valid words, such as commands; `hub_error` says why `word` is not a model
     of the hub.

@@ -1,4 +1,4 @@
-"""Prompts of a measurement: given as arguments, read from a file, of the profile, or built in."""
+"""Prompts of a measurement: from the command line, a file or the profile, or the built-in ones."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ DEFAULT = (
 """Five prompts of different kinds."""
 
 MAX_BYTES = 16 * 2**20
+"""Largest file of prompts that is read, in bytes."""
 
 _HINT = (
     'use UTF-8 text with one prompt per line, or JSON Lines of strings or objects with a "prompt"'
@@ -53,7 +54,8 @@ def from_options(texts: Iterable[str], file: Path | None, run: Run) -> tuple[str
 def lengthened(texts: Sequence[str], tokens: int) -> tuple[str, ...]:
     """Return `texts`, each repeated or cut to about `tokens` tokens of English (4 characters each).
 
-    Used for servers, which report no token ids. The server reports the exact number of tokens.
+    Used for servers: without token ids, quantchat cannot cut a prompt at an exact number of tokens.
+    The server later reports how many tokens the prompt had.
     """
     length = 4 * tokens
     return tuple((f"{text} " * -(-length // (len(text) + 1)))[:length].strip() for text in texts)

@@ -106,7 +106,10 @@ def environment(sampler: DeviceSampler) -> Environment:
 
 
 def _ran(variant: LiveVariant, turns: list[Turn]) -> Ready | None:
-    """Return what the variant runs on, or if it has ended, what its newest answer ran on."""
+    """Return the worker's report on the loaded model.
+
+    If the worker has ended, return the report that is stored with the variant's newest answer.
+    """
     answers = (turn.answers.get(variant.label) for turn in reversed(turns))
     past = (answer.ran_on for answer in answers if answer is not None and answer.ran_on)
     return variant.ready or next(past, None)

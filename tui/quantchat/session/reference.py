@@ -57,7 +57,7 @@ def _in_full_precision(variant: AnyVariant) -> bool:
 def _base(model: str, like: AnyVariant, profile: Profile) -> AnyVariant:
     """Return a baseline variant of `model`, with the device and chat template variables of `like`.
 
-    The baseline may run code from the model's files only if `like` may and is of the same model.
+    The new variant may run code from the model's files only if `like` may and has the same model.
     """
     engine = baseline()
     table: type[AnyVariant] = engine.variant_table
@@ -78,7 +78,7 @@ def _label(model: str, used_labels: Set[str]) -> str:
 
 
 def _model(profile: Profile, word: str) -> AnyVariant:
-    """Return the model that `word`, which is not a label, names. Raises UserError."""
+    """Return a variant of the model that `word` names; `word` is no label. Raises UserError."""
     if not (is_path(word) or "/" in word or word == DEMO_MODEL):
         labels = [variant.label for variant in profile.variants]
         raise UserError(

@@ -26,9 +26,10 @@ async def with_pair(
 ) -> _Result:
     """Load the shown pair of `comparison`, do `work`, end the workers; return the work's result.
 
-    The first signal calls `stop`, which asks the work to end soon. The second one calls `end`,
-    which ends the work whatever the workers do. With `one_is_enough`, the work is done even if only
-    one variant of the pair loads. Raises ModelsFailed if a needed variant does not load,
+    The first Ctrl+C or termination signal calls `stop`, which asks the work to end soon. The second
+    one calls `end`, which ends the work whatever the workers do. `on_variant` is called when the
+    state or progress of a variant changes. With `one_is_enough`, the work is done even if only one
+    variant of the pair loads. Raises ModelsFailed if a needed variant does not load,
     KeyboardInterrupt if a signal arrives while variants load.
     """
     stopped = asyncio.Event()

@@ -39,10 +39,11 @@ def greedy_divergence(turn: Turn, *, same: int = 0) -> int | None:
 
 
 async def score_divergence(turn: Turn, variants: list[LiveVariant]) -> DivergenceScore | None:
-    """Score both continuations at the divergence of `turn` under both variants.
+    """Let both variants compute the probabilities of the two tokens at which the answers diverge.
 
-    `variants` are the variants of the first two answers. Return None if the answers do not diverge.
-    If a probability cannot be computed, the continuation's `problem` says why; nothing is raised.
+    `variants` are the variants of the first two answers of `turn`. Return None if these answers do
+    not diverge. If a probability cannot be computed, `Continuation.problem` says why; nothing is
+    raised.
     """
     point = greedy_divergence(turn)
     if point is None:
@@ -106,7 +107,8 @@ def score_tokens_request(
 ) -> ScoreTokens:
     """Return the request to score the tokens `ids`, or `text`, after the prompt of `answer`.
 
-    Raises ValueError if the answer has no request.
+    `first`, `also`, `batch` and `text` are fields of `ScoreTokens`. Raises ValueError if `answer`
+    was never requested.
     """
     request = answer.request
     if request is None:

@@ -1,4 +1,4 @@
-"""Several runs side by side: their ratios, and what differed between them."""
+"""Compares several measurements (runs): the ratios of their figures, and how they differ."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class PairCompared:
     """The figures of column `b` compared with those of column `a`."""
 
     kind: Literal["within a run", "between runs"]
+    """`within a run`: the two variants of one run. `between runs`: one variant in two runs."""
     a: Column
     b: Column
     figures: list[FigureComparison]
@@ -40,9 +41,12 @@ class RunsCompared:
 
 
 def compare_runs(runs: Sequence[Run], *, force: bool = False) -> RunsCompared:
-    """Compare the sides of each run, and each variant with itself in the first run that has it.
+    """Compare the two variants of each run, and each variant between runs.
 
-    Raises NotComparable if model, token counts or order differ, unless `force`.
+    Between runs, a variant is compared with the same variant in the first run that has it.
+
+    Raises NotComparable, unless `force` is set, if there are reasons why the runs are not
+    comparable (see `run_diff.obstacles`).
     """
     sides = columns(runs)
     against = raise_unless_forced(obstacles(runs, sides), force=force)

@@ -23,7 +23,10 @@ from quantchat.wire.variant import Ledger, ModelInfo
 
 
 class TaskKey(NamedTuple):
-    """What identifies a task in every run: equal keys of two runs mean the same task."""
+    """Identifies a task, that is, one prompt of a measurement with its token counts (`TaskRecord`).
+
+    Equal keys in two runs mean the same task.
+    """
 
     prompt: str
     prompt_tokens: int
@@ -126,11 +129,11 @@ class Column:
         return {key: value for key, value in read if value is not None and value > 0}
 
     def value(self, figure: ProcessFigure) -> float | None:
-        """Return the one figure of the process, or None if not known."""
+        """Return the value of `figure` for the variant's process, or None if not known."""
         return figure.read(self.variant, self.ledger) if self.variant else None
 
     def repeatable(self, figure: ProcessFigure) -> bool:
-        """Return whether another process of the same variant would have the same value.
+        """Return whether another process of the same variant would have the same value of `figure`.
 
         The memory that a GPU's allocators take is repeatable. Resident memory is not: it
         differed by half between processes of one variant, depending on the pages they had mapped.
@@ -139,7 +142,7 @@ class Column:
         return figure.exact or (memory is not None and memory.source in ("nvml", "torch"))
 
     def mean(self, figure: AnswerFigure | ProcessFigure) -> float | None:
-        """Return the mean over all answers; the value itself for a figure of the process."""
+        """Return the mean of `figure` over all answers, or the single value of a process figure."""
         if isinstance(figure, ProcessFigure):
             return self.value(figure)
         values = list(self.samples(figure).values())
@@ -147,9 +150,9 @@ class Column:
 
 
 def figures_of(columns: Sequence[Column]) -> list[AnswerFigure | ProcessFigure]:
-    """Return the figures to show of `columns`, without those that apply to none of the answers.
+    """Return the figures to show for `columns`, without those that apply to none of the answers.
 
-    So TTFA is shown only if a model thinks: otherwise it equals TTFT.
+    For example, TTFA is shown only if an answer has thoughts: otherwise it equals TTFT.
     """
     answers = [answer for column in columns for answer in column.answers.values()]
     return [

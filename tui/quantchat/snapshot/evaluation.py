@@ -1,7 +1,8 @@
 """The results of tasks in a snapshot: which questions each model answered correctly.
 
-Models are compared by the answers that changed. So each answer is stored as 0 or 1, in the order of
-the questions. Times are in seconds; most figures are from 0 to 1.
+A task is a benchmark of lm-evaluation-harness, which is called the harness here. Models are
+compared by the answers that changed, so each answer is stored as 1 (right) or 0 (wrong), in the
+order of the questions. Times are in seconds; most figures are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Role = Literal["reference", "floor", "variant"]
 
 
 class FigureRecord(Record):
-    """One metric of a task, after one of the harness's filters of answers."""
+    """One metric of a task, computed from answers that a filter of the harness extracted."""
 
     metric: Text
     """The harness's name of the metric, e.g. `acc`."""
@@ -31,9 +32,10 @@ class FigureRecord(Record):
     value: float
     """The metric over all questions of the task."""
     error: float | None
-    """Standard error of the mean over the questions; None if the metric is not such a mean."""
+    """Standard error of `value`; None if the metric is not a mean over the questions."""
     right: Annotated[Text, Field(json_schema_extra={"pattern": "^[01]*$"})]
-    """1 (right) or 0 for each question, in order; empty for a graded metric."""
+    """1 (right) or 0 (wrong) for each question, in order. Empty if the metric has other values than
+    right and wrong."""
 
 
 class TaskResultRecord(Record):
@@ -49,7 +51,7 @@ class TaskResultRecord(Record):
     version: Text
     """The harness's version of the task."""
     few_shot: int
-    """Examples that were shown before each question."""
+    """Number of examples that were shown before each question."""
     questions: int
     """Number of questions that were asked."""
     questions_sha256: Text
@@ -57,17 +59,17 @@ class TaskResultRecord(Record):
     figures: list[FigureRecord]
     """The metrics of the task, in the harness's order."""
     answer_tokens: list[int] = Field(default_factory=list)
-    """Tokens of each written answer without its thoughts, in order; empty for a task whose answers
-    are not written but chosen."""
+    """Number of tokens of each generated answer without its thoughts, in order. Empty for a task in
+    which the model chooses between given answers."""
     thought_tokens: list[int] = Field(default_factory=list)
-    """Tokens of the thoughts before each of these answers."""
+    """Number of tokens of the thoughts before each of these answers."""
     passages: list[int] = Field(default_factory=list)
     """Number of the passage that each question is about, in order; empty if no two questions share
     a passage."""
 
     @property
     def clusters(self) -> int:
-        """Number of independent units: passages, or questions if none is shared."""
+        """Number of independent units: passages, or questions if no two of them share a passage."""
         return len(set(self.passages)) or self.questions
 
 
@@ -84,7 +86,7 @@ class EvaluatedRecord(Record):
     model_info: AsObject[ModelInfo] | None
     """What really ran; None if the model failed."""
     note: Text
-    """A note on the model, e.g. that its base was itself dequantized."""
+    """A note on the model, e.g. that the model it was made from was itself dequantized."""
     tasks: list[TaskResultRecord]
     """The results by task; empty if the model failed."""
     seconds: float
@@ -116,17 +118,18 @@ class EvaluationRecord(Record):
 
 
 def figures(model: EvaluatedRecord) -> Iterator[tuple[TaskResultRecord, FigureRecord]]:
-    """Return each figure of `model` with its task."""
+    """Yield each figure of `model` with its task."""
     return ((task, figure) for task in model.tasks for figure in task.figures)
 
 
 def length_ratios(
     task: TaskResultRecord, reference: EvaluatedRecord | None
 ) -> tuple[Ratio | None, Ratio | None]:
-    """Return the lengths of answers and of thoughts ÷ the reference's, paired by question.
+    """Return two ratios: length of answers ÷ the reference's, and length of thoughts ÷ its.
 
-    Both ratios are None if the reference was asked other questions. A ratio is None if one of the
-    two models wrote no answers, or no thoughts.
+    Lengths are in tokens and are paired by question. Both ratios are None without a reference, for
+    the reference itself, or if the reference was asked other questions. A ratio is None if no
+    question has an answer (or thoughts) of both models.
     """
     other = (
         next((one for one in reference.tasks if one.task == task.task), None) if reference else None
@@ -147,7 +150,7 @@ def _length_ratio(
 
 
 def question_set(task: TaskResultRecord) -> tuple[str, int, str]:
-    """Return what identifies a task's questions: tasks of one name may have different ones."""
+    """Return what identifies a task's questions: tasks of the same name may ask different ones."""
     return task.version, task.few_shot, task.questions_sha256
 
 
@@ -156,7 +159,8 @@ def flips(
 ) -> Flips | None:
     """Count the answers of `figure` that changed from the reference.
 
-    None for the reference itself, if the questions differ, or for a graded metric.
+    None without a reference, for the reference itself, if the questions differ, or if the metric
+    has other values than right and wrong.
     """
     for there, theirs in figures(reference) if reference else ():
         same = (there.task, theirs.metric, theirs.filter) == (
@@ -181,18 +185,19 @@ class PooledTasks:
     right: int
     """Number of right answers."""
     design_effect: float
-    """Variance of the accuracy with passages as independent units ÷ that with questions."""
+    """Variance of the accuracy with passages as independent units ÷ its variance with questions as
+    independent units."""
     flips: Flips | None
-    """Answers that changed from the reference; None for the reference itself, or if questions
-    differ."""
+    """Answers that changed from the reference. None for the reference itself, or if the reference
+    was asked other questions."""
 
 
 def pool_tasks(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> PooledTasks | None:
-    """Pool the answers of `model` over all tasks; None if no task has right and wrong answers.
+    """Pool the answers of `model` over all tasks.
 
-    Of a task with several metrics, only the first one counts that is right or wrong for each
-    question: `acc` comes before `acc_norm`. `flips` is None unless the reference answered the same
-    questions in all these tasks.
+    Of each task, the first metric counts that says for each question whether its answer is right or
+    wrong: `acc` comes before `acc_norm`. A task without such a metric is left out; None if no task
+    is left. `flips` is None unless the reference answered the same questions in all these tasks.
     """
     chosen = [
         next(((task, figure) for figure in task.figures if figure.right), None)
@@ -211,7 +216,7 @@ def pool_tasks(model: EvaluatedRecord, reference: EvaluatedRecord | None) -> Poo
 
 
 def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[tuple[int, int]]:
-    """Return for each passage the number of its questions, and of those that are right."""
+    """Return for each passage the number of its questions and the number of right answers."""
     groups: dict[int, tuple[int, int]] = {}
     for name, answer in zip(task.passages or range(len(figure.right)), figure.right, strict=False):
         questions, right = groups.get(name, (0, 0))
@@ -220,7 +225,7 @@ def _right_by_passage(task: TaskResultRecord, figure: FigureRecord) -> Iterable[
 
 
 def different_questions(evaluation: EvaluationRecord) -> Iterator[tuple[str, str]]:
-    """Yield label and task of each model whose questions differ from the reference's."""
+    """Yield the label of the model and the task whose questions differ from the reference's."""
     reference = evaluation.reference
     theirs = {task.task: question_set(task) for task in reference.tasks} if reference else {}
     for model in evaluation.models:

@@ -1,8 +1,9 @@
 """The language of gates: `b.decode_tps < 0.95 * a.decode_tps`.
 
-A gate is one comparison (< <= > >=) of two expressions. They are made of numbers, figures of a
-column (`a.ttft_ms`), + - * / and parentheses. Python's own parser reads the text, so operators
-group as in Python; other syntax is refused, and the text is never run as code.
+A gate is one comparison (< <= > >=) of two expressions. An expression is made of numbers, figures,
++ - * / and parentheses. A figure is named with its column, which is one variant in one run:
+`a.ttft_ms`. Python's own parser reads the text, so operators group as in Python; other syntax is
+refused, and the text is never run as code.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _OPERATIONS: dict[Sign, Callable[[Any, Any], Any]] = {
     "/": operator.truediv,
 }
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2}
-"""Sign → its rank: signs of a higher rank group first."""
+"""Sign → its precedence: * and / are computed before + and -."""
 _SIGNS: dict[type[ast.operator], Sign] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/",
 }  # fmt: skip
@@ -98,7 +99,10 @@ Expression = Number | Name | Negative | Binary
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition that fails a comparison: if it holds, or with `--fail-unless` if it does not."""
+    """A condition on figures that can make a command fail.
+
+    With `--fail-if` the command fails if the condition holds, with `--fail-unless` if it does not.
+    """
 
     left: Expression
     relation: Relation
@@ -133,9 +137,9 @@ def evaluate(tree: Expression, values: Mapping[Name, Any]) -> Any:
 def parse(
     text: str, columns: Sequence[str], option: Option = "--fail-if", kind: Kind = "run"
 ) -> Gate:
-    """Return the gate in `text`, which may name the letters in `columns` and figures of `kind`.
+    """Return the gate in `text`, which may name the columns `columns` and figures of `kind`.
 
-    Raises UserError with the place in the text, what is wrong there and the nearest known name.
+    Raises UserError with the position in the text, what is wrong there and the nearest known name.
     """
     if len(text) > MAX_LENGTH:
         raise UserError(f"the gate has more than {MAX_LENGTH} characters", where=option)
@@ -183,7 +187,7 @@ class _GateParser:
         return gate
 
     def _parsed(self) -> ast.expr:
-        # Each white space becomes one space, so that places in the text stay the same.
+        # Each white space character becomes one space, so that positions in the text stay the same.
         text = re.sub(r"\s", " ", self._text)
         if strange := _FORBIDDEN.search(text):
             raise self._error(strange.start(), f'"{strange[0]}" is not allowed in a gate')
@@ -238,7 +242,7 @@ class _GateParser:
 
     @property
     def _sample(self) -> str:
-        """Return the figure that hints name as an example."""
+        """Return the name of the figure that hints use as an example."""
         return "decode_tps" if self._kind == "run" else self._known[0]
 
     def _incomplete_name(self, word: str) -> tuple[str, str]:

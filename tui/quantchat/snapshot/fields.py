@@ -1,8 +1,9 @@
 """The base class of a snapshot's records, and two kinds of field that pydantic lacks.
 
-Text of a model or of a file name may have lone surrogates, which pydantic's own strings refuse.
-Frozen dataclasses of the worker's messages and of the statistics are stored as they are, and
-checked as messages are, so that nothing is declared twice.
+`Text` allows lone surrogates, which the text of a model or a file name may contain and pydantic's
+own strings refuse. `AsObject` stores a frozen dataclass of the worker's messages or of the
+statistics as a JSON object and checks it as messages are checked. So its fields need not be
+declared again as a pydantic model.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ writes both the same way (RFC 8259, section 8.2)."""
 
 
 class _AsObject:
-    """The annotated dataclass is a JSON object of its fields."""
+    """Marks a dataclass that is stored as a JSON object of its fields."""
 
     def __get_pydantic_core_schema__(
         self, source: type[Any], handler: GetCoreSchemaHandler
@@ -79,7 +80,7 @@ class _AsObject:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         source = schema["metadata"]["source"]
-        # Inside a definitions schema pydantic describes the dataclass once, and then refers to it.
+        # A definitions schema makes pydantic describe the dataclass once, and then refer to it.
         return handler(core_schema.definitions_schema(TypeAdapter(source).core_schema, []))
 
 

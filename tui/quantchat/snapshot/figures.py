@@ -1,11 +1,11 @@
-"""The list of figures that are compared.
+"""The lists of figures that are compared.
 
 A line in `FIGURES` adds a figure of measurements everywhere: `compare`, gates and their help, JSON,
 reports and CSV. A line in `QUALITY` adds a figure of `score`, `eval` or `load` to gates and their
 help.
 
-Use the lists as `figures.FIGURES` when the code runs, and do not import them by name: then a figure
-that is added later, as by a test, is seen everywhere.
+Read the lists as `figures.FIGURES` and `figures.QUALITY` where they are used, and do not import
+them by name: then a figure that is added later, as by a test, is seen everywhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class AnswerFigure:
     """A figure of each answer. It varies between answers, so it has a confidence interval."""
 
     name: str
+    """Name in gates, JSON and CSV."""
     title: str
+    """Name for the user, in tables and reports."""
     unit: str
     less_is_better: bool | None
     """None if neither more nor less is better."""
@@ -38,12 +40,15 @@ class AnswerFigure:
 class ProcessFigure:
     """A figure of a variant's process, such as memory: one value for a run.
 
-    An `exact` figure is counted. Any other figure is read once, so its variation between processes
-    is not known. To read it after every answer would not help: the process is the same each time.
+    An `exact` figure is counted, such as the bytes of the weights, and is the same in each process
+    of the variant. Any other figure is read once, so its variation between processes is not known.
+    To read it after every answer would not help: the process is the same each time.
     """
 
     name: str
+    """Name in gates, JSON and CSV."""
     title: str
+    """Name for the user, in tables and reports."""
     unit: str
     less_is_better: bool
     exact: bool
@@ -52,12 +57,13 @@ class ProcessFigure:
 
 
 Kind = Literal["run", "score", "eval", "load"]
-"""The command that measures a figure; `rerun` and the screen measure those of `run`."""
+"""The command that measures a figure. `quantchat rerun` and the screen measure the same figures as
+`quantchat run`."""
 
 
 @dataclass(frozen=True)
 class QualityFigure:
-    """A figure of a whole model. `quality_gates.quality_columns` reads its value."""
+    """A figure of a whole model. `quality_gates.QualityColumn.figure_of` reads its value."""
 
     name: str
     title: str

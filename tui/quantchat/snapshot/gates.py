@@ -1,12 +1,13 @@
 """Judge a gate on measured runs.
 
 A gate on one figure of two columns, such as `b.decode_tps < 0.95 * a.decode_tps`, is judged by
-their ratio, paired by prompt and round, with the interval of `statistics.intervals.ratio_of`. A
-gate that compares an expression with a number is judged by the expression, any other gate by left
-minus right. In these expressions each figure is its mean over the prompts, and the error comes from
-leaving out one prompt or round at a time (jackknife). Memory is a single value without an interval:
-a gate compares this value, and is decided only if every process that loads the variant would have
-the same value (`Column.repeatable`).
+the ratio of the two columns' figures, paired by prompt and round, with the interval of
+`statistics.intervals.ratio_of`. A gate that compares another expression with a number is judged by
+the value of the expression, and any other gate by its left side minus its right side. In these
+expressions each figure is its mean over the prompts, and the standard error comes from leaving out
+one prompt or round at a time (jackknife). Memory is a single value without an interval: a gate
+compares this value, and is decided only if every process that loads the variant would have the same
+value (`Column.repeatable`).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> JudgedQuantity | None:
     figure = by_name()[a.figure]
     threshold = right.factor / left.factor
     what = f"{b.column} ÷ {a.column}, {figure.title}"
-    relation = gate.relation  # b is a factor of the left side, so the relation stays
+    relation = gate.relation  # b ÷ a is on the left side, so the relation stays
     if isinstance(figure, ProcessFigure):
         fixed = _repeatable([a, b], by_letter)
         end = ratio.value if fixed else None
@@ -86,7 +87,7 @@ def _ratio(gate: Gate, by_letter: dict[str, Column]) -> JudgedQuantity | None:
 
 
 class _Monomial(NamedTuple):
-    """A number times powers of names."""
+    """A number times powers of figures, each figure given by its `Name`."""
 
     factor: float
     powers: Counter[Name]
@@ -120,7 +121,7 @@ def _monomial(tree: Expression) -> _Monomial | None:
 
 
 def _difference(gate: Gate, by_letter: dict[str, Column]) -> JudgedQuantity:
-    """Judge any other gate, over the prompts and rounds that have all of its figures."""
+    """Judge any other gate, from the prompts and rounds that have all of its figures."""
     what, tree, threshold, relation = against_number(gate)
     sampled = [name for name in gate.names if isinstance(by_name()[name.figure], AnswerFigure)]
     fixed = {
@@ -178,7 +179,7 @@ def _rows(gate: Gate, sampled: Sequence[Name], by_letter: dict[str, Column]) -> 
 
 def _samples(name: Name, by_letter: dict[str, Column]) -> dict[tuple[TaskKey, int], float]:
     figure = by_name()[name.figure]
-    assert isinstance(figure, AnswerFigure)  # noqa: S101  # a figure of a process is no sample
+    assert isinstance(figure, AnswerFigure)  # noqa: S101  # the caller filtered
     return by_letter[name.column].samples(figure)
 
 

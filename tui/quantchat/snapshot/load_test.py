@@ -1,6 +1,7 @@
 """A load test in a snapshot: every request of each round, with the times of its chunks.
 
-Times are in ns since the start of a round, sizes in bytes.
+In one round, the requests (or the batch) of one load level are answered once. Times are in ns since
+the start of a round, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class LoadTestedRecord(Record):
     label: Text
     """Name of the variant in the profile."""
     model_info: AsObject[ModelInfo] | None
-    """What really ran; None if nothing was measured."""
+    """What really ran; None if the test did not finish."""
     note: Text
     """Notes on the checkpoint and on the server's figures."""
     tokens_counted: bool
@@ -40,7 +41,7 @@ class LoadTestedRecord(Record):
     batches: list[AsObject[BatchRound]] = Field(default_factory=list)
     """Rounds of a local model; empty for a server."""
     left_out: Text = ""
-    """Which levels were not tried, and why; empty if all were."""
+    """What was left out, and why, e.g. load levels that were not tried; empty if nothing was."""
     failure: AsObject[Failed] | None = None
     """Why the test of this variant failed; None if it did not. Finished rounds are kept."""
 
@@ -49,24 +50,25 @@ class LoadTestRecord(Record):
     """What `quantchat load` measured."""
 
     levels: list[AsObject[LoadTestLevel]]
-    """The load at each level. A local model decodes a batch of `concurrency` prompts instead."""
+    """The load levels. At each level a server gets requests, and a local model decodes a batch of
+    `concurrency` prompts."""
     requests: int
-    """Requests per round for a server; 0: four times the concurrency, at least 8."""
+    """Requests per round for a server; 0: four times the level's concurrency, at least 8."""
     prompt_tokens: int
-    """Tokens of the longest prompt of a local model, and approximately of a server's prompts. 0:
-    a server got the profile's prompts unchanged."""
+    """For a local model: tokens of the longest prompt. For a server: approximate number of tokens
+    of each prompt; 0: it got the profile's prompts unchanged."""
     output_tokens: int
     """Longest answer, in tokens. The end-of-sequence token is ignored where that is possible."""
     mixed: bool
     """Whether the prompts of a batch differ in length."""
     rounds: int
-    """Rounds of each level that were planned."""
+    """Number of rounds of each level that were planned."""
     seed: int
     """Seed of the arrival times and of the answers."""
     slo: Text
     """Limits that a request must meet to count as goodput; empty if there are none."""
     models: list[LoadTestedRecord]
-    """The variants that are done, in the profile's order."""
+    """The variants that were tested, in the profile's order."""
     undone: list[Text]
     """Labels of the variants that were not measured, because the run was stopped."""
 
@@ -77,9 +79,11 @@ class Point:
 
     level: LoadTestLevel
     rounds: list[list[RequestTimes]]
+    """The requests of each round; for a local model, its prompts as requests."""
     batches: list[BatchRound]
     """The rounds of a local model; empty for a server."""
     slo: str
+    """`LoadTestRecord.slo`."""
 
     @cached_property
     def figures(self) -> LevelFigures | None:
@@ -88,23 +92,23 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The load as text: `8` (requests at once), `2.5/s`, or both: `2.5/s, 8`."""
+        """The load level as text: `8` (requests at once), `2.5/s` (request rate), or `2.5/s, 8`."""
         rate = f"{self.level.rate:g}/s" if self.level.rate else ""
         return ", ".join(filter(None, (rate, str(self.level.concurrency or ""))))
 
     @property
     def kv_bytes(self) -> int:
-        """The size of the KV cache of a local model; -1 for a server."""
+        """Size of the KV cache of a local model in bytes; -1 for a server."""
         return max((one.kv_bytes for one in self.batches), default=-1)
 
     @property
     def peak_bytes(self) -> int:
-        """The peak memory of a local model; -1 for a server."""
+        """Peak memory of a local model in bytes; -1 for a server."""
         return max((one.peak_bytes for one in self.batches), default=-1)
 
 
 def points(record: LoadTestRecord, model: LoadTestedRecord) -> list[Point]:
-    """Return the levels that `model` has rounds of, in the order they were asked for."""
+    """Return a point for each level of which `model` has rounds, in the order of the levels."""
     result = []
     for index, level in enumerate(record.levels):
         batches = [one for one in model.batches if one.batch == level.concurrency]

@@ -42,7 +42,7 @@ def find_snapshot(folder: Path, name: str) -> Path:
 
 
 def _named(folder: Path, name: str) -> Path | None:
-    """Return the file of exactly this name, with or without its ending, or the path."""
+    """Return the path `name`, or the file with exactly this name or `name`.json; else None."""
     if os.sep in name:
         return Path(name)
     for path in (Path(name), folder / name, folder / f"{name}.json"):

@@ -1,7 +1,7 @@
-"""A pick in a snapshot: limits, each candidate's figures, and the decision between them.
+"""The result of `quantchat pick` in a snapshot: limits, the candidates' figures, and the decision.
 
-The answers and scores that the figures come from are in the same snapshot. Sizes are in bytes,
-speeds in tok/s, KLD in nats, shares from 0 to 1.
+The candidates are the variants of the profile. The answers and scores that their figures come from
+are in the same snapshot. Sizes are in bytes, speeds in tok/s, KLD in nats, shares from 0 to 1.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class LimitsRecord(Record):
     """What a candidate must meet; None: no limit."""
 
     context: int
-    """Tokens of prompt and answer with which the memory is estimated."""
+    """Number of tokens, of prompt and answer together, for which the memory is estimated."""
     max_memory: int | None
-    """Most memory, in bytes."""
+    """Largest memory, in bytes."""
     min_tps: float | None
     """Lowest decode throughput, in tok/s."""
     max_kld: float | None
     """Largest mean KLD from the reference, in nats."""
     max_drop: float | None
-    """Largest loss of accuracy against the reference, as a share of the questions."""
+    """Largest loss of accuracy compared with the reference, from 0 to 1."""
     prefer: Preference
     """The preferred figure: decode throughput, memory, or the KLD from the reference."""
 
@@ -53,10 +53,10 @@ class LimitRecord(Record):
     outcome: Outcome
     """`shown`: the limit is met. `shown otherwise`: it is missed. `undecided`: neither is shown."""
     reason: Text
-    """The figure that was found and, if undecided, how many prompts, rounds or tokens would
-    decide."""
+    """The figure that was found and, if the limit is undecided, how many prompts, rounds or tokens
+    would decide it."""
     more_rounds: bool = False
-    """Whether it is undecided and more rounds of measuring would decide it."""
+    """Whether the limit is undecided and more rounds of measuring would decide it."""
 
 
 class CandidateRecord(Record):
@@ -74,15 +74,16 @@ class CandidateRecord(Record):
     speed: MeasuredRecord | None = None
     """Decode throughput in tok/s; None if it was not measured."""
     answers: int = 0
-    """Measured answers behind `speed`."""
+    """Number of measured answers from which `speed` is computed."""
     kld: MeasuredRecord | None = None
     """Mean KLD from the reference, 0 for the reference itself; None if it was not measured."""
     drop: MeasuredRecord | None = None
     """Accuracy of the reference minus the candidate's; None if it was not measured."""
     limits: list[LimitRecord] = Field(default_factory=list)
-    """Each limit that was set; empty if the candidate was dropped."""
+    """The result for each limit that was set; empty if the candidate was dropped."""
     frontier: bool = False
-    """Whether no other candidate is at least as good in memory, speed and KLD and better in one."""
+    """Whether the candidate is on the Pareto frontier: no other candidate is at least as good in
+    memory, speed and KLD and better in one of them."""
 
     @property
     def misses_limit(self) -> bool:
@@ -96,7 +97,7 @@ class CandidateRecord(Record):
 
 
 class ComparedRecord(Record):
-    """The best candidate in the preferred figure against another one."""
+    """A comparison of `PickRecord.best` with another candidate, in the preferred figure."""
 
     formerly: ClassVar[Mapping[str, str]] = {"told_apart": "difference_shown"}
 
@@ -105,7 +106,7 @@ class ComparedRecord(Record):
     difference: Text
     """The difference in words, such as `1.04 times as fast (0.99 to 1.09)`."""
     p: float | None
-    """Two-sided p-value of no difference; None if the figure is a single value, like memory."""
+    """Two-sided p-value for no difference; None if the figure is a single value, such as memory."""
     p_holm: float | None
     """`p` after Holm's correction for all comparisons of this pick."""
     difference_shown: bool
@@ -132,7 +133,8 @@ class PickRecord(Record):
     comparisons: list[ComparedRecord]
     """`best` against each other candidate that meets the limits or may meet them."""
     stopped: Text
-    """Why candidates were not measured or measured less: stopped, or the time was used up."""
+    """Why some candidates were not measured, or in fewer rounds: the user stopped the command, or
+    its time was used up. Empty if all were measured as planned."""
 
     def of(self, label: str) -> CandidateRecord | None:
         """Return the candidate with this label."""

@@ -26,7 +26,8 @@ class PooledVotes:
 def repeated(snapshots: Sequence[Snapshot]) -> int:
     """Return how many deciding votes are on a prompt that already had a deciding vote.
 
-    The sign test assumes independent votes, but repeated answers to a prompt are alike, or equal
+    A deciding vote is a blind vote for one of the two answers, not for a tie or "both bad". The
+    sign test assumes independent votes, but repeated answers to a prompt are alike, or even equal
     if they are greedy.
     """
     prompts = [prompt for snapshot in snapshots for prompt in _decided(snapshot)]
@@ -43,8 +44,8 @@ def _decided(snapshot: Snapshot) -> Iterator[str]:
 def pool_votes(snapshots: Sequence[tuple[str, Snapshot]]) -> PooledVotes:
     """Count the sessions in `snapshots`, each with the name of its file, together.
 
-    Raises UserError if a snapshot has no votes, other variants or another checkpoint, or if a file
-    is given twice: its votes would count double.
+    Raises UserError if a snapshot has no votes, if its votes are on other variants or on another
+    checkpoint of a variant, or if a file is given twice: its votes would count double.
     """
     (first_file, first), *_ = snapshots
     a, b = first.shown

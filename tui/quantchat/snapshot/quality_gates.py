@@ -6,7 +6,7 @@ variant is computed as the reference's times their paired ratio, and its accurac
 plus their paired difference. The interval of an expression is that of its linear approximation (the
 delta method). How the errors of two variants are correlated is not recorded, so the margins of
 different measured quantities are added: the interval of an expression of two variants is then too
-wide rather than too narrow.
+wide rather than too narrow. A margin is half the width of a 95 % interval.
 
 Margins: a mean over tokens has the wider of two, with tokens or with passages as independent units
 (`statistics.quality`). Counts of answers use the intervals of Agresti and Coull (1998) and, for
@@ -69,7 +69,7 @@ class QualityColumn:
     figure_of: Callable[[str], FigureFunction | None]
     """Returns the figure of this name, or None if it was not measured."""
     units: int
-    """How many of `unit` the figures are computed from."""
+    """Number of `unit`s from which the figures are computed; 0 if nothing was measured."""
     unit: str
     """`token`, `question` or `round`."""
 
@@ -93,8 +93,8 @@ def judge_quality(gate: Gate, columns: Sequence[QualityColumn]) -> Verdict:
         observed = value({key: part.value for key, part in parts.items()})
         middle, margin = value(centres), 0.0
         for key, part in parts.items() if sampled else ():
-            # The step is the margin itself, which gives the slope over the interval and not at one
-            # point.
+            # The quantity is varied by its whole margin, so this is the slope over the interval and
+            # not at one point.
             ends = [value({**centres, key: part.centre + sign * part.margin}) for sign in (-1, 1)]
             margin += abs(ends[1] - ends[0]) / 2
     except (ZeroDivisionError, OverflowError):
@@ -204,9 +204,10 @@ def _score_figure(
 
 
 def mean_of_tokens(quantity: Quantity, passages: int) -> UncertainValue:
-    """Return a mean over tokens with the wider of two margins: units are tokens, or passages.
+    """Return a mean over tokens with the wider of two margins.
 
-    The margin is infinite if there is no standard error.
+    One takes tokens as independent units, the other passages, whose number is `passages`. The
+    margin is infinite if there is no standard error.
     """
     from scipy import stats
 
@@ -265,9 +266,10 @@ def _task_figure(
 
 
 def share(count: int, of: int, design_effect: float = 1.0) -> UncertainValue:
-    """Return a share with its interval of Agresti and Coull: two successes and failures added.
+    """Return the share `count` ÷ `of` with the interval of Agresti and Coull.
 
-    With a `design_effect` there are that many times fewer independent units than `of`.
+    The interval adds two successes and two failures. The `of` questions count as
+    `of` ÷ `design_effect` independent units.
     """
     successes, units = count / design_effect, of / design_effect
     centre = (successes + 2) / (units + 4)
@@ -275,7 +277,7 @@ def share(count: int, of: int, design_effect: float = 1.0) -> UncertainValue:
 
 
 def paired_difference(flips: Flips) -> UncertainValue:
-    """Return the difference of accuracy with its interval (`Flips.interval`)."""
+    """Return the model's accuracy minus the reference's, with its interval (`Flips.interval`)."""
     return UncertainValue(flips.difference, flips.centre, flips.margin)
 
 

@@ -21,7 +21,7 @@ from quantchat.statistics.latency import Percentiles, itl_ms
 
 @dataclass(frozen=True)
 class FigureComparison:
-    """One figure of two columns: a typical value of each, and the ratio b ÷ a."""
+    """One figure of two columns `a` and `b`: a typical value of each, and the ratio b ÷ a."""
 
     name: str
     """The figure's name in gates, JSON and CSV."""
@@ -41,20 +41,23 @@ class Gaps:
     variant: str
     itl_ms: Percentiles
     tokens: int
-    """How many gaps were pooled."""
+    """Number of gaps between tokens that were pooled."""
 
 
 def compare_sides(snapshot: Snapshot) -> list[FigureComparison]:
-    """Return right against left within one snapshot. Raises UserError without a measurement."""
+    """Compare the right with the left variant of a snapshot.
+
+    Raises UserError if the snapshot has no measurement.
+    """
     left, right = columns([Run("", snapshot)])
     return compare(left, right)
 
 
 def compare(a: Column, b: Column) -> list[FigureComparison]:
-    """Return b against a for each figure that both columns have.
+    """Compare `b` with `a` in each figure that both columns have.
 
-    Figures of answers are paired by task and round and clustered by task. The values are those of
-    these pairs alone: prompts of only one run do not count.
+    Figures of answers are paired by task and round and clustered by task. Answers without a
+    partner, such as those to a prompt that only one run has, are left out.
     """
     return [
         one
@@ -70,7 +73,7 @@ def _figure_comparison(
         of_a, of_b = a.value(figure), b.value(figure)
         if of_a is None or of_b is None:
             return None
-        # What is exact, such as bytes of weights, does not vary from run to run.
+        # An exact figure, such as the bytes of the weights, does not vary from run to run.
         ratio = exact_ratio(of_a, of_b) if figure.exact else single_ratio(of_a, of_b)
     else:
         pairs = list(_pairs(figure, a, b))
@@ -78,7 +81,7 @@ def _figure_comparison(
         if found is None:
             return None
         ratio = found
-        of_a, of_b = sides_of(pairs, ratio.value)  # their quotient is the ratio
+        of_a, of_b = sides_of(pairs, ratio.value)  # `of_b` ÷ `of_a` is the ratio
     return FigureComparison(
         figure.name, figure.title, figure.unit, of_a, of_b, ratio, figure.less_is_better
     )

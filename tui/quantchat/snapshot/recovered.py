@@ -18,9 +18,10 @@ _NAME = re.compile(r"(?P<stem>.+)\.recovered(-\d+)?\.json", re.S)
 
 
 def save(snapshot: Snapshot, folder: Path | None = None) -> Path:
-    """Save `snapshot` as recovered in `folder`, by default the user's, and return the new file.
+    """Save `snapshot` as a recovered one and return the new file.
 
-    Raises UserError as `store.save` does.
+    It is saved in `folder`, by default the user's folder of snapshots. Raises UserError as
+    `store.save` does.
     """
     return store.save(snapshot, folder, mark=".recovered")
 
@@ -36,7 +37,7 @@ def recovered_snapshots(folder: Path | None = None) -> list[Path]:
 
 
 def keep(path: Path) -> Path:
-    """Rename the recovered snapshot at `path` to a normal snapshot; return its new name.
+    """Rename the recovered snapshot at `path` to a normal snapshot; return its new path.
 
     Raises UserError if it is not a recovered snapshot.
     """
@@ -50,7 +51,7 @@ def keep(path: Path) -> Path:
 
 
 def discard(path: Path) -> None:
-    """Remove the recovered snapshot at `path`, and nothing else. Raises UserError."""
+    """Remove the recovered snapshot at `path`. Raises UserError if it is any other file."""
     if not is_recovered(path):
         raise UserError(
             "is not a recovered snapshot",

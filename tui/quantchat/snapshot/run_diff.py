@@ -1,4 +1,7 @@
-"""How the columns of a comparison ran: their differences, and whether they are comparable."""
+"""How the columns of a comparison ran: what differed, and whether they are comparable.
+
+A column is one variant in one run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Difference:
 
 
 class NotComparable(UserError):
-    """The runs did different work, so their figures are not comparable. Each reason is a line."""
+    """The runs did different work, so their figures are not comparable. `lines` has the reasons."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__(reasons[0])
@@ -37,15 +40,15 @@ class NotComparable(UserError):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Return each reason; the last one says what to do."""
+        """Return each reason as a line; the last line also says what to do."""
         *before, last = (f"not comparable: {reason}" for reason in self._reasons)
         return (*before, f"{last} (--force compares them anyway)")
 
 
 def raise_unless_forced(obstacles: list[str], *, force: bool) -> list[str]:
-    """Return `obstacles` to show with a forced comparison.
+    """Return `obstacles`, which are shown with a comparison that the user forced.
 
-    Raises NotComparable if there are any and the user did not give `--force`.
+    Raises NotComparable if there are any and `force` is not set.
     """
     if obstacles and not force:
         raise NotComparable(obstacles)
@@ -127,7 +130,7 @@ _MODEL_INFO_ROWS: dict[str, Callable[[ModelInfo], str]] = {
     "decoding": lambda r: r.decoding,
     "chat template": lambda r: "yes" if r.chat_template else "no",
 }
-"""Name of a row → the function that reads its value from what ran."""
+"""Name of a row → the function that reads its value from the `ModelInfo` of a column."""
 
 
 def cpu_threads(answer: AnswerRecord) -> str:
@@ -144,7 +147,7 @@ def _settings(request: RequestRecord | None) -> str:
 
 
 def request_text(request: RequestRecord) -> str:
-    """Return the sampling settings and the longest answer as text."""
+    """Return the sampling settings and the largest number of output tokens as text."""
     sampling = request.sampling
     parts = ["greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}"]
     if sampling.temperature:
@@ -174,7 +177,7 @@ def _each(column: Column, read: Callable[[AnswerRecord], str]) -> str:
 
 
 def _counts(column: Column, count: Callable[[AnswerRecord], int]) -> str:
-    """Return tokens by prompt, `40, 44, 42–46`: a range if they differed between rounds."""
+    """Return the token count of each prompt, `40, 44, 42–46`: a range if it differed by round."""
     by_task: dict[TaskKey, list[int]] = {}
     for (task, _), answer in column.answers.items():
         by_task.setdefault(task, []).append(count(answer))
@@ -193,14 +196,14 @@ def _source(column: Column) -> str:
 
 
 _ORDERS = {"together": "together", "in-turn": "one at a time"}
-"""Recorded order → its words."""
+"""Order in the snapshot → its name in messages."""
 
 
 def obstacles(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
     """Return the reasons why the runs are not comparable, one line each.
 
-    Each run is checked against the first one. Two variants within one run differ by design, and the
-    warnings of the run say if their answers had different lengths.
+    Each run is checked against the first one. The two variants of one run are not checked against
+    each other: they differ by design, and the run itself warns if their answers differ in length.
     """
     found = []
     for number, run in enumerate(runs[1:], 2):
@@ -256,7 +259,7 @@ def _model_in_profile(column: Column, info: ModelInfo) -> str:
 
 
 def _other_tokens(base: Column, column: Column) -> Iterator[str]:
-    """Yield the first prompt whose token counts differ, for prompts and for answers."""
+    """Yield a reason for the first different count of prompt tokens, and one for output tokens."""
     shared = [key for key in base.answers if key in column.answers]
     counts: tuple[tuple[str, Callable[[AnswerRecord], int], str], ...] = (
         ("prompt", lambda answer: answer.prompt_tokens, ""),

@@ -1,4 +1,4 @@
-"""The snapshot: the requests, what really ran, the answers, and all their figures.
+"""The schema of a snapshot: the requests, what really ran, the answers, and all their figures.
 
 All text is exactly as the models and the user wrote it. Times are in nanoseconds of each worker's
 own monotonic clock, sizes in bytes; -1 in a ledger means "not known".
@@ -44,24 +44,24 @@ class RequestRecord(Record):
     system: Text
     """System prompt; empty if none was sent."""
     messages: int
-    """How many messages of the chat were sent, with the prompt."""
+    """Number of messages that were sent, including the system prompt and the prompt."""
     sampling: AsObject[Sampling]
     """How the next token was chosen."""
     max_new_tokens: int
     """Longest answer, in tokens."""
     threads: int
-    """CPU threads for decoding; 0 leaves the choice to torch."""
+    """CPU threads for decoding; 0: their number was not changed."""
 
 
 class LoadTimesRecord(Record):
     """The load time and its parts, in seconds."""
 
     total_s: float
-    """Process start to ready, without fetching the model."""
+    """From the start of the process until the variant was ready, without fetching the model."""
     import_s: float
-    """Process start to the end of importing libraries."""
+    """From the start of the process until the libraries were imported."""
     weights_s: float
-    """Loading the weights; for a server that quantchat starts, its start."""
+    """Loading the weights; for a server that quantchat starts, starting it."""
     warmup_s: float
     """The rest of the time: compiling kernels and warming up; for a server, the trial requests."""
 
@@ -77,15 +77,17 @@ class AnswerRecord(Record):
     variant: Text
     """Label of the variant."""
     order: Literal["together", "in-turn"]
-    """`together`: both variants decoded at once, contended. `in-turn`: this one ran alone."""
+    """`together`: both variants decoded at once (contended). `in-turn`: this variant ran alone."""
     state: Literal["waiting", "prefill", "streaming", "done", "failed"]
     """`done` and `failed` are final. Any other state means that the snapshot was taken before the
     answer ended."""
     reason: Text
-    """Why the answer ended: eos, stop_string, eos_or_stop_string (a server does not tell which),
-    length, stop (by the user), context or failed; empty if it had not ended."""
+    """Why the answer ended: eos, stop_string, eos_or_stop_string (a server does not report which
+    of the two), length (`max_new_tokens` was reached), stop (by the user), context (it was full) or
+    failed; empty if the answer had not ended."""
     request: RequestRecord | None
-    """What was sent; None if the variant never got the request, as after an early stop."""
+    """What was sent; None if nothing was sent, e.g. because the user had already stopped the
+    turn."""
     model_info: AsObject[ModelInfo] | None = None
     """What ran, if it differs from the record of the variant."""
     prompt_tokens: int
@@ -95,16 +97,17 @@ class AnswerRecord(Record):
     received_ns: int
     """When the worker received the prompt; 0 if it did not."""
     prefilled_ns: int
-    """When the last prompt token was computed; 0 if it was not."""
+    """When the last prompt token was computed; 0 if that did not happen or is not known."""
     ids: list[int]
     """Id of each output token; -1 for each chunk of a server's text."""
     pieces: list[Text]
-    """The text of the answer that became final with each token, often empty."""
+    """The text of the answer that each token completed; empty while a character is incomplete, or
+    if the token belongs to the thoughts."""
     thought_pieces: list[Text] = Field(default_factory=list)
-    """The text of the thoughts that became final with each token; empty if there are no
+    """The text of the thoughts that each token completed; an empty list if there are no
     thoughts."""
     times_ns: list[int]
-    """When each token was known on the host."""
+    """When the CPU had the id of each token; for a server, when each chunk arrived."""
     text: Text
     """The whole answer, decoded at once. If the pieces differ from it, this text is right."""
     thoughts: Text = ""
@@ -122,13 +125,13 @@ class AnswerRecord(Record):
     energy: AsObject[Energy] | None = None
     """Energy of the GPU; None if the variant did not run alone or the GPU has no counter."""
     cross_perplexities: list[AsObject[CrossPerplexity]] = Field(default_factory=list)
-    """The perplexity of the answer under each variant; empty if it was not measured."""
+    """The perplexity of the answer as each variant computes it; empty if it was not measured."""
     failure: AsObject[Failed] | None
     """Why the answer failed; None if it did not."""
 
     @property
     def output_pieces(self) -> list[str]:
-        """Return the text that became final with each token, of the thoughts or of the answer."""
+        """Return the text that each token completed, of the thoughts or of the answer."""
         if not self.thought_pieces:
             return list(self.pieces)
         return [a + b for a, b in zip(self.thought_pieces, self.pieces, strict=True)]
@@ -160,18 +163,19 @@ class TurnRecord(Record):
     round: int | None = None
     """Number of the round in the measurement, from 1; None in a chat."""
     history_of: Text = ""
-    """Label of the variant whose earlier answers both variants continued; empty if each continued
-    its own."""
+    """Label of the variant whose earlier answers both variants got as the history of the chat;
+    empty if each got its own."""
     others: list[list[AnswerRecord]] = Field(default_factory=list)
     """Other answers to the same prompt, the oldest first, if the turn was regenerated."""
     divergence_point: int | None
     """Index of the first output token at which the first two answers differ.
 
-    None if they do not differ, or if their tokenizers do, so that ids cannot be compared.
+    None if the answers do not differ, or if the variants' tokenizers differ, so that token ids
+    cannot be compared.
     """
     divergence: AsObject[DivergenceScore] | None = None
-    """The probabilities of both tokens at the divergence under each variant; None if not
-    measured."""
+    """The probabilities that each variant gives to both answers' tokens at the divergence point;
+    None if not measured."""
 
 
 class VariantRecord(Record):
@@ -182,19 +186,21 @@ class VariantRecord(Record):
     label: Text
     """Name of the variant in the profile."""
     state: Text
-    """State at that moment: idle, preparing, loading, ready, answering or failed."""
+    """State when the snapshot was taken: idle, preparing, loading, ready, answering or failed."""
     model_info: AsObject[ModelInfo] | None
     """What really ran; None if the variant never ran."""
     load: LoadTimesRecord | None
     """How long loading took; None if it is not known, e.g. because the variant never ran."""
     note: Text
-    """A note on the model, e.g. that its base was itself dequantized."""
+    """A note on the model, e.g. that the model it was made from was itself dequantized."""
     ledger: AsObject[Ledger] | None
-    """Memory by its parts at that moment; None if the variant was not loaded."""
+    """Memory by its parts when the snapshot was taken; None if the variant was not loaded."""
     memory: AsObject[ProcessMemory] | None
-    """Memory of its process at that moment, with the figure's source; None without a process."""
+    """Memory of its worker when the snapshot was taken, and the source of this figure; None without
+    a worker."""
     predicted: AsObject[Estimate] | None = None
-    """The estimate of `quantchat plan` from the model's headers; None without them."""
+    """The memory that `quantchat plan` estimates from the headers of the model's files; None if
+    these could not be read."""
     failure: AsObject[Failed] | None
     """Why the variant failed; None if it did not. In a pick, the candidate's `dropped` has the
     reason instead."""
@@ -204,11 +210,11 @@ class TaskRecord(Record):
     """One prompt of a measurement."""
 
     prompt: Text
-    """The text before it was repeated or cut."""
+    """Text of the prompt, before it was repeated or cut."""
     prompt_tokens: int
     """The prompt was repeated or cut to this many tokens; 0: used unchanged."""
     output_tokens: int
-    """Longest answer, in tokens; 0: the limit of the generation settings."""
+    """Longest answer, in tokens; 0: the limit in the profile's sampling settings."""
 
 
 class DisturbedRecord(Record):
@@ -234,18 +240,19 @@ class MeasurementRecord(Record):
     tasks: list[TaskRecord]
     """The prompts, in the order in which they were measured."""
     rounds: int
-    """Rounds that were planned or, if the interval's width or the time ended the measurement, that
-    were measured. Fewer turns mean that the user stopped it."""
+    """Number of rounds that were planned. If the measurement was to end once the interval was
+    narrow enough or a time was over, and the user did not stop it: number of rounds that were
+    measured."""
     warmup: int
-    """Tasks answered first without being measured."""
+    """Number of tasks that were answered before the first round, without being measured."""
     order: Literal["together", "in-turn"]
     """`together`: both variants decoded at once, contended. `in-turn`: one at a time."""
     ignore_eos: bool
     """Whether answers went on after the end-of-sequence token, so that all were equally long."""
     stopped: bool
-    """Whether the measurement was stopped before its end."""
+    """Whether the user stopped the measurement before its end."""
     samples: list[AsObject[DeviceSample]]
-    """The machine before each round and at the end."""
+    """Samples of the machine, taken before each round and at the end."""
     flags: list[Text]
     """Warnings: reasons to doubt the figures, e.g. a GPU clock that changed."""
     disturbed: list[DisturbedRecord] = Field(default_factory=list)
@@ -283,9 +290,9 @@ class Snapshot(Record):
     created: Annotated[
         Text, AfterValidator(_with_zone), Field(json_schema_extra={"format": "date-time"})
     ]
-    """ISO 8601, with its zone."""
+    """When the snapshot was taken: ISO 8601, with the time zone."""
     quantchat: Text
-    """Version that wrote the snapshot."""
+    """Version of quantchat that wrote the snapshot."""
     name: Text
     """Name of the profile."""
     profile: dict[Text, JsonValue]
@@ -301,15 +308,16 @@ class Snapshot(Record):
     voting: VotingRecord | None = None
     """Blind votes on turns of the chat; None if there are none."""
     score: ScoreRecord | None = None
-    """How far the variants are from their reference; None if not measured."""
+    """How much the variants' predictions differ from those of the reference; None if not
+    measured."""
     evaluation: EvaluationRecord | None = None
     """The results of the variants in tasks; None if not measured."""
     pick: PickRecord | None = None
     """The decision of `quantchat pick`; None in other snapshots."""
     load_test: LoadTestRecord | None = None
-    """Figures of many requests at once; None if not measured."""
+    """The result of a load test (many requests at once); None if not measured."""
     environment: Environment
-    """The machine and the software that took the snapshot."""
+    """The machine and the software on which the snapshot was taken."""
 
 
 def json_schema() -> dict[str, object]:

@@ -1,4 +1,7 @@
-"""A score in a snapshot: the text, how it was read, and how far each model is from the reference.
+"""The result of `quantchat score` in a snapshot, which is called a score.
+
+It has the text, how the text was read, and how much the predictions of each model differ from those
+of the reference.
 
 Times are in seconds, sizes in bytes, divergences in nats, probabilities from 0 to 1.
 """
@@ -27,15 +30,15 @@ class SettingRecord(Record):
     text_sha256: Text
     """Hash of the text's file."""
     tokens: int
-    """Tokens of the text that were read, from its beginning."""
+    """Number of tokens of the text that were read, from its beginning."""
     positions: int
-    """Tokens that were scored."""
+    """Number of tokens that were scored."""
     window: int
     """Tokens that a model reads at a time. Each window starts with an empty context."""
     stride: int
     """Tokens from the beginning of one window to that of the next."""
     context: int
-    """Tokens at the beginning of each window that are read but not scored."""
+    """Number of tokens at the beginning of each window that are read but not scored."""
     begin: Text
     """The BOS token that replaces the first token of each window; empty if there is none."""
     tokenizer_hash: Text
@@ -50,8 +53,9 @@ class SettingRecord(Record):
     """Number of groups of tokens whose errors are taken as independent; 0 in older files, in which
     the windows are these groups."""
     depth_ends: list[int] = Field(default_factory=list)
-    """Boundaries of the parts of the KLD by depth, as token indices in a window; empty in older
-    files, in which the scored tokens were split into four equal parts."""
+    """For the KLD by depth (`Divergence.kld_by_depth`) each window is split into parts. These are
+    the boundaries of the parts, as token indices in a window. Empty in older files, in which the
+    scored tokens were split into four equal parts."""
 
     @property
     def independent(self) -> int:
@@ -62,8 +66,8 @@ class SettingRecord(Record):
     def depths(self) -> list[int]:
         """The boundaries of the parts of the KLD by depth, as token indices in a window.
 
-        Windows of older files were split as by `numpy.array_split`: if they are not divisible by
-        four, the first parts are longer by one token.
+        In older files the scored tokens of a window were split as by `numpy.array_split`: if their
+        number is not divisible by four, the first parts are longer by one token.
         """
         if self.depth_ends:
             return self.depth_ends
@@ -85,14 +89,17 @@ class StorageRecord(Record):
 
 
 class LocatedRecord(Record):
-    """Where a variant's error comes from: the KLD of the reference with one part of the variant."""
+    """Where a variant's error comes from: its KLD from the reference, part by part.
+
+    For each part, the reference is run with this one part replaced by that of the variant.
+    """
 
     positions: int
-    """Tokens that were scored for this."""
+    """Number of tokens that were scored for this."""
     whole: float
-    """Mean KL(reference ‖ variant) over these tokens."""
+    """Mean KL(reference ‖ variant) over these tokens, with all parts of the variant."""
     parts: list[AsObject[PartDivergence]]
-    """All layers in the model's order, then the modules of the worst ones."""
+    """All layers in the model's order, then the modules of the layers with the largest error."""
 
 
 class ScoredRecord(Record):
@@ -107,7 +114,7 @@ class ScoredRecord(Record):
     model_info: AsObject[ModelInfo] | None
     """What really ran; None if the model failed."""
     note: Text
-    """A note on the model, e.g. that its base was itself dequantized."""
+    """A note on the model, e.g. that the model it was made from was itself dequantized."""
     perplexity: AsObject[Quantity] | None
     """The perplexity of the text; None if the model failed."""
     divergence: AsObject[Divergence] | None
@@ -115,7 +122,7 @@ class ScoredRecord(Record):
     weights: int
     """Bytes of the weights in memory, with the scales and other tensors of the quantization."""
     seconds: float
-    """Time for reading, without loading."""
+    """Time for reading the text, without loading the model."""
     failure: AsObject[Failed] | None = None
     """Why the model failed; None if it did not."""
     located: LocatedRecord | None = None
@@ -138,7 +145,7 @@ class ScoredRecord(Record):
 
 
 class PairRecord(Record):
-    """One variant with another as its reference: KL(`seen_from` ‖ `variant`)."""
+    """One variant compared with another variant as its reference: KL(`seen_from` ‖ `variant`)."""
 
     seen_from: Text
     """Label of the variant that is the reference here."""

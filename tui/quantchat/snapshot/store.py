@@ -34,11 +34,12 @@ _SUFFIX = ".json"
 def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> Path:
     """Write `snapshot` into `folder` (by default the user's) and return the new file.
 
-    The file is private, is written whole or not at all, and never replaces another file; its name
-    ends in `mark`. If `folder` ends in `.json`, it is the file: an older snapshot of that name is
-    replaced, and the user's umask decides who can read it. Raises UserError if it cannot be
-    written. If `loads` would refuse the data, it goes into a file that is not listed as a snapshot,
-    and UserError names that file.
+    Only the user can read the file. It is written whole or not at all, and never replaces another
+    file; its name ends in `mark` and `.json`. If `folder` itself ends in `.json` and is not a
+    folder, it is the file to write: an older snapshot of that name is replaced, and the user's
+    umask decides who can read it. Raises UserError if the file cannot be written. If `loads` would
+    refuse the data, the data goes into a file that is not listed as a snapshot, and UserError names
+    that file.
     """
     file = folder if folder is not None and names_file(folder) else None
     folder = file.parent if file else folder
@@ -62,12 +63,16 @@ def save(snapshot: Snapshot, folder: Path | None = None, *, mark: str = "") -> P
 
 
 def names_file(path: Path) -> bool:
-    """Return whether `path`, where a snapshot is to be saved, is the file and not the folder."""
+    """Return whether `path`, where a snapshot is to be saved, means a file and not a folder."""
     return path.suffix == _SUFFIX and not is_folder(path)
 
 
 def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path:
-    """Write `data` among the snapshots, as `save` does. `what` names it in error messages."""
+    """Write `data` into a new private file `name` in `folder` and return the file.
+
+    `folder` is the user's folder of snapshots by default. `what` names the data in error messages.
+    Raises UserError.
+    """
     folder = folder or paths.snapshots_dir()
     try:
         paths.private(folder)
@@ -77,10 +82,10 @@ def save_file(folder: Path | None, name: str, data: bytes, *, what: str) -> Path
 
 
 def make_ready(folder: Path | None = None) -> None:
-    """Make `folder`, by default the user's, and check that a snapshot can be saved there.
+    """Create `folder`, by default the user's, and check that a snapshot can be saved there.
 
-    `folder` may be a file (see `save`). Commands call this before work that takes hours. Raises
-    UserError.
+    `folder` may be a file (see `save`). Commands call this before work that may take hours.
+    Raises UserError.
     """
     folder = folder or paths.snapshots_dir()
     try:
@@ -113,9 +118,9 @@ def _cannot_save(what: str, folder: Path, error: OSError) -> UserError:
 def dumps(snapshot: Snapshot) -> bytes:
     """Return the content of the file: one line of JSON.
 
-    It is pure ASCII, so that all text of a model is preserved, and its control characters do not
-    reach a terminal that prints the file. Secrets of the environment are removed. A number that is
-    too large for `loads` becomes the largest allowed one.
+    It is pure ASCII: escapes preserve every character of a model's text, and keep control
+    characters from a terminal on which the file is printed. Values of secret environment variables
+    are redacted. A number that is too large for `loads` becomes the largest allowed one.
     """
     body = _writable(snapshot.model_dump(), redactor())
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -125,7 +130,7 @@ def dumps(snapshot: Snapshot) -> bytes:
 _FORMAT_WORDS = frozenset(
     ("bfloat16", "exllama_v2", "flash_attention_2", "int8-dynamic", "server_unreachable")
 )
-"""Words of the format that are never removed, even if a secret in the environment equals one."""
+"""Words of the format that are never redacted, even if a secret in the environment equals one."""
 
 
 def _writable(value: Any, redact: Callable[[str], str]) -> Any:
@@ -144,7 +149,8 @@ def _writable(value: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_writable(item, redact) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        # Null means "not known". Where a figure must be known, `save` reports it as unreadable.
+        # NaN becomes null, "not known". If the schema allows no null here, `save` reports the
+        # snapshot as unreadable.
         return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
     return value
 
@@ -160,8 +166,8 @@ _FIXED_FORMAT: dict[str, Callable[[Any], bool]] = {
     "created": _is_time,
     "right": lambda value: isinstance(value, str) and not value.strip("01"),
 }
-"""Key whose strings have a fixed format → function that checks this format. Secrets are not removed
-from these strings: a secret made of digits may occur in them by chance."""
+"""Key whose strings have a fixed format → function that checks this format. These strings are not
+redacted: a secret made of digits may occur in them by chance."""
 
 
 def load(path: Path) -> Snapshot:
@@ -207,7 +213,7 @@ class SnapshotSummary:
 
     path: Path
     created: str = ""
-    """ISO 8601, with its zone."""
+    """When the snapshot was taken: ISO 8601, with the time zone."""
     name: str = ""
     """Name of the profile."""
     variants: tuple[str, ...] = ()
@@ -355,7 +361,10 @@ def _sized(digits: str) -> int:
 
 
 def _stem(snapshot: Snapshot) -> str:
-    """Return time and profile, safe in a file name. UTC, so that names sort by time in any zone."""
+    """Return the beginning of a file name: the time in UTC, and the profile's name.
+
+    In UTC, names sort by time even if the user changes the time zone.
+    """
     created = datetime.fromisoformat(snapshot.created).astimezone(timezone.utc)
     slug = re.sub(r"[^a-z0-9]+", "-", snapshot.name.lower()).strip("-")[:40] or "snapshot"
     return f"{created:%Y%m%dT%H%M%SZ}-{slug}"

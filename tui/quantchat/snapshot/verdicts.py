@@ -25,17 +25,17 @@ PASSED, FAILED, UNDECIDED = 0, 1, 2
 
 POWER: Final = ((1.960 + 0.842) / 1.960) ** 2
 """Factor for a statistical power of 80 %. With (half the interval's width ÷ the distance from value
-to threshold)² times the data, half of all measurements would decide; with this many times more
-data, four of five would. 1.960 and 0.842 are the quantiles of the normal distribution for 95 %
-confidence and 80 % power."""
+to threshold)² times the data, half of all measurements would decide the gate; with `POWER` times
+that amount, four of five would. 1.960 and 0.842 are the quantiles of the normal distribution for
+95 % confidence and 80 % power."""
 
 MAX_FACTOR = 10_000
-"""If a decision needs more than this many times the data, no amount is suggested."""
+"""If a decision needs more than this many times the present data, no number is suggested."""
 
 _MET: dict[Relation, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-"""Relation → the function that checks whether two values are in it."""
+"""Relation → the function that checks whether it holds between two values."""
 _MIRRORED: dict[Relation, Relation] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 """Relation → the relation after its two sides are exchanged."""
 
@@ -53,15 +53,15 @@ class JudgedQuantity:
     relation: Relation
     """The relation of `value` to `threshold` that meets the condition."""
     sampled: bool = True
-    """False if the gate is about memory alone, which has no interval."""
+    """False if the gate has only figures of processes, such as memory, which are single values."""
     why: str = ""
-    """Why there is no interval; empty if there is one."""
+    """Why there is no interval, for the case that there is none."""
     units: int = 0
     """Number of `unit`s from which the interval is computed; 0 if more of them would not help."""
     unit: str = ""
     """What the independent units are, e.g. `prompt`, `round` or `token`."""
     is_ratio: bool = False
-    """Whether `value` is a ratio, so that its distance to `threshold` is that of the logarithms."""
+    """Whether `value` is a ratio. Then its distance to `threshold` is that of their logarithms."""
 
     @property
     def outcome(self) -> Outcome:
@@ -77,7 +77,8 @@ class JudgedQuantity:
     def needed(self) -> int | None:
         """Return how many of `unit` would decide in four of five cases, if `value` is the truth.
 
-        None if the gate is decided, if no such number is known, or if it is out of reach.
+        None if the gate is decided, if no such number is known, or if it is too large
+        (`MAX_FACTOR`).
         """
         if self.outcome != "undecided" or self.low is None or self.high is None or not self.units:
             return None
@@ -119,11 +120,11 @@ def exit_status(verdicts: Iterable[Verdict]) -> int:
 
 
 def against_number(gate: Gate) -> tuple[str, Expression, float, Relation]:
-    """Return the quantity of `gate`: its name, expression, threshold and relation.
+    """Return the quantity that `gate` judges: its name, expression, threshold and relation.
 
-    If one side is a number, the quantity is the expression on the other side. Otherwise it is left
-    minus right, compared with 0.
-    Raises UserError if the number divides by zero.
+    If one side of the gate has no figure, it is the threshold, and the quantity is the other side.
+    Otherwise the quantity is left minus right, and the threshold is 0. Raises UserError if the
+    threshold divides by zero.
     """
     try:
         if not any(names_in(gate.right)):

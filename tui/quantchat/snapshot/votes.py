@@ -27,9 +27,10 @@ class VotingRecord(Record):
     """A session of blind votes on the turns that `votes` name."""
 
     seed: int
-    """Seed of the random choice of sides."""
+    """Seed of the random choice of the side on which each variant is shown."""
     paced: bool
-    """Whether both answers appeared at the speed of the slower one, or only when both were done."""
+    """True: both answers appeared at the speed of the slower one. False: they appeared when both
+    were complete."""
     votes: list[VoteRecord]
     """The votes in the order of their turns."""
 

@@ -1,9 +1,10 @@
 """The divergence of two answers, with the probabilities of both continuations.
 
-Greedy decoding chooses the most likely token, so at the divergence each variant normally gives
-its own token the higher probability (these are computed afterwards in one pass, whose rounding
-differs). If a variant's two probabilities are nearly equal, rounding decided;
-otherwise the variants really differ.
+At the divergence point each variant gives a probability to both answers' next tokens. Greedy
+decoding chooses the most likely token, so a variant normally gives the higher probability to its
+own token. There are exceptions, because the probabilities are computed afterwards in one forward
+pass, whose rounding differs from that of decoding. If a variant's two probabilities are nearly
+equal, rounding decided; otherwise the variants really differ.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from quantchat.wire.codec import FORMERLY
 
 @dataclass(frozen=True)
 class Continuation:
-    """One variant's next token at the divergence. Probabilities are from 0 to 1."""
+    """One variant's next token at the divergence point. Probabilities are from 0 to 1."""
 
     variant: str
     """Label of the variant."""
     token: str
     """Text of the token; empty if the answer ends there."""
     own: float | None = None
-    """The variant's probability of this token after the answer so far; None if unknown."""
+    """Probability that the variant gives to this token; None if unknown."""
     other: float | None = None
-    """The variant's probability of the other answer's next token; None if unknown."""
+    """Probability that the variant gives to the other answer's next token; None if unknown."""
     problem: str = ""
     """Why the probabilities are not known; empty if they are."""
 

@@ -1,6 +1,6 @@
 """Figures of speculative decoding: a draft proposes tokens, and the model checks several at once.
 
-Leviathan et al. 2023 (https://arxiv.org/abs/2211.17192). The words and definitions are those of
+Leviathan et al. 2023 (https://arxiv.org/abs/2211.17192). The terms and definitions are those of
 vLLM's log and metrics.
 """
 
@@ -19,8 +19,8 @@ class Drafts:
     accepted: int
     """Drafted tokens that the model accepted into the answer."""
     steps: int
-    """Passes of the model in which it checked drafted tokens, or computed one token without a
-    draft."""
+    """Forward passes of the model. Each checked drafted tokens, or computed one token if nothing
+    was drafted."""
 
     @classmethod
     def total(cls, parts: Iterable[Drafts]) -> Drafts:
@@ -39,5 +39,8 @@ class Drafts:
 
     @property
     def mean_length(self) -> float | None:
-        """Mean acceptance length: tokens per pass, with the token that the model itself adds."""
+        """Mean acceptance length: output tokens per forward pass, 1 + accepted ÷ passes.
+
+        The 1 is the token that the model itself adds. None if there was no pass.
+        """
         return 1 + self.accepted / self.steps if self.steps > 0 else None

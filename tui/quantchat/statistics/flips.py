@@ -1,10 +1,10 @@
 """Counts answers that changed between two models; equal accuracies can hide such changes.
 
 Two models can be right equally often but on different questions: their accuracies agree although
-many answers differ. Quantized models do that (Dutta et al. 2024, "Accuracy is Not All You Need",
-who call such answers flips). Both models are asked the same questions, so the test is McNemar's
-(1947) in its exact form: among the questions that only one model answers correctly, is each model
-the correct one equally often?
+many answers differ. Quantized models behave like that (Dutta et al. 2024, "Accuracy is Not All You
+Need", who call such answers flips). Both models are asked the same questions, so the test is
+McNemar's (1947) in its exact form: among the questions that only one model answers correctly, is
+each model the correct one equally often?
 
 Questions about the same passage are not independent: a model that misreads the passage gets several
 of them wrong. So whole passages are the units. Standard errors are cluster-robust (Miller 2024,
@@ -26,10 +26,11 @@ from typing import NamedTuple
 def design_effect(groups: Sequence[tuple[int, int]], squares: int) -> float:
     """Return the variance of a mean with passages as units ÷ that with questions as units.
 
-    Each group is a passage: the number of its questions, and the sum of their values; `squares` is
-    the sum of all squared values. Never below 1, because the estimate from a few passages is too
-    rough to narrow an interval. 1 also for a single passage, if each question is a passage of its
-    own, or if nothing varies.
+    Each question has a value, e.g. 1 for a right answer. Each group is a passage: the number of its
+    questions, and the sum of their values; `squares` is the sum of all squared values. The result
+    is never below 1, because the estimate from a few passages is too rough to narrow an interval.
+    It is also 1 for a single passage, if each question is a passage of its own, or if nothing
+    varies.
     """
     questions = sum(size for size, _ in groups)
     count, mean = len(groups), sum(total for _, total in groups) / questions
@@ -105,13 +106,13 @@ class Flips:
 
     @cached_property
     def design_effect(self) -> float:
-        """`design_effect` (the function) for the difference of the accuracies."""
+        """The function `design_effect`, applied to the difference of the accuracies."""
         groups = [(one.questions, one.gained - one.lost) for one in self.passages]
         return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
     @property
     def changes_design_effect(self) -> float:
-        """`design_effect` (the function) for the share of changed answers."""
+        """The function `design_effect`, applied to the share of changed answers."""
         groups = [(one.questions, one.gained + one.lost) for one in self.passages]
         return design_effect(groups, self.lost + self.gained) if groups else 1.0
 
@@ -152,12 +153,12 @@ class Flips:
     def detectable(self) -> float:
         """The smallest true difference that a test with this many questions shows with power 0.8.
 
-        The significance level is 0.05. Assumes that as many answers change as changed here.
+        The significance level is 0.05. Assumes that the same share of answers changes as here.
         """
         return (self._quantile(0.975) + self._quantile(0.8)) * self._smoothed_error
 
     def _quantile(self, share: float) -> float:
-        """Return a quantile of the normal distribution; of Student's t if passages are units."""
+        """Return the quantile `share` of the normal distribution; of Student's t with passages."""
         if self.clusters == self.questions or self.clusters < 2:
             return NormalDist().inv_cdf(share)
         from scipy.stats import t
@@ -174,8 +175,8 @@ class Flips:
     def p(self) -> float:
         """p-value of McNemar's exact test.
 
-        The probability that between two equally good models the lost and the gained answers are at
-        least as uneven as here.
+        It is the probability that for two equally good models the numbers of lost and gained
+        answers differ at least as much as here.
         """
         changed = self.lost + self.gained
         if not changed:

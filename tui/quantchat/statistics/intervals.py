@@ -10,23 +10,24 @@ parts: prompts, rounds, and single pairs (a two-way analysis of variance with ra
 prompts differ no more than the pairs of one prompt do, their part is pooled with that of the pairs,
 and likewise for rounds (pooling after a preliminary test: Bancroft 1944, Paull 1950;
 `_pooled_above` returns the threshold). If one of the two is pooled, the other alone gives the
-interval. If neither is pooled, their variances are added (Cameron, Gelbach and Miller 2011), with
-Satterthwaite's (1946) degrees of freedom, and the interval is at least as wide as with prompts
-alone and with rounds alone. `benchmarks/intervals.py` measures how often the interval contains the
-true ratio.
+interval; if both are, the pairs give it. If neither is pooled, their variances are added (Cameron,
+Gelbach and Miller 2011), with Satterthwaite's (1946) degrees of freedom, and the interval is at
+least as wide as with prompts alone and with rounds alone. `benchmarks/intervals.py` measures how
+often the interval contains the true ratio.
 
 A pause of the machine, or another program that runs for some seconds, makes single pairs ten times
 as slow. A mean follows such outliers, and its interval grows until it shows nothing. So the ratio
 is Huber's M-estimate of the logarithms (Huber 1964): pairs farther than 1.345 robust standard
 deviations from the centre are moved to that distance. To compute the interval, each pair is
 replaced by a pseudo-value. The mean of the pseudo-values is the estimate. They include Huber's
-(1981) correction for small samples, and each moved pair costs one degree of freedom (as for a
-trimmed mean: Tukey and McLaughlin 1963). With a single prompt or a single round, and fewer than
-`ROBUST_FROM` pairs, the plain mean is used.
+(1981) correction for small samples. If each pair is a unit by itself (a single prompt, or a single
+round), each moved pair costs one degree of freedom (as for a trimmed mean: Tukey and McLaughlin
+1963). If there are then fewer than `ROBUST_FROM` pairs, the plain mean is used.
 
-Each interval is Student's t times the standard error. For a statistic of several figures, such as a
-quotient of means, the error comes from leaving out one prompt, round or pair at a time (the
-jackknife: Efron and Stein 1981); for a mean that is the usual standard error.
+The ends of each interval are the estimate ± Student's t times the standard error. For a statistic
+of several figures, such as a quotient of means, the error comes from leaving out one prompt, round
+or pair at a time (the jackknife: Efron and Stein 1981); for a mean that is the usual standard
+error.
 """
 
 from __future__ import annotations
@@ -53,21 +54,23 @@ HUBER_K = 1.345
 the mean."""
 
 POOLED_ABOVE = {1: 0.5, 2: 0.5, 3: 0.35}
-"""Thresholds by degrees of freedom of the prompts or rounds. They are pooled with the pairs if the
-p-value of their F test is above the threshold. It is far above 0.05, because pooling by mistake
-makes the interval too narrow, while not pooling by mistake makes it only somewhat too wide."""
+"""Degrees of freedom of the prompts (or rounds) → threshold. The prompts (or rounds) are pooled
+with the pairs if the p-value of their F test is above the threshold. It is far above 0.05, because
+pooling by mistake makes the interval too narrow, while not pooling by mistake makes it only
+somewhat too wide."""
 
 POOLED_ABOVE_MANY = 0.25
-"""Threshold for more degrees of freedom (advised by Bozivich, Bancroft and Hartley 1956)."""
+"""Threshold for more degrees of freedom than in `POOLED_ABOVE` (advised by Bozivich, Bancroft and
+Hartley 1956)."""
 
 FEW = 2
-"""If prompts or rounds, whichever are fewer, have at most this many degrees of freedom, they are
-never pooled: two or three of them cannot show that prompts, or rounds, do not differ."""
+"""Prompts or rounds, whichever are fewer, are never pooled if they have at most this many degrees
+of freedom: two or three of them cannot show that prompts, or rounds, do not differ."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One figure of both sides, for the same prompt in the same round; `a` and `b` are above 0."""
+    """One figure of the sides A and B, for the same prompt and round; `a` and `b` are above 0."""
 
     prompt: Hashable
     round: Hashable
@@ -114,7 +117,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic of sampled rows; `low` and `high` are None if there is no interval."""
+    """A statistic of sampled rows with its interval; `low` and `high` are None if there is none."""
 
     value: float
     low: float | None
@@ -127,12 +130,13 @@ class Interval:
     p: float | None = None
     """Two-sided p-value of a true value of 0; None if there is no interval."""
     detectable: float | None = None
-    """The smallest true value that is distinguished from 0 with the probability `POWER`."""
+    """The smallest true value that such a measurement distinguishes from 0 with the probability
+    `POWER`; None if there is no interval."""
 
 
 Statistic = Callable[[Sequence[Any]], Any]
-"""Computes a statistic from the means of the figures of all rows, in the order of `Row.figures`.
-Each mean is a float, or all are arrays of one length for as many results at once."""
+"""Computes a statistic from the mean of each figure, in the order of `Row.figures`. Each mean is a
+float. Or all means are arrays of the same length; then the result is an array of this length."""
 
 
 def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
@@ -163,7 +167,7 @@ def ratio_of(pairs: Sequence[Pair]) -> Ratio | None:
 
 
 def _exp(log: float) -> float:
-    """Return e^log, or the largest float if that overflows (the end of a useless interval may)."""
+    """Return e^log, or the largest float if that overflows, as the end of a huge interval may."""
     try:
         return math.exp(log)
     except OverflowError:
@@ -173,8 +177,8 @@ def _exp(log: float) -> float:
 def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
     """Return a typical a and a typical b of `pairs`, whose `ratio` comes from `ratio_of`.
 
-    Both are computed from the ratio and from the middle of a and b, √(a·b): its median over the
-    rounds of each prompt, then the geometric mean over prompts. So their quotient is the ratio;
+    The middle of a and b is √(a·b): its median over the rounds of each prompt, then the geometric
+    mean over prompts. The result is this middle ÷ √ratio and × √ratio, so b ÷ a is the ratio. The
     means of each side alone could contradict the ratio that is printed beside them.
     """
     logs: defaultdict[Hashable, list[float]] = defaultdict(list)
@@ -187,8 +191,8 @@ def sides_of(pairs: Sequence[Pair], ratio: float) -> tuple[float, float]:
 def _pseudo_values(pairs: Sequence[Pair], values: list[float]) -> tuple[Sequence[float], int]:
     """Return the pseudo-values of Huber's M-estimate of location, and how many were moved.
 
-    The mean of the pseudo-values is the estimate. `values` has one value for each pair. It is
-    returned unchanged if there are too few pairs, or if at least half of the values are equal.
+    The mean of the pseudo-values is the estimate. `values` has one value for each pair. The values
+    are returned unchanged if there are too few pairs, or if at least half of the values are equal.
     """
     crossed = len({pair.prompt for pair in pairs}) > 1 and len({pair.round for pair in pairs}) > 1
     if not crossed and len(pairs) < ROBUST_FROM:
@@ -197,7 +201,7 @@ def _pseudo_values(pairs: Sequence[Pair], values: list[float]) -> tuple[Sequence
 
     x = numpy.array(values)
     centre = float(numpy.median(x))
-    spread = 1.4826 * float(numpy.median(abs(x - centre)))  # estimates a normal sample's deviation
+    spread = 1.4826 * float(numpy.median(abs(x - centre)))  # the standard deviation, if normal
     if not spread:
         return values, 0
     for _ in range(50):
@@ -270,7 +274,7 @@ def interval_of(statistic: Statistic, rows: Sequence[Row], *, moved: int = 0) ->
 
 
 class _Spread(NamedTuple):
-    """The spread of a statistic over one kind of units."""
+    """The spread of a statistic over units of one kind: prompts, rounds or pairs."""
 
     error: float
     """Standard error; infinite if it cannot be computed."""
@@ -307,13 +311,13 @@ class _Spread(NamedTuple):
 
 
 def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
-    """Combine the spreads over prompts and over rounds; `pair` is that over independent pairs."""
+    """Combine the spreads over prompts and over rounds; `pair` is that over pairs as units."""
     if not all(math.isfinite(one.error) for one in (prompt, round_, pair)):
         return pair._replace(error=math.inf)
     squares = [one.error**2 * one.freedom for one in (pair, prompt, round_)]
     rest, freedom = squares[0] - squares[1] - squares[2], pair.freedom
     freedom -= prompt.freedom + round_.freedom
-    # If pairs are missing, the sums of squares do not quite add up, and `rest` may be below 0.
+    # If some pairs are missing, the sums of squares do not quite add up, and `rest` may be below 0.
     within = _Spread(math.sqrt(max(0.0, rest) / max(1, freedom)), 0, max(1, freedom), "pair")
     sources = [
         one
@@ -340,14 +344,14 @@ def _crossed(prompt: _Spread, round_: _Spread, pair: _Spread) -> _Spread:
 
 
 def _pooled_above(one: _Spread, other: _Spread) -> float:
-    """Return the p-value above which `one` (prompts or rounds) is pooled; 1 means never."""
+    """Return the p-value above which prompts or rounds (`one`) are pooled; 1 means never."""
     if one.freedom <= FEW and one.freedom < other.freedom:
         return 1.0
     return POOLED_ABOVE.get(round(one.freedom), POOLED_ABOVE_MANY)
 
 
 def _is_source(one: _Spread, within: _Spread, most: float) -> bool:
-    """Return whether `one` (prompts or rounds) differ more than pairs `within` (p <= `most`)."""
+    """Return whether prompts or rounds (`one`) differ more than pairs (`within`), p <= `most`."""
     from scipy.special import fdtrc  # the upper tail of the F distribution
 
     if most >= 1 or not within.error:
@@ -356,7 +360,10 @@ def _is_source(one: _Spread, within: _Spread, most: float) -> bool:
 
 
 def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
-    """Return the mean of each figure in each cluster: an array of clusters by figures."""
+    """Return the mean of each figure in each cluster, shape (clusters, figures).
+
+    The first item of each row names its cluster, i.e. its prompt or round.
+    """
     import numpy
 
     clusters: defaultdict[Hashable, list[tuple[float, ...]]] = defaultdict(list)
@@ -366,7 +373,10 @@ def _units(rows: Iterable[tuple[Hashable, tuple[float, ...]]]) -> Any:
 
 
 def _error(statistic: Statistic, units: Any) -> float:
-    """Return the jackknife's standard error of `statistic` over `units`; infinite if it is NaN."""
+    """Return the jackknife's standard error of `statistic`; infinite if it cannot be computed.
+
+    `units` has the shape (units, figures).
+    """
     import numpy
 
     count = len(units)

@@ -6,7 +6,7 @@ that is undefined, such as the inter-token latency of a single token, is None: n
 infinite.
 
 Tools differ in their definitions of ITL and TPOT. Here they are those of `vllm bench serve`: ITL is
-each single gap, TPOT the mean gap of one answer. AIPerf's ITL is TPOT here.
+each single gap, TPOT the mean gap of one answer. What AIPerf calls ITL is called TPOT here.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def ttft_ms(received_ns: int, times_ns: Sequence[int]) -> float | None:
 def ttfa_ms(received_ns: int, times_ns: Sequence[int], first: int) -> float | None:
     """Return the TTFA in ms: prompt received by the worker → first token of the answer on the host.
 
-    `first` is the index of that token: it begins the text after the model's thoughts, which TTFT
-    does not distinguish from the answer. None if unknown, or if the answer has not begun.
+    `first` is the index of that token, with which the text after the model's thoughts begins. (For
+    TTFT, the thoughts count as part of the answer.) None if unknown, or if the answer has not
+    begun.
     """
     if not 0 <= first < len(times_ns):
         return None
@@ -59,8 +60,8 @@ def itl_ms(times_ns: Sequence[int]) -> list[float]:
 def tpot_ms(times_ns: Sequence[int], tokens: int | None = None) -> float | None:
     """Return the TPOT in ms: (last token − first token) ÷ (n − 1). None if it is undefined.
 
-    n is the number of times; for the times of a server's chunks it is `tokens`, the number of
-    tokens in them (as in `vllm bench serve`).
+    n is the length of `times_ns`. If these are the times of a server's chunks, n is `tokens`, the
+    number of tokens in all chunks (as in `vllm bench serve`).
     """
     span_ns, gaps = _span_ns(times_ns), (len(times_ns) if tokens is None else tokens) - 1
     return span_ns / gaps / _NS_PER_MS if span_ns and gaps > 0 else None
@@ -77,8 +78,8 @@ def while_both_decode(
 ) -> tuple[Sequence[int], Sequence[int]]:
     """Return the token times of each answer while the other answer was decoding as well.
 
-    Before and after, one answer has the device for itself, so its times show no contention. All
-    times are ns of one clock. Empty if the answers did not overlap in time.
+    Before and after that time, one answer has the device for itself, so its times show no
+    contention. All times are ns of one clock. Empty if the answers did not overlap in time.
     """
     if not first or not second:
         return (), ()
@@ -92,7 +93,11 @@ def while_both_decode(
 def end_to_end_throughput(
     received_ns: int, times_ns: Sequence[int], tokens: int | None = None
 ) -> float | None:
-    """Return the end-to-end throughput in tok/s: n ÷ (prompt received → last token)."""
+    """Return the end-to-end throughput in tok/s: n ÷ (prompt received → last token).
+
+    n is the length of `times_ns`, or `tokens` for the times of a server's chunks. None if
+    undefined.
+    """
     if not received_ns or not times_ns or times_ns[-1] <= received_ns:
         return None
     count = len(times_ns) if tokens is None else tokens
@@ -111,9 +116,9 @@ def prefill_throughput(received_ns: int, prefilled_ns: int, computed_tokens: int
 
 
 def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> float | None:
-    """Return the decode throughput in tok/s over the last `window_s` before the newest token.
+    """Return the decode throughput in tok/s over a window that ends at the newest token.
 
-    If the last gap is longer than `window_s`, the window is this gap.
+    The window is `window_s` seconds long, or as long as the last gap if that is longer.
     """
     if len(times_ns) < 2:
         return None
@@ -123,7 +128,7 @@ def throughput_now(times_ns: Sequence[int], window_s: float = NOW_WINDOW_S) -> f
 
 
 def whole_intervals(times_ns: Sequence[int], interval_s: float) -> int:
-    """Return the number of whole intervals of `interval_s` since the first token."""
+    """Return the number of whole intervals of `interval_s` seconds from first to last token."""
     return int((_span_ns(times_ns) or 0) / (interval_s * _NS_PER_S))
 
 
@@ -132,10 +137,10 @@ def throughput_series(
 ) -> list[float]:
     """Return the throughput in tok/s of the intervals `first` to `end` (exclusive).
 
-    Interval 0 starts at the first token. Each token is spread evenly over the gap before it.
-    Counting whole tokens would make a steady slow model look like a comb, and would hide how long a
-    stall lasted. The mean of the series is the decode throughput of the same span, unless several
-    tokens arrived first together.
+    Each interval has `interval_s` seconds; interval 0 starts at the first token. Each token is
+    spread evenly over the gap before it. Counting whole tokens would make a steady slow model look
+    like a comb, and would hide how long a stall lasted. The mean of the series is the decode
+    throughput of the same span, unless further tokens arrived together with the first one.
     """
     if end <= first:
         return []
@@ -161,9 +166,9 @@ class Percentiles:
     p50: float
     """The median."""
     p95: float
-    """The value that 95 % do not exceed."""
+    """The value that 95 % of the values do not exceed."""
     p99: float
-    """The value that 99 % do not exceed."""
+    """The value that 99 % of the values do not exceed."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Percentiles | None:
@@ -196,7 +201,7 @@ class TurnTiming:
     ttft_ms: float | None
     """Time to first token: prompt received by the worker → first output token, in ms."""
     itl_ms: Percentiles | None
-    """Inter-token latency: the gaps between consecutive tokens (or a server's chunks), in ms."""
+    """Percentiles of the gaps between consecutive tokens (or a server's chunks), in ms."""
     tpot_ms: float | None
     """Time per output token: (last token − first token) ÷ (tokens − 1), in ms."""
     decode_tok_s: float | None
@@ -204,7 +209,7 @@ class TurnTiming:
     end_to_end_tok_s: float | None
     """Output tokens ÷ (prompt received → last token), in tok/s."""
     prefill_tok_s: float | None
-    """Computed prompt tokens ÷ (prompt received → last of them computed), in tok/s."""
+    """Computed prompt tokens ÷ (prompt received → last prompt token computed), in tok/s."""
     ttfa_ms: float | None = None
     """Time to the first token of the answer, in ms; `ttft_ms` if the model did not think first."""
 
@@ -224,9 +229,10 @@ class TurnTiming:
         """Compute the figures.
 
         `prefilled_ns` is when the last prompt token was computed (0: not yet). `itl` is given if
-        the ITL percentiles are already computed. `tokens` is the server's count if the times are
-        those of chunks, -1 if the server reports no count. `first_answer_token` is the index of the
-        first token after the model's thoughts, -1 if there is none yet.
+        the ITL percentiles are already computed. `tokens` is the server's count of output tokens if
+        the times are those of chunks, -1 if the server reports no count; None otherwise.
+        `first_answer_token` is the index of the first token after the model's thoughts, -1 if there
+        is none yet.
         """
         return cls(
             output_tokens=len(times_ns) if tokens is None else tokens,

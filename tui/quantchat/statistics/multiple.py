@@ -1,8 +1,9 @@
 """Correct p-values for several comparisons.
 
-If nothing differs, five comparisons at the 5 % level still show at least one difference in up to a
-quarter of cases, by chance. Holm's (1979) procedure keeps that share at 5 %, however the
-comparisons depend on each other, and finds every difference that Bonferroni's finds.
+If nothing differs, five comparisons at the 5 % level still show at least one difference by chance,
+in up to a quarter of cases. Holm's (1979) procedure keeps this share of cases at 5 % or less,
+however the comparisons depend on each other. It finds every difference that Bonferroni's procedure
+finds.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 The definitions are those of llama.cpp's `llama-perplexity --kl-divergence` (`kl_divergence` in
 tools/perplexity/perplexity.cpp): perplexity, the KL divergence KL(reference ‖ variant) in nats, Δp
-(the difference of both models' probabilities of the token that actually follows), its root mean
-square, and top-1 agreement. The standard errors `Quantity.error` are llama.cpp's as well: they take
-tokens as independent, and that of a perplexity is computed with the delta method. The error of a
-difference of perplexities is paired, because both models read the same tokens.
+(the probability that the variant gives to the token that actually follows, minus the probability
+that the reference gives to it), its root mean square, and top-1 agreement. The standard errors
+`Quantity.error` are llama.cpp's as well: they take tokens as independent, and the error of a
+perplexity is computed with the delta method. The error of a difference of perplexities is paired,
+because both models read the same tokens.
 
 Tokens of one window are not quite independent: a hard passage is hard for many tokens. So
 `Quantity.clustered` takes passages of about `PASSAGE` tokens as units (a cluster-robust error:
@@ -35,12 +36,12 @@ PASSAGE = 256
 """Approximate number of scored tokens in a passage; a window of 512 tokens has 255."""
 
 DEPTH_ENDS = (128, *(2**power for power in range(9, 21)))
-"""The KLD by depth is the mean KLD in each of several parts of a window. The parts end at these
-token numbers; the last part ends with the window."""
+"""The KLD by depth is the mean KLD in each of several parts of a window. The parts end before these
+token indices; the last part ends with the window."""
 
 EQUAL_DEPTHS = 4
-"""Number of equal parts into which older snapshots divide a window's scored tokens for the KLD by
-depth."""
+"""Number of equal parts into which the scored tokens of a window are split in older snapshots, for
+the KLD by depth."""
 
 DELTA_P_PERCENTILES = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
@@ -78,9 +79,9 @@ class Divergence:
     """A model compared with the reference model. Probabilities are from 0 to 1, KLD in nats."""
 
     log_ratio: Quantity
-    """ln(perplexity ÷ the reference's), paired."""
+    """ln(perplexity of the model ÷ perplexity of the reference), paired."""
     perplexity_difference: Quantity
-    """Perplexity minus the reference's, paired."""
+    """Perplexity of the model minus perplexity of the reference (ΔPPL), paired."""
     kld_mean: Quantity
     """Mean KL(reference ‖ model) over the scored tokens."""
     kld_percentiles: list[Percentile]
@@ -88,7 +89,8 @@ class Divergence:
     kld_max: float
     """Largest KLD of a single token."""
     delta_p_mean: Quantity
-    """Mean Δp: probability of the token that follows in the text, minus the reference's."""
+    """Mean Δp: the model's probability of the text's next token minus the reference's
+    probability."""
     delta_p_rms: Quantity
     """Root mean square of Δp."""
     delta_p_percentiles: list[Percentile]
@@ -97,7 +99,7 @@ class Divergence:
     """Top-1 agreement: share of positions at which both models have the same most likely token."""
     kld_by_depth: list[Quantity] = field(default_factory=list)
     """Mean KLD in each part of the windows, from the first compared token to the last; empty if it
-    was not measured. The score's setting says where the parts end."""
+    was not measured. `SettingRecord.depth_ends` of the snapshot says where the parts end."""
 
 
 def passages(windows: int, scored: int) -> int:
@@ -162,9 +164,11 @@ def divergence(
 ) -> Divergence:
     """Compare two models, from parallel arrays with an item for each scored token.
 
-    `top1_agrees` says for each token whether both models had the same most likely token.
-    `kld_early` has the KLD of the tokens before the scored ones of each window; they count only for
-    the KLD by depth, whose parts have the boundaries `depth_ends`.
+    The items are ordered by window; there are `windows` windows with equally many scored tokens.
+    `nll` has the negative log-likelihoods, `kld` the KL(reference ‖ model). `top1_agrees` says for
+    each token whether both models had the same most likely token. `kld_early` has the KLD of each
+    window's tokens before the scored ones; they count only for the KLD by depth, whose parts have
+    the boundaries `depth_ends`.
     """
     import numpy
 
@@ -215,7 +219,7 @@ def _percentiles(values: Values, percents: Sequence[float], windows: int) -> lis
 
 
 def _percentile(values: Values, share: float, windows: int) -> Quantity:
-    """Return the quantile `share`, interpolated linearly between neighbours as in llama.cpp."""
+    """Return the quantile `share` (0 to 1), interpolated linearly as in llama.cpp."""
     import numpy
 
     value = float(numpy.quantile(values, share))
@@ -231,7 +235,10 @@ def _percentile(values: Values, share: float, windows: int) -> Quantity:
 
 
 def _estimate(value: float, influences: Values, windows: int) -> Quantity:
-    """Return `value` with its errors; `influences` is each token's influence on it, with mean 0."""
+    """Return `value` with its standard errors.
+
+    `influences` has the influence of each token on `value`, with mean 0, ordered by window.
+    """
     import numpy
 
     count = len(influences)

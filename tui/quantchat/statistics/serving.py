@@ -1,9 +1,10 @@
 """Figures of many requests at once: throughput, latencies, goodput, and the knee of the throughput.
 
-The definitions are those of vLLM's `bench serve` and of AIPerf: the duration of a round is from its
-first request sent to the end of its last one; output throughput is all tokens of answered requests
-over that duration; TTFT is from sending a request to its first chunk; TPOT is (last chunk − first
-chunk) ÷ (tokens − 1), which AIPerf calls inter-token latency. ITL is the gap between two chunks.
+The definitions are those of vLLM's `bench serve` and of AIPerf: the duration of a round is from
+sending its first request to the end of its last one; output throughput is the number of output
+tokens of all answered requests ÷ this duration; TTFT is from sending a request to its first chunk;
+TPOT is (last chunk − first chunk) ÷ (tokens − 1), which AIPerf calls inter-token latency. ITL is
+the gap between two chunks.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def itl_ms(request: RequestTimes) -> list[float]:
 
 
 def tpot_ms(request: RequestTimes) -> float | None:
-    """Return the mean time in ms of a token after the first; None for a single token."""
+    """Return the mean time in ms of each token after the first; None for a single token."""
     if request.output_tokens < 2:
         return None
     span = request.chunks_ns[-1] - request.chunks_ns[0]
@@ -47,7 +48,7 @@ def tpot_ms(request: RequestTimes) -> float | None:
 
 
 def of_batch(batch: BatchRound) -> list[RequestTimes]:
-    """Return the prompts of a batch as requests that were sent at once; empty if it failed."""
+    """Return the prompts of `batch` as requests that were sent at once; empty if it failed."""
     if batch.failure:
         return []
     times = [batch.prefill_ns]
@@ -115,9 +116,9 @@ def _limit(text: str) -> Limit:
 
 @dataclass(frozen=True)
 class LevelFigures:
-    """The figures of one load level (a `LoadLevel` or a batch size) over all its rounds.
+    """The figures of one load level (a `LoadTestLevel` or a batch size) over all its rounds.
 
-    Intervals are over rounds, in tok/s or 1/s.
+    Intervals are over rounds, in tok/s or 1/s. Percentiles are over all answered requests, in ms.
     """
 
     requests: int
@@ -125,7 +126,7 @@ class LevelFigures:
     output_tps: Interval
     requests_per_s: Interval
     goodput_per_s: Interval | None
-    """Requests per second that met all limits; None without limits."""
+    """Goodput: answered requests per second that met all limits; None without limits."""
     ttft_ms: Percentiles | None
     itl_ms: Percentiles | None
     tpot_ms: Percentiles | None
@@ -179,10 +180,10 @@ def _rate(counts: Sequence[int], seconds: Sequence[float]) -> Interval:
 
 
 def knee(throughputs: Sequence[float]) -> int | None:
-    """Return the index of the knee of `throughputs`; None for fewer than 3.
+    """Return the index of the knee (see `NEAR_HIGHEST`); None for fewer than 3 load levels.
 
-    `throughputs` are in the order of rising load. Above the knee, additional requests mostly just
-    wait longer.
+    `throughputs` has the output throughput of each load level, in the order of rising load. Above
+    the knee, additional requests mostly just wait longer.
     """
     if len(throughputs) < 3:
         return None

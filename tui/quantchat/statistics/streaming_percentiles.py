@@ -1,4 +1,4 @@
-"""Figures of an answer that is still running; the cost per token does not grow with its length."""
+"""Figures of a running answer; the cost per token does not grow with the answer's length."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from quantchat.statistics.latency import (
 
 _RECENT = 256
 _SHARE = 16
-"""New values are merged into the sorted list once they are more than `_RECENT`, and more than
-1/`_SHARE` of the list. So a merge moves at most about `_SHARE` old values for each new one."""
+"""New values are merged into the sorted list once there are more of them than `_RECENT` and than
+1/`_SHARE` of the list's length. So a merge moves at most about `_SHARE` old values for each new
+one."""
 
 
 class StreamingPercentiles:
@@ -39,8 +40,8 @@ class StreamingPercentiles:
         return Percentiles.by_rank(len(self._sorted) + len(self._recent), self._ranked)
 
     def _ranked(self, rank: int) -> float:
-        """Return the value of `rank`, from 0, in both lists together."""
-        # Bisect for how many of the `rank + 1` smallest values are in `_recent`.
+        """Return the value with this rank, from 0, of all values in both lists."""
+        # Find by bisection how many of the `rank + 1` smallest values are in `_recent`.
         low, high = max(0, rank + 1 - len(self._sorted)), min(rank + 1, len(self._recent))
         while low < high:
             middle = (low + high) // 2

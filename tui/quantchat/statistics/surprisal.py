@@ -1,9 +1,9 @@
 """Cross-perplexity: the perplexity of one variant's answer under another variant.
 
 Perplexity is exp of the mean negative log-likelihood of the answer's tokens, including the
-end-of-sequence token if the answer ended by itself; it is 1 if each token was certain. It describes
-this answer, not the quality of the variant on a text, and is comparable only for variants with the
-same tokenizer.
+end-of-sequence token if the answer ended by itself; it is 1 if each token was certain. It says
+how well the variant predicts this one answer, not how good the variant is, and is comparable only
+for variants with the same tokenizer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 from dataclasses import dataclass, field
 
 LEVELS = (0.5, 0.1, 0.01)
-"""Probabilities that separate the four surprisal levels, from level 0 (expected) to level 3."""
+"""Probabilities that separate the four surprisal levels: a token of level 0 (expected) has at least
+0.5, a token of level 3 (very unlikely) has less than 0.01."""
 
 
 @dataclass(frozen=True)

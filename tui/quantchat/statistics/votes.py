@@ -1,9 +1,10 @@
 """Blind votes: who won, whether it may be chance, and how many more votes are needed.
 
-The test is the exact sign test (Dixon and Mood 1946, "The Statistical Sign Test"): among the votes
-for a side, does the share of one side differ from one half? Ties and "both bad" are for no side, so
-the test leaves them out, and they are reported separately. The interval of the share is that of
-Clopper and Pearson (1934), which is exact too, and therefore wide with few votes.
+The sides are the two variants A and B. The test is the exact sign test (Dixon and Mood 1946, "The
+Statistical Sign Test"): among the votes for a side, does the share of one side differ from one
+half? Ties and "both bad" are for no side, so the test leaves them out, and they are reported
+separately. The interval of the share is that of Clopper and Pearson (1934), which is exact too, and
+therefore wide with few votes.
 
 The number of votes needed is the number at which the test would detect a share like the present one
 four times out of five (power 0.8, two-sided at 0.05). The power of an exact test rises and falls as
@@ -29,13 +30,15 @@ MOST_VOTES = 10_000
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of votes by choice. `seen` are votes after the names were shown; they do not count."""
+    """Numbers of votes by choice; `a` and `b` are the votes for A and for B."""
 
     a: int = 0
     b: int = 0
     ties: int = 0
     bad: int = 0
+    """Votes that both answers are bad."""
     seen: int = 0
+    """Votes after the variants' labels were shown. They do not count, whatever was chosen."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -53,7 +56,7 @@ class Tally:
 
     @property
     def blind(self) -> int:
-        """Number of counted votes, including ties and both bad."""
+        """Number of votes that count, including ties and "both bad"."""
         return self.decided + self.ties + self.bad
 
 
@@ -62,14 +65,15 @@ class SignTest:
     """The result of the sign test on A's share of the votes for a side."""
 
     share: float
+    """Votes for A ÷ votes for a side."""
     low: float
     high: float
-    """95 % interval of the share."""
+    """The ends `low` and `high` of the 95 % interval of the share."""
     p: float
-    """p-value: probability of a result at least as one-sided if neither were better."""
+    """p-value: probability of a result at least as one-sided if neither variant were better."""
     more: int | None
     """Number of further votes, ties included, after which a difference should be shown. 0 if it is
-    shown already, None if even `MOST_VOTES` would not suffice."""
+    already shown, None if even `MOST_VOTES` would not suffice."""
 
     @property
     def shown(self) -> bool:
@@ -125,8 +129,8 @@ def votes_needed(share: float) -> int | None:
     from scipy.stats import binom
 
     counts = np.arange(1, MOST_VOTES + 1)
-    # For each count: the most wins of the losing side with which p is below LEVEL, that is, the
-    # largest c with P(X <= c) <= LEVEL / 2.
+    # For each number of votes: the most votes for the losing side with which p is at most LEVEL,
+    # that is, the largest c with P(X <= c) <= LEVEL / 2.
     most = binom.ppf(LEVEL / 2, counts, 0.5)
     most = np.where(binom.cdf(most, counts, 0.5) > LEVEL / 2, most - 1, most)
     power = binom.cdf(most, counts, share) + binom.sf(counts - most - 1, counts, share)

@@ -10,13 +10,12 @@ from difflib import SequenceMatcher
 _WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
 """A word or a punctuation mark with the white space before it, or the white space at the end."""
 MOST_WORDS = 6000
-"""Most words of each text that are compared, because the time grows with the square of their
-number."""
+"""Largest number of words of each text that are compared: the time grows with its square."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The words of each text in one part of the comparison: the same in both, or different."""
+    """The words of both texts in one part of the comparison; they are equal or they differ."""
 
     first: str
     second: str

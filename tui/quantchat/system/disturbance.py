@@ -1,6 +1,7 @@
-"""Detects disturbances of a measurement.
+"""Detects what may disturb a measurement.
 
-They are other processes' CPU time, suspension, stopped workers, and changes of the CPU's frequency.
+This is CPU use by other processes, suspension of the machine, stopped workers, and changes of the
+CPU's frequency.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from quantchat.system.host import ProcessTree
 
 
 class CpuTime(NamedTuple):
-    """CPU times in seconds, each since an arbitrary start, so only differences are meaningful."""
+    """CPU times in seconds since arbitrary starts: only differences of readings are meaningful."""
 
     at_s: float
     """Time of the monotonic clock."""
@@ -31,7 +32,7 @@ class CpuTime(NamedTuple):
 
 
 class CpuClock:
-    """Reads `CpuTime`. A reading costs a few system calls for each of our processes."""
+    """Reads `CpuTime`. Each reading takes a few system calls for each of quantchat's processes."""
 
     def __init__(self) -> None:
         self._tree = ProcessTree(os.getpid())
@@ -39,7 +40,7 @@ class CpuClock:
 
     @property
     def cores(self) -> int:
-        """The number of cores that are observed."""
+        """The number of cores that this process may use; `CpuTime.busy_s` covers these."""
         return len(self._cores)
 
     def read(self) -> CpuTime:
@@ -59,7 +60,10 @@ class CpuClock:
         return busy
 
     def others(self) -> dict[int, tuple[str, float]]:
-        """Return name and CPU seconds of each foreign process by its pid. Reads all of /proc."""
+        """Return name and CPU seconds of each process that is not quantchat's, by pid.
+
+        Reads all of /proc.
+        """
         own = {os.getpid(), *self._tree.pids}
         found = {}
         for process in psutil.process_iter(["name", "cpu_times"]):
@@ -70,7 +74,10 @@ class CpuClock:
 
 
 class CpuFrequency:
-    """Reads the frequency of the fastest usable core, which is the core that computes."""
+    """Reads the frequency of the core that computes.
+
+    It is the highest frequency of all cores that this process may use.
+    """
 
     def __init__(self, root: Path = Path("/sys/devices/system/cpu")) -> None:
         files = (root / f"cpu{n}/cpufreq/scaling_cur_freq" for n in sorted(os.sched_getaffinity(0)))
@@ -121,7 +128,7 @@ def suspended_s() -> float:
 
 
 def stopped_processes(pids: Iterable[int]) -> list[int]:
-    """Return those of `pids` that are stopped (by SIGSTOP or a debugger)."""
+    """Return the pids in `pids` whose processes are stopped (by SIGSTOP or a debugger)."""
     found = []
     for pid in pids:
         with contextlib.suppress(OSError):

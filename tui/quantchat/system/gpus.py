@@ -1,7 +1,7 @@
 """Reads the GPUs of this machine, and a process's memory on them, from NVML.
 
-Nothing here raises for a missing driver, a lost GPU or an unsupported figure: the figure becomes
-None, with a reason beside it.
+Nothing here raises for a missing driver, a lost GPU or an unsupported figure: the figure is None,
+and the reason is reported with it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GpuSample:
     mig: bool = False
     """Whether it is a MIG instance."""
     capability: tuple[int, int] | None = None
-    """CUDA's compute capability."""
+    """CUDA's compute capability, major and minor."""
     memory_used: int | None = None
     """Bytes used by all processes together."""
     memory_total: int | None = None
@@ -76,7 +76,7 @@ class GpuSample:
     processes: list[int] | None = None
     """Ids of the processes with a compute context; in a container these are the host's ids."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a figure is None, by the figure's name."""
+    """Why a figure is None, by the name of its field."""
 
     @property
     def memory_free(self) -> int | None:
@@ -93,14 +93,14 @@ def lowest_capability(gpus: Iterable[GpuSample]) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class ProcessReading:
-    """Memory of one process as NVML reports it: `bytes`, or None and the reason."""
+    """Memory of processes as NVML reports it: `bytes`, or None and the reason."""
 
     bytes: int | None
     reason: str = ""
 
 
 def is_foreign(pid: int) -> bool:
-    """Return whether `pid` belongs to another pid namespace: our namespace has no such process.
+    """Return whether `pid` is an id of another pid namespace: ours has no process with this id.
 
     Always False in the machine's first pid namespace: an unknown pid there is a process that has
     just died, but that NVML still lists.
@@ -181,9 +181,10 @@ class Gpus:
     def foreign_processes(self, gpu: GpuSample, own: Collection[int], own_count: int) -> int:
         """Return the number of processes on `gpu` that are not in `own`.
 
-        If NVML lists the host's ids, they cannot be compared with `own`: then return how many there
-        are beyond `own_count`, the number of our processes with a context on `gpu`. A process may
-        have a context on a GPU that it does not use: reading the free memory creates one.
+        If NVML lists the host's ids, they cannot be compared with `own`: then return how many more
+        processes there are than `own_count`, the number of our processes with a context on `gpu`. A
+        process may have a context on a GPU that it does not use: reading the free memory creates
+        one.
         """
         listed = gpu.processes or []
         if any(self._foreign(pid) for pid in listed):

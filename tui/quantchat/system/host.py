@@ -12,9 +12,10 @@ import psutil
 from quantchat.host.limits import MemoryLimits, usable_cpus
 
 RESCAN_S = 5.0
-"""Seconds for which a worker's list of child processes is cached: a scan reads all of /proc."""
+"""Seconds for which a worker's list of descendants is cached: a scan reads all of /proc."""
 RESCAN_SHARE = 1 / 400
-"""Largest share of a core for these scans; with many processes the list is cached for longer."""
+"""Largest share of a core's time for these scans. If a scan takes long because there are many
+processes, the list is cached for longer."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class HostSample:
     cores: int
     """Logical cores that this process may use at once (see `host/limits.py`)."""
     cpu_percent: float | None
-    """Busy share of all logical cores since the previous sample; None in the first."""
+    """Busy share of all logical cores since the previous sample, in percent; None in the first
+    sample."""
     ram_used: int
-    """Bytes in use: total minus what can be allocated without swapping."""
+    """Bytes in use: `ram_total` minus what can be allocated without swapping."""
     ram_total: int
     """Bytes that this process may use: the machine's memory, or a cgroup's lower limit."""
 
@@ -43,7 +45,11 @@ class Host:
         self._last: tuple[float, float] | None = None
 
     def sample(self) -> HostSample:
-        """Return a sample. Computes the busy share itself, because psutil's is per thread."""
+        """Return a sample.
+
+        The busy share is computed here, because `psutil.cpu_percent` measures from the previous
+        call in the same thread.
+        """
         now = _cpu_seconds()
         busy_percent = None
         if self._last is not None and now[1] > self._last[1]:
@@ -94,7 +100,8 @@ def cpu_has(flag: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 class ProcessTree:
     """Resident memory of a process and all its descendants.
 
-    Shared pages count once for each process; a worker seldom has children while it decodes.
+    Pages that several processes share are counted once for each of them. This matters little: a
+    worker seldom has children while it decodes.
     """
 
     def __init__(self, pid: int) -> None:

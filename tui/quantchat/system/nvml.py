@@ -1,5 +1,5 @@
 # ruff: noqa: N802, N815 - the names are NVML's own
-"""The NVML functions (NVIDIA Management Library) that are used, and messages for NVML's errors.
+"""The functions of NVML (NVIDIA Management Library) that are used, and messages for its errors.
 
 Source: NVML API reference. The package nvidia-ml-py provides the module `pynvml`.
 """
@@ -50,7 +50,7 @@ class Nvml(Protocol):
         """Return the product name."""
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> list[int]:
-        """Return major and minor number."""
+        """Return the major and minor number of the compute capability."""
 
     def nvmlDeviceGetUUID(self, handle: Any) -> str:
         """Return the UUID, `GPU-…` or `MIG-…`."""
@@ -99,7 +99,7 @@ def load_nvml() -> Nvml:
     return cast("Nvml", pynvml)
 
 
-# Values of nvml.h.
+# Constants of nvml.h.
 TEMPERATURE_GPU = 0
 CLOCK_SM = 1
 CLOCK_MEMORY = 2
@@ -114,7 +114,7 @@ CLOCK_EVENTS = {
     0x80: "power brake",
     0x100: "display clocks",
 }
-"""Bit of the mask → the reason why the clocks are throttled."""
+"""Bit of `nvmlDeviceGetCurrentClocksEventReasons` → the reason why the clocks are throttled."""
 
 NO_DRIVER = "no NVIDIA driver is installed"
 

@@ -1,9 +1,10 @@
 """The memory of one worker, with the source of the figure.
 
-NVML's figure for a process has five cases: it is known; NVML lists the pids of the host, not of the
-container; the figure is 0; it is not available; the call is unsupported. Only the first is a
-measurement. In the other cases the worker's own torch figures are shown, with a label that says so.
-The memory in use on the whole device is never shown as that of a variant.
+NVML's figure for the memory of a process has five cases: the figure is known; NVML lists the pids
+of the host, not of the container; the figure is 0; the figure is not available; the call is
+unsupported. Only the first is a measurement. In the other cases the worker's own torch figures are
+shown, with a label that says so. The memory in use on the whole device is never shown as that of a
+variant.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class ProcessMemory:
 
 
 def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
-    """Return the best available figure for a worker on a GPU.
+    """Return the best available memory figure for a worker on a GPU.
 
     `reading` is NVML's figure for the process, `ledger` has the worker's own figures.
     """
     reserved = reserved_bytes(ledger)
     reason = reading.reason
     if reading.bytes is not None and reading.bytes < (reserved or 0):
-        # In a container NVML lists the host's ids, one of which may be the worker's by chance.
+        # In a container NVML lists the host's ids, one of which may equal the worker's by chance.
         reason = "NVML's figure is below what the worker reserved: another process has its id"
     elif reading.bytes:
         return ProcessMemory(reading.bytes, "nvml")
@@ -56,7 +57,10 @@ def gpu_memory(reading: ProcessReading, ledger: Ledger) -> ProcessMemory:
 
 
 def resident_memory(resident: int | None) -> ProcessMemory:
-    """Return the figure for a worker on the CPU from its resident bytes; None: it has ended."""
+    """Return the memory figure for a worker on the CPU.
+
+    `resident` is its resident memory in bytes; None if the worker has ended.
+    """
     if resident:
         return ProcessMemory(resident, "resident")
     return ProcessMemory(None, "unknown", "the process has ended")
@@ -78,7 +82,8 @@ def on_gpu(ledger: Ledger) -> bool:
 def with_process_memory(ledger: Ledger, memory: ProcessMemory) -> Ledger:
     """Return `ledger` with the process total and, on a GPU, the non-torch memory.
 
-    Unchanged if `memory` does not cover the whole process. Unknown parts stay -1.
+    `ledger` is returned unchanged if `memory` does not cover the whole process. Unknown parts stay
+    -1.
     """
     if memory.bytes is None or memory.source not in ("nvml", "resident"):
         return ledger

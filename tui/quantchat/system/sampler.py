@@ -1,4 +1,4 @@
-"""Samples GPUs, processor and memory, which is cheap enough for twice a second."""
+"""Samples GPUs, processor and memory. A sample is cheap enough to take one twice a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class DeviceSample:
     host: HostSample
     """Processor and main memory."""
     gpus: list[GpuSample]
-    """Each GPU, or each MIG instance of a divided one; empty if there is none."""
+    """Each GPU, or each MIG instance of a GPU that is divided into some; empty if there is no
+    GPU."""
     no_gpu: str = ""
     """Why `gpus` is empty; empty if there is a GPU."""
     driver: str | None = None
@@ -54,7 +55,7 @@ class DeviceSampler:
         )
 
     def process_memory(self, pid: int, ledger: Ledger) -> ProcessMemory:
-        """Return the memory of the worker `pid`, by the device of its `ledger`."""
+        """Return the memory of the worker `pid`, from the best source for `ledger.device`."""
         if ledger.device == EXTERNAL_SERVER:
             return ProcessMemory(None, "unknown", "the server does not report its memory")
         if on_gpu(ledger):
@@ -70,7 +71,10 @@ class DeviceSampler:
         return resident_memory(resident)
 
     def energy_mj(self, *devices: str) -> int | None:
-        """Return the sum of the energy counters of `devices` in mJ; None if one has none."""
+        """Return the sum of the energy counters of `devices`, such as `cuda:0`, in mJ.
+
+        None if one of them has no counter.
+        """
         found = [self._energy_mj(device) for device in devices]
         known = [energy for energy in found if energy is not None]
         return sum(known) if found and len(known) == len(found) else None
@@ -89,8 +93,8 @@ class DeviceSampler:
     def foreign_processes(self, gpu: GpuSample, own: Collection[int], own_count: int) -> int:
         """Return how many processes other than ours use `gpu`.
 
-        `own`: the ids of our processes; `own_count`: how many of them have a context on `gpu`,
-        which is used instead where NVML lists the host's ids (in a container).
+        `own` has the ids of our processes. `own_count` is the number of our processes with a
+        context on `gpu`; it is used if NVML lists the host's ids (in a container).
         """
         return self._gpus.foreign_processes(gpu, own, own_count)
 

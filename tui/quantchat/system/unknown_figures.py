@@ -28,8 +28,9 @@ def unknown_figures(
 ) -> list[tuple[str, str]]:
     """Return (device or figure, reason) for each figure that the machine does not report.
 
-    `workers` are the variants' labels with their memory, None for a worker that is not running. If
-    the process total is not available, the memory figure shown instead is listed with its source.
+    `workers` has the label of each variant with its memory, or with None if its worker is not
+    running. If a process total is not available, the source of the memory figure that is shown in
+    its place is listed.
     """
     rows = [("GPU", device.no_gpu)] if device.no_gpu else []
     for gpu in device.gpus:

@@ -1,4 +1,4 @@
-"""Maps CUDA's device numbers to GPUs: CUDA numbers only visible GPUs, NVML numbers all."""
+"""Maps CUDA's device numbers to GPUs: CUDA numbers only the visible GPUs, NVML all GPUs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def visible_gpus(gpus: Sequence[_G], cuda_visible_devices: str | None) -> list[_
     """Return the visible GPUs of `gpus` in CUDA's order.
 
     `cuda_visible_devices` is the variable of that name, None if it is not set. Its entries are
-    indices or starts of UUIDs; the first one that matches no GPU ends the list (CUDA programming
-    guide, environment variables). Indices are in PCI bus order, which workers use
+    indices or beginnings of UUIDs; the first entry that matches no GPU ends the list (CUDA
+    programming guide, environment variables). Indices are in PCI bus order, which workers use
     (CUDA_DEVICE_ORDER) unless the user sets another. With MIG, a process sees one instance and no
     other GPU (MIG user guide, CUDA device enumeration).
     """

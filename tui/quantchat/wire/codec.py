@@ -16,18 +16,20 @@ class ProtocolError(ValueError):
 _T = TypeVar("_T")
 
 FORMERLY = "formerly"
-"""Key of a field's metadata for its old name, which saved snapshots still use."""
+"""Key in the metadata of a dataclass field; the value is an old name of the field, which saved
+snapshots still use."""
 
 LARGEST_INTEGER = 2**63 - 1
-"""Largest whole number of a field, if it is not in a list; a larger number is replaced by it. A
-server or a config may give any number, but every JSON library must be able to read the snapshot."""
+"""Largest integer of a field. A larger one is replaced by this: a server or a config may give any
+number, but every JSON library must be able to read the snapshot. Lists of integers are not
+checked."""
 
 
 def from_json(cls: type[_T], body: Any, *, saved: bool = False) -> _T:
     """Build the dataclass `cls` (and those nested in it) from parsed JSON. Raises ProtocolError.
 
     `saved` says that `body` is from a file that another version of quantchat may have written. Then
-    a `Literal` field accepts any word, and fields may have their former names.
+    a `Literal` field accepts any string, and fields may have their old names.
     """
     if not isinstance(body, dict):
         raise ProtocolError(f"{cls.__name__}: not an object")
@@ -57,7 +59,7 @@ def typed(where: str, kind: type[_T], value: object) -> _T:
 
 
 def _renamed(cls: type[Any], body: dict[str, object]) -> dict[str, object]:
-    """Return `body` with former names of the fields of `cls` replaced by the current ones."""
+    """Return `body` with old names of the fields of `cls` replaced by the current names."""
     for field in dataclasses.fields(cls):
         former = field.metadata.get(FORMERLY)
         if former in body and field.name not in body:
@@ -96,7 +98,7 @@ def _value(where: str, hint: Any, value: Any, saved: bool) -> Any:
     if origin is list and isinstance(value, list):
         (item,) = arguments
         if item in (int, str) and all(type(v) is item for v in value):
-            return value  # token batches: the hot path
+            return value  # the common case, and the one that must be fast: batches of tokens
         return [_value(where, item, v, saved) for v in value]
     if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
         return tuple(_value(where, a, v, saved) for a, v in zip(arguments, value, strict=True))

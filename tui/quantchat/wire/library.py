@@ -1,6 +1,6 @@
-"""The facts of an engine's declaration that a worker needs, apart from the messages.
+"""The parts of an engine's declaration that are sent to a worker.
 
-This module is separate so that reading profiles does not import the messages.
+They are not in the module `messages`, so that reading profiles does not import that module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Library:
 
     @property
     def command(self) -> str:
-        """The command that installs it."""
+        """The command that installs the package."""
         what = f"quantchat[{self.extra}]" if self.extra else self.package
         return self.install or f"python -m pip install '{what}'"
 

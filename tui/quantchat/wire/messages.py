@@ -1,7 +1,7 @@
-"""The messages between the main process and a worker, apart from those of jobs (`jobs`).
+"""The messages between the main process and a worker, except those of jobs (package `jobs`).
 
-Every message is a frozen dataclass; `protocol` turns it into a line. Times are nanoseconds of the
-worker's monotonic clock (`time.perf_counter_ns`), sizes are bytes.
+Every message is a frozen dataclass; the module `protocol` turns it into a line of JSON. Times are
+nanoseconds of the worker's monotonic clock (`time.perf_counter_ns`), sizes are bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class Sampling:
     """How tokens are chosen and what ends an answer. The default is greedy, without penalties."""
 
     temperature: float = 0.0
-    """Divides the logits; 0 is greedy: always the likeliest token."""
+    """Divide the logits by this; 0 is greedy: always the likeliest token."""
     top_p: float = 1.0
-    """Sample from the fewest likeliest tokens with this total probability; 1 is off."""
+    """Sample from the likeliest tokens: the fewest that have at least this total probability; 1 is
+    off."""
     top_k: int = 0
-    """Sample from this many likeliest tokens; 0 is off."""
+    """Sample from this many of the likeliest tokens; 0 is off."""
     repetition_penalty: float = 1.0
     """Divide the positive logits of tokens of the prompt and the answer by this, and multiply the
     negative ones; 1 is off."""
@@ -51,8 +52,8 @@ class Sampling:
     stop: list[str] = field(default_factory=list)
     """Texts that end the answer; the answer does not contain the text that ended it."""
     max_thinking_tokens: int = 0
-    """Largest number of tokens of thoughts; then the mark that ends them is inserted. 0: no
-    limit."""
+    """Largest number of tokens of thoughts. After these, the mark that ends the thoughts is
+    inserted. 0: no limit."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ class Message:
 _T = TypeVar("_T")
 
 PROMPT_LOOKUP = "prompt-lookup"
-"""Value of a variant's `draft`: no draft model. Where the latest tokens stand earlier in the chat,
-the tokens that followed them there are drafted."""
+"""Value of a variant's `draft` for drafts without a draft model: if the latest tokens have occurred
+earlier in the chat, the tokens that followed them there are drafted."""
 
 
 @dataclass(frozen=True)
 class LoadModel:
-    """Load a variant. `options` are the engine's own, as the profile names them."""
+    """Load a variant. `options` are the engine's own settings, named as in the profile."""
 
     engine: str
     model: str
@@ -110,7 +111,7 @@ class LoadModel:
 
     @property
     def template_variables(self) -> dict[str, object]:
-        """Variables of the chat template that the profile sets."""
+        """The variables of the chat template that the profile sets."""
         return self.option("chat_template_kwargs", {})
 
     @property
@@ -121,7 +122,7 @@ class LoadModel:
 
     @property
     def sampling(self) -> Sampling:
-        """The profile's sampling settings, used in trial requests to a server."""
+        """The profile's sampling settings, which are used in trial requests to a server."""
         return from_json(Sampling, self.option("sampling", {}))
 
 
@@ -134,9 +135,10 @@ class Generate:
     sampling: Sampling
     max_new_tokens: int
     threads: int = 0
-    """CPU threads; 0 leaves their number as it is."""
+    """CPU threads; 0 does not change their number."""
     ignore_eos: bool = False
-    """Whether neither end tokens nor stop strings end the answer, so that its length is fixed."""
+    """Whether neither end-of-sequence tokens nor stop strings end the answer, so that its length is
+    fixed."""
     fresh: bool = False
     """Start with an empty KV cache and leave it empty, as for each prompt of a measurement."""
     prompt_tokens: int = 0
@@ -144,7 +146,7 @@ class Generate:
 
 
 END = -1
-"""Stands for a token id at the end of an answer: any of the model's end tokens."""
+"""Stands for the last token id of an answer: any of the model's end-of-sequence tokens."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,12 @@ class ScoreTokens:
     prompt_tokens: int = 0
     """`prompt_tokens` of the `Generate` that was answered."""
     batch: int = 1
-    """Number of identical rows to compute at once; for a server, the number of equal requests sent
-    at once."""
+    """Size of the batch, in which all sequences are equal; for a server, the number of equal
+    requests that are sent at once."""
     text: str = ""
-    """For a server: the whole answer, which it tokenizes again; used in place of `ids`."""
+    """For a server: the whole answer, which the server tokenizes again; used in place of `ids`."""
     threads: int = 0
-    """CPU threads; 0 leaves their number as it is."""
+    """CPU threads; 0 does not change their number."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class StopScoring:
-    """Stop the running `ScoreTokens`, if there is one; its answer then has only a `problem`."""
+    """Stop the running `ScoreTokens`, if any. Its `TokenScores` then have only a `problem`."""
 
 
 @dataclass(frozen=True)
 class Shutdown:
-    """End the worker at once. The end of the command pipe means the same."""
+    """End the worker at once. Closing the command pipe has the same effect."""
 
 
 # ---------------------------------------------------------------- events
@@ -197,7 +199,7 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class Hello:
-    """First message: the process runs and has not imported any ML library yet."""
+    """The first message: the worker process runs and has not imported any ML library yet."""
 
     protocol: int
     pid: int
@@ -210,8 +212,9 @@ class Alive:
 
 
 LoadStage = Literal["fetching the model", "importing libraries", "loading weights", "warming up"]
-"""Stages of loading a variant whose times are reported in `Ready`, in order. Engines may report
-further stages; their time counts as loading the weights after that stage, else as warm-up."""
+"""Stages of loading a variant, in order, whose times are reported in `Ready`. An engine may report
+further stages. Their time counts as loading the weights if they follow that stage, and otherwise as
+warm-up."""
 
 FETCHING: LoadStage = "fetching the model"
 IMPORTING: LoadStage = "importing libraries"
@@ -238,9 +241,10 @@ class Ready:
     import_s: float
     """From the start of the process until the libraries were imported, without downloads."""
     weights_s: float
-    """Loading the weights; for a server that quantchat starts: starting it."""
+    """Time for loading the weights; for a server that quantchat starts: for starting it."""
     warmup_s: float
-    """Warm-up, compiling kernels and all else; for a server: connecting, until its first answer."""
+    """The rest: warm-up, compiling kernels and so on; for a server: from connecting until its first
+    answer."""
     note: str = ""
     """Notes for the user, for example why the variant does not decode in a faster mode."""
     fetch_s: float = 0.0
@@ -260,7 +264,7 @@ class Note:
 class Started:
     """The prompt is tokenized; prefill begins.
 
-    `cached_tokens` come from the KV cache of earlier turns.
+    `cached_tokens` of the prompt's tokens are taken from the KV cache of earlier turns.
     """
 
     turn: int
@@ -306,7 +310,8 @@ class Drafted:
     accepted: int
     """Drafted tokens that the model accepted."""
     steps: int
-    """Passes of the model, each of which gave the accepted tokens and one of its own."""
+    """Forward passes of the model. Each gave the drafted tokens that were accepted, and one token
+    of the model's own."""
 
 
 @dataclass(frozen=True)
@@ -361,8 +366,10 @@ class TokenScores:
     pieces: list[str] = field(default_factory=list)
     """Text of each token, decoded alone; empty for `END`."""
     ranks: list[int] = field(default_factory=list)
-    """Number of tokens that were likelier: 0 for the token that greedy decoding takes."""
+    """For each token, the number of tokens that were likelier at its position: 0 for the token that
+    greedy decoding takes."""
     also: list[float] = field(default_factory=list)
+    """Log-probabilities of the tokens in `ScoreTokens.also`."""
     problem: str = ""
     """Why there are no log-probabilities; empty if there are."""
 

@@ -1,4 +1,4 @@
-"""End all processes of a session, whatever process groups they are in.
+"""End all processes of a POSIX session, whatever process groups they are in.
 
 torch and GPTQModel compile kernels with ninja, which gives each compiler a process group of its
 own: killing only the worker's group would leave compilers running for minutes.
@@ -55,7 +55,8 @@ def _members(leader: int) -> Iterator[int]:
     """Yield the process ids of a session, without zombies (proc_pid_stat(5))."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # After the name, in parentheses and of any characters: state, parent, group, session.
+            # The name is in parentheses and may contain any characters. After it come: state,
+            # parent, process group, session.
             state, _, _, session = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
         except (OSError, ValueError):  # it has ended meanwhile
             continue

@@ -39,7 +39,7 @@ from quantchat.wire.messages import (
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob, JobResult
 
-# The types of jobs are given as strings and imported when needed, because a chat needs none.
+# The types of jobs are given as strings and imported only when needed: a chat needs none of them.
 Command = Union[LoadModel, Generate, ScoreTokens, Stop, StopScoring, Shutdown, "AnyJob"]
 Event = Union[
     Hello,
@@ -89,7 +89,8 @@ def _event_type(name: str) -> type[Any] | None:
 def encode(message: Command | Event) -> bytes:
     """Return `message` as one JSON line, with its newline."""
     body = {"type": type(message).__name__, **dataclasses.asdict(message)}
-    # ASCII escapes: neither U+2028 nor a lone surrogate in a model's text breaks a line.
+    # All other characters are escaped as ASCII, so that neither U+2028 nor a lone surrogate in a
+    # model's text breaks a line.
     return json.dumps(body, separators=(",", ":")).encode("ascii") + b"\n"
 
 

@@ -24,8 +24,8 @@ _SHORTEST = 8
 """Shortest secret that is removed, because shorter values are parts of many harmless words."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+(?:[-_. ][A-Z]?[a-z]+)*")
 _LONGEST_WORDS = 15
-"""Words of at most this many letters are not redacted: many texts contain the word `measurement`,
-even if it is also a password."""
+"""Values that consist of words (`_WORDS`) and have at most this many characters are not redacted:
+many texts contain the word `measurement`, even if it is also a password."""
 _PLACEHOLDERS = frozenset(
     (
         "lm-studio", "llama.cpp", "token-abc123", "sk-no-key-required", "sk-not-needed",
@@ -34,7 +34,8 @@ _PLACEHOLDERS = frozenset(
     )
 )  # fmt: skip
 """Values that the manuals of servers recommend if a client requires a key and the server does not.
-Other such values are short or words: `none`, `EMPTY`, `ollama`, `not-needed`, `placeholder`."""
+Other such values are short or consist of words: `none`, `EMPTY`, `ollama`, `not-needed`,
+`placeholder`."""
 
 
 def names_secret(name: str) -> bool:
@@ -72,7 +73,11 @@ def _is_secret(value: str) -> bool:
 
 
 def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
-    """Return `text` with secrets replaced (`[HF_TOKEN]`); by default those of this process."""
+    """Return `text` with each secret replaced by the name of its variable (`[HF_TOKEN]`).
+
+    Other tokens of the Hugging Face hub are replaced by `[token]`. `known` has the secrets as
+    `secrets` returns them, by default those of this process.
+    """
     return redactor(known)(text)
 
 

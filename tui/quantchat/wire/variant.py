@@ -9,8 +9,8 @@ from quantchat.wire.codec import FORMERLY
 EXTERNAL_SERVER = "server"
 """The `device` of a variant on a server that was already running. Its memory is not known."""
 STARTED_SERVER = "server started here"
-"""The `device` of a variant on a server that the worker started; its memory is that of the process
-tree."""
+"""The `device` of a variant on a server that the worker started. Its memory is that of the worker's
+process tree."""
 ANY_SERVER = (EXTERNAL_SERVER, STARTED_SERVER)
 """Each `device` of a variant on a server."""
 
@@ -24,7 +24,7 @@ class ModelInfo:
     model: str
     """Folder or hub id from which the variant was loaded."""
     architecture: str
-    """Class of the model, or the architecture in the GGUF file; not known for a server."""
+    """Class of the model, or the architecture that the GGUF file names; not known for a server."""
     kernel: str
     """Class (and format) of the quantized linear layers, e.g. `Linear4bit nf4, double quant`."""
     dtype: str
@@ -39,11 +39,12 @@ class ModelInfo:
     decode: str
     """Decode mode; for a server, whether it was asked for chats or for completions."""
     context_length: int
-    """Most tokens of prompt and answer together; 0 if a server does not report it."""
+    """Largest number of tokens of prompt and answer together; 0 if a server does not report it."""
     chat_template: bool
     """Whether a chat template was used; without one the model continues the prompt."""
     tokenizer_hash: str
-    """SHA-256 over the vocabulary and merges: with equal hashes, token ids are comparable."""
+    """SHA-256 over the tokenizer's vocabulary and merges: if two hashes are equal, the token ids
+    are comparable."""
     threads: int
     """CPU threads when the model was loaded; 0 for a server."""
     libraries: dict[str, str] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class ModelInfo:
     """SHA-256 over the names, sizes and headers of the checkpoint's files. Empty for a server,
     except Ollama, which reports the hash of its file of weights."""
     pickle_allowed: bool = False
-    """Whether pickled weights would have been opened."""
+    """Whether files of pickled weights were allowed to be opened."""
     trusted_code: bool = False
     """Whether the model's own Python code was allowed to run."""
     adapter: str = ""
@@ -71,11 +72,11 @@ class ModelInfo:
     and prefill use different ones. Empty if not known."""
 
     vocabulary_hash: str = ""
-    """SHA-256 over each token with its id, the same for every library that reads this vocabulary.
-    Empty in older snapshots, and for a server."""
+    """SHA-256 over each token with its id. Unlike `tokenizer_hash` it does not depend on the
+    library that reads the vocabulary. Empty in older snapshots, and for a server."""
     bits_per_weight: float = 0.0
-    """Bits in memory for each weight of the model, embeddings and the quantization's own data
-    included, after the first forward pass. 0 if not known."""
+    """Bits in memory ÷ number of weights of the model, after the first forward pass. Both include
+    the embeddings; the bits include scales and other data of the quantization. 0 if not known."""
     format_deviation: str = field(default="", metadata={FORMERLY: "not_as_promised"})
     """Which weights are not in the format that the checkpoint or the variant names; empty if all
     are."""
@@ -115,9 +116,9 @@ def same_vocabulary(a: ModelInfo, b: ModelInfo) -> bool:
 
 
 def decode_modes_differ(a: ModelInfo | None, b: ModelInfo | None) -> bool:
-    """Return whether quantchat itself, and not a server, decoded both variants in different modes.
+    """Return whether quantchat decoded both variants, without a server, and in different modes.
 
-    A ratio of their speeds then compares the decode modes too, not only the quantization.
+    Then a ratio of their speeds compares not only the quantizations but also the decode modes.
     """
     if a is None or b is None or a.device in ANY_SERVER or b.device in ANY_SERVER:
         return False
@@ -126,7 +127,7 @@ def decode_modes_differ(a: ModelInfo | None, b: ModelInfo | None) -> bool:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Memory of one worker in bytes, split as far as it is known; -1 means not known, never 0.
+    """The memory of one worker and its parts, in bytes. -1 means not known; 0 never means that.
 
     On CUDA the parts are device memory, summed over the GPUs. On the CPU the figures of torch's
     allocator are not known.
@@ -141,23 +142,24 @@ class Ledger:
     kv_cache: int
     """Keys and values of the prompt and answer so far, with those of the draft."""
     other_live: int
-    """Allocated minus weights, draft and KV cache. For llama.cpp: its compute buffers."""
+    """Memory that torch has allocated, minus weights, draft and KV cache. For llama.cpp: its
+    compute buffers."""
     slack: int
-    """Reserved by torch's allocator minus allocated."""
+    """Memory that torch's allocator has reserved minus memory that it has allocated."""
     non_torch: int
     """`process` minus what torch reserved, e.g. the CUDA context."""
     process: int
-    """The whole process: resident memory on the CPU; on CUDA the main process adds NVML's
-    figure."""
+    """The whole process: resident memory on the CPU; on CUDA NVML's figure, which the main process
+    adds."""
     peak: int
-    """Highest `process` (on CUDA: reserved by torch) so far."""
+    """Highest value so far of `process`; on CUDA, of the memory that torch has reserved."""
     at_ns: int
     """Time of this reading, in ns of the worker's clock."""
     overhead: dict[str, int] = field(default_factory=dict)
     """Part of `weights` that the quantization adds, by kind: scales, zeros, codebook, indices."""
     peak_at_ns: int = -1
-    """Time of the reading that first showed `peak`, which was reached between that reading and the
-    one before."""
+    """Time of the reading that first showed `peak`, in ns of the worker's clock. The peak was
+    reached between the reading before and this one."""
     weights_by_device: dict[str, int] = field(default_factory=dict)
     """`weights` by device; empty unless several devices hold them."""
     reserved_by_device: dict[str, int] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Recognize faults of the environment, as opposed to faults of a model's files.
 
 While a model is loaded, a read-only folder, a full disk, a proxy or an encoding can raise many
-kinds of exceptions. Each fault is reported with the path, and with the environment variable that
-sets another folder.
+kinds of exceptions. The report of a fault names the path, and the environment variable with which
+the user can choose another folder.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _BROKEN = (errno.EIO, errno.ESTALE, errno.ENXIO)
 _GRAVE = (*_FORBIDDEN, *_FULL, *_TOO_MANY, *_BROKEN)
+"""Values of `errno` that always mean a fault of the environment. ENOENT does not: see `_causes`."""
 
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket")
 """Packages whose exceptions are faults of the network."""
@@ -57,10 +58,11 @@ def environment_failure(error: BaseException, loading: str = "") -> Failed | Non
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and its causes; of exceptions that were handled, only those in `_GRAVE`.
+    """Yield `error` and its causes.
 
-    A library often tries a file, handles the error that it is missing, and then fails at another
-    file: the missing file is not the cause.
+    An exception that was being handled when the next one was raised (`__context__`) counts as a
+    cause only if its errno is in `_GRAVE`. A library often tries a file, handles the error that the
+    file is missing, and then fails for another reason: the missing file is not the cause.
     """
     seen: list[BaseException] = []
     one: BaseException | None = error
@@ -127,7 +129,7 @@ def _network_failure(error: BaseException, text: str) -> tuple[FailureKind, str,
 
 
 def _set_variables(*names: str) -> str:
-    """Return the variables that are set, in upper or lower case; all of them if none is set."""
+    """Return which of the variables `names` are set, in upper or lower case; all if none is set."""
     there = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
     return ", ".join(there or names)
 
@@ -155,7 +157,7 @@ def _file_failure(error: OSError, loading: str) -> tuple[FailureKind, str, str] 
         return KIND, f"{label} cannot be used: {why}", f"{hint} to a writable folder"
     if error.errno == errno.ENOENT and path and "/" not in path:
         return KIND, f"the program {path} is not installed", f"install {path}"
-    return None  # a file of the model
+    return None  # it may be a fault of the model's files
 
 
 def variable_for(path: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:

@@ -32,9 +32,10 @@ _CUDA_FULL = re.compile(
     r"CUDA out of memory|(?:CUDA (?:driver )?error|Triton Error \[CUDA\]): out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED"
 )
-"""Messages for a full GPU: of torch's allocator, of CUDA (contexts, graphs, modules), of cuBLAS."""
+"""Messages of torch's allocator, CUDA (contexts, graphs, modules) and cuBLAS when GPU memory is
+full."""
 _CUDA_BUSY = re.compile(r"CUDA-capable device(?:s|\(s\)) (?:are|is/are) busy or unavailable")
-"""`cudaErrorDevicesUnavailable` in the words of `cudaGetErrorString`, of CUDA 11 and later."""
+"""The text of `cudaErrorDevicesUnavailable` from `cudaGetErrorString`, in CUDA 11 and later."""
 _CUDA_LOST = re.compile(
     r"(?:CUDA(?: driver)? error|Triton Error \[CUDA\]): ("
     r"uncorrectable (?:ECC error encountered|NVLink error detected during the execution)"
@@ -44,7 +45,7 @@ _CUDA_LOST = re.compile(
     r"|operation not supported on global/shared address space"
     r"|Invalid access of peer GPU memory over nvlink or a hardware error)"
 )
-"""Errors, in the words of `cudaGetErrorString`, after which each later call fails too ("the process
+"""The texts of `cudaGetErrorString` for errors after which each later call fails too ("the process
 must be terminated and relaunched": CUDA's `driver_types.h`)."""
 _NO_KERNEL_IMAGE = re.compile(
     r"no kernel image is available|device kernel image is invalid|CUBLAS_STATUS_ARCH_MISMATCH", re.I
@@ -59,7 +60,11 @@ _SMALLER = (
 
 
 def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Failed:
-    """Return the failure to show for `error`; `loading` names the model while it is loaded."""
+    """Return the failure to show for `error`.
+
+    `turn` is the number of the turn in which the error occurred; -1: in no turn. `loading` is the
+    name of the model if the error occurred while the model was being loaded; otherwise empty.
+    """
     if isinstance(error, Refused):
         failure = error.failure
         reason, hint = redacted(failure.reason), redacted(failure.hint)
@@ -98,7 +103,8 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
         return Failed(
             "missing_library",
             f"the library {error.name} is not installed for this interpreter",
-            f"install {error.name} for it, or set `python` in the profile to one that has it",
+            f"install {error.name} for it, or set `python` in the profile to an interpreter that"
+            " has the library",
             turn,
         )
     if isinstance(error, ImportError):  # transformers says which library a checkpoint needs
@@ -110,7 +116,7 @@ def describe(error: BaseException, *, turn: int = -1, loading: str = "") -> Fail
             else "install the library that it names for this interpreter, or use another engine",
             turn,
         )
-    if type(error).__name__ == "PanicException":  # of Rust, in the tokenizers library
+    if type(error).__name__ == "PanicException":  # from Rust code of the tokenizers library
         return Failed(
             "unsupported",
             _shortened(f"the tokenizer failed on this text: {text}"),

@@ -14,7 +14,7 @@ from quantchat.wire.messages import Sampling
 from quantchat.worker.failures import Refused
 
 _MOST_TOKENS = 256
-"""Longest answer in tokens if the task names none, as in the harness."""
+"""Longest answer in tokens if the task sets no limit; the harness's own default."""
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc]
@@ -41,13 +41,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        """The token before a text that has no context."""
+        """The token to put before a text without context: BOS, or else the end token."""
         begin = self.tokenizer.bos_token_id
         return int(self.eot_token_id if begin is None else begin)
 
     @property
     def tokenizer_name(self) -> str:
-        """A name for the cache of prompts."""
+        """A name that identifies the tokenizer in the harness's cache of prompts."""
         return self._name
 
     def tok_encode(
@@ -75,7 +75,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     # ------------------------------------------------------------ what the harness asks
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        """Return the log-likelihood of each text."""
+        """Return the log-likelihood of each text, in nats."""
         del disable_tqdm
         found = []
         for request in requests:
@@ -135,8 +135,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @abstractmethod
     def _likelihood(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
-        """Return the log-likelihood of `continuation`, and whether greedy decoding gives it."""
+        """Return the log-likelihood of `continuation`, and whether greedy decoding gives it.
+
+        The log-likelihood is in nats. `context` has the tokens before `continuation`.
+        """
 
     @abstractmethod
     def _generated(self, ids: list[int], sampling: Sampling, most: int, until: list[str]) -> str:
-        """Return the answer to the prompt `ids`, at least up to the first of `until`."""
+        """Return the answer to the prompt `ids`, at least up to the first stop sequence of `until`.
+
+        The answer has at most `most` tokens.
+        """

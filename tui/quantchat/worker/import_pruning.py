@@ -16,20 +16,22 @@ from typing import Any
 
 OPTIONAL = ("hqq", "matplotlib", "pandas", "scipy", "sklearn", "torchao")
 """Libraries that transformers or GPTQModel import where they are installed, and that most models do
-not need. A loader lists in its `UNUSED` those that it does without."""
+not need. Each loader lists in its `UNUSED` which of them it does not need."""
 
 QUANTIZERS = ("hqq", "torchao")
-"""Those of `OPTIONAL` that quantize: a job that quantizes with another library needs neither."""
+"""The libraries of `OPTIONAL` that quantize. A job that quantizes with another library needs
+neither of them."""
 
 _IMPORTED_BY = {"auto-round": ("pandas", "torchao"), "hqq": ("hqq",), "torchao": ("torchao",)}
-"""Key: a `quant_method`; value: optional libraries that are needed for its checkpoints, or that its
-library always imports. Checked with auto-round 0.16."""
+"""Key: the `quant_method` of a checkpoint's quantization config; value: optional libraries that
+loading such a checkpoint needs, or that the library of this method always imports. Checked with
+auto-round 0.16."""
 
 
 def hide(names: Iterable[str]) -> None:
     """Hide the libraries `names`, so that later imports do not find them.
 
-    A library that is imported already stays.
+    A library that is already imported stays available.
     """
     modules: dict[str, Any] = sys.modules  # None as a value: importing that module fails
     for name in names:
@@ -47,8 +49,9 @@ def unhide(quant_method: str) -> None:
 def without_collection() -> Iterator[None]:
     """Pause garbage collection while the context lasts; use it for imports.
 
-    What an import creates stays until the process ends, and the collector would look through all of
-    it again and again. Afterwards these objects are no longer looked through at all.
+    The objects that an import creates stay until the process ends, and the collector would examine
+    all of them again and again. After the context, the collector ignores these objects
+    (`gc.freeze`).
     """
     if not gc.isenabled():
         yield  # an outer context resumes it
@@ -67,10 +70,10 @@ def without_compiler() -> Iterator[None]:
 
     transformers, GPTQModel and bitsandbytes decorate functions for the compiler, and define classes
     for models on several machines; that alone would import 900 modules. While the context lasts,
-    torch has no `torch.distributed`, `torch.compile` does nothing before its function is called,
-    and `_STAND_INS` replace modules of the compiler, whose decorators then do nothing. Do not use
-    the context in a process that compiles the model. Afterwards everything can be imported as
-    usual.
+    `torch.distributed` reports that it is not available, a function given to `torch.compile` is
+    compiled only when it is first called, and `_STAND_INS` replace modules of the compiler, so that
+    the decorators of these modules do nothing. Do not use the context in a process that compiles
+    the model. After the context, everything can be imported as usual.
     """
     import torch
 
@@ -89,7 +92,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class _StandIn(ModuleType):
-    """Stands in for a module. Any attribute that a subclass lacks imports the real module."""
+    """Stands in for a module. Access to an attribute that it lacks imports the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -123,7 +126,7 @@ class _Compiler(_StandIn):
         """Do nothing, because nothing was compiled."""
 
     config = SimpleNamespace(cache_size_limit=0)
-    """GPTQModel raises this limit, which is for compiled functions."""
+    """GPTQModel sets `cache_size_limit`, which has an effect only on compiled functions."""
 
 
 class _Masks(_StandIn):
@@ -151,7 +154,7 @@ def _compile_later(compile_now: Any, function: Any = None, **options: Any) -> An
 
     if function is None:
         return functools.partial(_compile_later, compile_now, **options)
-    if isinstance(function, torch.nn.Module):  # no function could replace it
+    if isinstance(function, torch.nn.Module):  # `call` below could not replace a module
         return compile_now(function, **options)
     compiled = functools.cache(functools.partial(compile_now, function, **options))
 

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
 
 Request = Union[LoadModel, Generate, ScoreTokens, "AnyJob"]
-"""Commands that are carried out in order, one at a time. All others act as soon as they are
-read."""
+"""Commands that are carried out in order, one at a time. All other commands act as soon as they
+are read."""
 
 
 class Inbox:
-    """Reads commands from `fd`. The end of this pipe, or Shutdown, ends the process at once.
+    """Reads commands from the pipe `fd`, and ends the process when the pipe ends or at Shutdown.
 
     An exception while reading also ends the process, because a worker that reads no commands could
-    not be stopped. `failed` is called with the exception before that.
+    not be stopped. Before the process ends, `failed` is called with the exception.
     """
 
     def __init__(self, fd: int, failed: Callable[[BaseException], None]) -> None:
         self._fd = fd
         self._queue: queue.SimpleQueue[tuple[int, Request | ProtocolError]] = queue.SimpleQueue()
         self._stopped: int | None = None
-        """The turn that was stopped last."""
+        """The turn of the last `Stop` command."""
         self._received = 0
         """Number of commands read so far."""
         self._current = 0
@@ -72,6 +72,6 @@ class Inbox:
                     self._stopped = command.turn
                 elif isinstance(command, Shutdown):
                     break
-                elif not isinstance(command, StopScoring):  # its count is enough: see `cancelled`
+                elif not isinstance(command, StopScoring):  # counting it is enough: `cancelled`
                     self._queue.put((self._received, command))
         end_now()

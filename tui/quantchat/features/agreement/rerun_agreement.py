@@ -42,19 +42,21 @@ class AgreementResult:
     tokens: int
     """Length of the baseline answer, in `unit`."""
     point: int | None
-    """Index of the first token or character that differs; None if all are equal."""
+    """Index of the first token or character that differs; None if all are equal, or if there is no
+    result."""
     problem: str = ""
     """Why there is no result; empty if there is one."""
     unit: str = "token"
-    """`character` for a text of a server, which reports no token ids; otherwise `token`."""
+    """`character` if two texts of a server are compared, because a server reports no token ids;
+    otherwise `token`."""
 
 
 @dataclass
 class AgreementCheck:
     """Reruns `prompts` on the two shown variants of `comparison` and compares the answers.
 
-    Both variants must be READY and idle. Calls `on_step(done, total, detail)` before each prompt
-    and condition, and at the end.
+    Both variants must be READY and idle. Calls `on_step(done, total, detail)` before each step
+    and at the end; a step is the baseline answer to a prompt, or one condition.
     """
 
     comparison: Comparison
@@ -84,7 +86,7 @@ class AgreementCheck:
         self.on_step(total, total, "stopped" if self.stopped else "done")
 
     def stop(self) -> None:
-        """Cancel the running requests and stop; `results` has what was found so far."""
+        """Cancel the running requests and the check; `results` keeps what was found so far."""
         self.stopped = True
         for variant in self.comparison.sides:
             variant.stop()

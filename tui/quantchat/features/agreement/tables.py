@@ -28,7 +28,7 @@ def blocks(results: Sequence[AgreementResult]) -> list[Block]:
                 Column("first divergence", right=True),
             ),
             tuple(rows),
-            compact=True,  # 65 columns, for the narrowest screen
+            compact=True,  # 65 columns: fits the narrowest terminal
         )
     ]
 
@@ -48,5 +48,5 @@ def _conditions(results: Sequence[AgreementResult], variant: str) -> Iterator[tu
 
 
 def json_document(results: Sequence[AgreementResult]) -> list[dict[str, object]]:
-    """Return each result; tokens are counted from 0."""
+    """Return each result as JSON values; `prompt` and `point` are counted from 0."""
     return [asdict(one) for one in results]

@@ -37,7 +37,11 @@ def _continuations(divergence: DivergenceScore, answers: Sequence[AnswerRecord])
 
 
 def _name(side: Continuation, ids: Sequence[int]) -> str:
-    """Return the token with which the answer continues: its text, or its number, the first id."""
+    """Return the text of the token with which an answer continues after the common beginning.
+
+    Returns `token N` with the first of `ids` if the token is only a part of a character, and `ends`
+    if the answer ends there.
+    """
     if not side.token:
         return "ends"
     if side.is_partial_character and ids:

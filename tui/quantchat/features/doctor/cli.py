@@ -16,7 +16,7 @@ _NOT_USABLE = 1
 @click.option(
     "--python",
     metavar="PYTHON",
-    help="Check the libraries of this Python interpreter.",
+    help="Check the libraries of the interpreter PYTHON.",
 )
 @click.option("--env", metavar="NAME", help="Check an environment made by `quantchat env`.")
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON.")

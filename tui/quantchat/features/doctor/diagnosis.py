@@ -1,4 +1,4 @@
-"""Finds the problems in an inspection, each with its fix."""
+"""Find the problems in the result of an inspection, each with its fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_COLUMNS = 72
 """Terminal width, in columns, below which the screen shows one variant at a time, with tabs."""
 
 LITTLE_DISK = 5 * 2**30
-"""Free bytes below which a disk counts as full: a checkpoint of a 7B model takes 4 GB."""
+"""Free bytes below which a disk counts as full: a 4-bit checkpoint of a 7B model takes 4 GB."""
 
 
 _VARIABLES = {
@@ -117,7 +117,7 @@ def _of_compiling(kernels: list[Kernel], cuda: str) -> Iterator[Problem]:
         yield Problem(
             f"the first model with {chosen.library} waits until {chosen.name} is compiled"
             f" ({chosen.detail})",
-            f"wait once, it is then cached{instead}",
+            f"wait once (the compiled kernel is then cached){instead}",
         )
     barred = [kernel for kernel in own if kernel.detail.startswith(MUST_COMPILE)]
     if barred:
@@ -151,7 +151,7 @@ def _of_gpus(diagnosis: Diagnosis) -> Iterator[Problem]:
                 f"torch was built for CUDA {torch.cuda} and finds no GPU; "
                 f"the driver supports CUDA {diagnosis.device.cuda or '–'}"
                 f"{': ' + torch.error if torch.error else ''}",
-                "see what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES",
+                "check the output of `nvidia-smi` and the value of CUDA_VISIBLE_DEVICES",
                 grave=True,
             )
         else:
@@ -194,7 +194,8 @@ def _of_terminal(terminal: Terminal) -> Iterator[Problem]:
     elif terminal.colours == "few":
         yield Problem(
             f"few colours: TERM is {terminal.term} and COLORTERM is not set",
-            "export COLORTERM=truecolor if the terminal has them (ssh does not pass it on)",
+            "export COLORTERM=truecolor if the terminal has true colour"
+            " (ssh does not pass this variable on)",
         )
     if not terminal.unicode:
         yield Problem(

@@ -1,4 +1,4 @@
-"""Inspects the machine, the folders, the terminal and, in a worker, the libraries."""
+"""Inspect the machine, the folders, the terminal and, in a worker process, the libraries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from quantchat.system.sampler import DeviceSample, DeviceSampler
 from quantchat.wire.jobs import InspectKernelsJob, InspectKernelsResult, Loader, Workspace
 
 PATIENCE_S = 180.0
-"""Longest time, in s, to import and try the libraries: a cold disk is slow."""
+"""Longest time in s that a worker may take to import and try the libraries. It is long because a
+disk is slow as long as the files are not in the page cache."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ async def examine(
 ) -> Diagnosis:
     """Inspect everything; with `python`, try the libraries of that interpreter.
 
-    `report` is called with each step of the worker.
+    `report` is called with a line of text at each step of the worker.
     """
     sampler = sampler or DeviceSampler()
     try:
@@ -85,7 +86,7 @@ async def examine(
 
 
 def loaders() -> list[Loader]:
-    """Return the loaders of all engines that need a library besides torch."""
+    """Return the loader, with its libraries, of each engine that declares libraries."""
     return [
         Loader(engine.loader, list(engine.libraries))
         for engine in engines().values()

@@ -1,4 +1,4 @@
-"""Reads where quantchat runs: folders with sizes, the terminal, installed libraries."""
+"""Collect facts about this system: folders with their sizes, the terminal, installed libraries."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Folder:
     writable: bool
     """Whether files can be created in the folder, which may have to be created first."""
     size: int | None
-    """Size of all files in the folder; a file with several names counts once."""
+    """Size of all files in the folder; a file with several hard links counts once."""
     free: int | None
     """Free bytes on the disk of the folder."""
 
@@ -127,7 +127,10 @@ def folder_state(name: str, path: Path) -> Folder:
 
 
 def _size(folder: Path) -> int | None:
-    """Return the bytes of all files, without following links (the hub's cache has many)."""
+    """Return the bytes of all files, without following symbolic links; None if nothing can be read.
+
+    The hub's cache has many symbolic links.
+    """
     total, seen, refused = 0, set[tuple[int, int]](), False
 
     def cannot(error: OSError) -> None:

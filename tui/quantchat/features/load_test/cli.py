@@ -54,7 +54,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "at_once",
     callback=_levels,
     metavar="N[,N…]",
-    help="Requests that a server has at once, or prompts in a local model's batch "
+    help="Number of requests that a server gets at once, or of prompts in a local model's batch "
     "(default: 1,4,16 without --rate).",
 )
 @click.option(
@@ -62,8 +62,8 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "rates",
     callback=_rates,
     metavar="R[,R…]",
-    help="Send requests to a server at random times, R per second on average, however long they "
-    "take. With --concurrency, at most its highest number are open.",
+    help="Send requests to a server at random times, R per second on average, without waiting for "
+    "answers. With --concurrency, its highest number limits the unanswered requests.",
 )
 @click.option(
     "--requests",
@@ -76,8 +76,8 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--prompt-tokens",
     type=click.IntRange(1, 10**6),
     metavar="N",
-    help="Length of a local model's prompts (default: 128), and about that of a server's "
-    "(default: the prompts of the profile).",
+    help="Length of a local model's prompts (default: 128), and approximate length of a server's "
+    "prompts (default: the profile's prompts, unchanged).",
 )
 @click.option(
     "--output-tokens",
@@ -90,7 +90,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option(
     "--mixed",
     is_flag=True,
-    help="Make prompts of different lengths: from a quarter of --prompt-tokens up to all.",
+    help="Make prompts of different lengths, from a quarter of --prompt-tokens to all of it.",
 )
 @click.option(
     "--rounds",
@@ -98,7 +98,7 @@ def _slo(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default=3,
     show_default=True,
     metavar="N",
-    help="How many times each setting is measured.",
+    help="How many times each level is measured.",
 )
 @click.option(
     "--seed",

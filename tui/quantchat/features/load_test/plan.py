@@ -18,7 +18,7 @@ MOST_AT_ONCE, MOST_RATE = 4096, 1e5
 """Upper limits: requests at once, and requests per second."""
 
 PROMPT_TOKENS, OUTPUT_TOKENS, ROUNDS = 128, 128, 3
-"""Defaults."""
+"""Defaults: tokens of a prompt, tokens of an answer, and rounds of each level."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LoadTestPlan:
         return sorted({level.concurrency for level in self.levels if level.concurrency})
 
     def check(self, profile: Profile) -> None:
-        """Raise UserError if a variant of `profile` cannot be put under this load."""
+        """Raise UserError if a variant of `profile` cannot be tested at the levels of this plan."""
         for spec in profile.variants:
             if not engine_of(spec).is_server and not self.batches:
                 raise UserError(
@@ -67,8 +67,8 @@ def plan_of(
     """Return the plan of a load test; `texts` are the prompts for servers.
 
     `at_once` are numbers of requests at once, `rates` are requests per second. With both, requests
-    arrive at these rates, and at most the highest of `at_once` are open at a time. `prompt_tokens`
-    lengthens or cuts the prompts.
+    arrive at these rates, and the highest of `at_once` limits how many are unanswered at a time.
+    With `prompt_tokens`, `texts` are repeated or cut to about that length.
     """
     most = max(at_once) if at_once and rates else 0
     counts = at_once or (() if rates else LEVELS)

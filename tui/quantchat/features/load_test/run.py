@@ -47,10 +47,10 @@ async def load_test(
 ) -> tuple[Snapshot, LoadTestRecord]:
     """Run the load test of `plan` on each variant; return the snapshot and its load test.
 
-    If a variant fails, its finished rounds are kept and the others go on. Ctrl+C, SIGTERM and
-    SIGHUP end the whole test, and finished rounds are kept. Raises UserError as
-    `LoadTestPlan.check` does, ModelsFailed if there is no result, KeyboardInterrupt if stopped
-    before the first round.
+    If a variant fails, its finished rounds are kept and the other variants are still tested.
+    Ctrl+C, SIGTERM and SIGHUP end the whole test, and finished rounds are kept. Raises UserError as
+    `LoadTestPlan.check` does, ModelsFailed if there is no result, and KeyboardInterrupt if the test
+    is stopped before its first round is finished.
     """
     plan.check(profile)
     sampler = DeviceSampler()
@@ -67,7 +67,7 @@ async def load_test(
 
 
 class LoadTest:
-    """Puts the plan's load on the variants of a profile, one after the other."""
+    """Runs the load test of a plan on the variants of a profile, one after the other."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class LoadTest:
 
     @property
     def record(self) -> LoadTestRecord:
-        """The finished rounds so far, including those of the variant that is being measured.
+        """The load test so far, including finished rounds of the variant that is being measured.
 
         May be read from any thread, while `run` goes on.
         """
@@ -124,7 +124,7 @@ class LoadTest:
         return jobs_snapshot(self._profile, done, self._sampler, load_test=found)
 
     async def run(self) -> None:
-        """Measure all variants. Cancelling stops it; finished rounds are kept."""
+        """Measure all variants. If this call is cancelled, finished rounds are kept."""
         while self._undone:
             spec = self._undone[0]
             measure = self._measure_server if engine_of(spec).is_server else self._measure_local
@@ -238,9 +238,9 @@ def _partial(label: str, workspace: Workspace) -> list[LoadTestedRecord]:
 
 
 def _read(workspace: Workspace, kind: type[_Line], name: str = ROUNDS_FILE) -> list[_Line]:
-    """Return the complete lines of the file `name`, each as a `kind`.
+    """Return the complete lines of the file `name`, each converted to `kind`.
 
-    The last line may be incomplete: the worker is writing it, or was stopped while it did.
+    The last line may be incomplete: the worker is still writing it, or was stopped while writing.
     """
     path, found = Path(workspace.output, name), []
     if path.is_file():

@@ -73,7 +73,12 @@ def load_warnings(record: LoadTestRecord) -> list[str]:
 
 
 def tables(record: LoadTestRecord) -> Iterator[Block]:
-    """Yield a table of levels, with the knee, for each variant; then B against A at each level."""
+    """Yield tables of throughput and latency for each variant, then the ratios between variants.
+
+    Each table has a row for each level. Below its tables, a variant may have a line about its knee:
+    the lowest level that reaches 90 % of the highest output throughput. The ratios are those of
+    every further variant to the first one.
+    """
     by_model = [(model, points(record, model)) for model in record.models]
     for model, measured in by_model:
         if measured:
@@ -104,7 +109,7 @@ def _levels(record: LoadTestRecord, model: LoadTestedRecord, measured: Sequence[
 
 
 def _latencies(model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
-    """Return the latencies of each level: a table of their own, to fit the width of a terminal."""
+    """Return a table of the latencies of each level, separate so that it fits into a terminal."""
     name = "batch" if model.batches else "at once"
     headings = ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
     rows = []
@@ -140,7 +145,7 @@ def _knee(measured: Sequence[Point]) -> str:
 
 
 def _against(by_model: Sequence[tuple[LoadTestedRecord, list[Point]]]) -> Iterator[Table]:
-    """Yield the output throughput of each further variant against the first, level by level."""
+    """Yield, level by level, each further variant's output throughput ÷ that of the first."""
     if len(by_model) < 2:
         return
     (first, points_of_first), *others = by_model

@@ -1,4 +1,4 @@
-"""Measures, saves and prints the tables, for `run` and `rerun`."""
+"""Measure two variants, save the snapshot and print its tables, for `run` and `rerun`."""
 
 from __future__ import annotations
 

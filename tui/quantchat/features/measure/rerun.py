@@ -23,7 +23,7 @@ class Rerun:
     """What to measure again, and how."""
 
     profile: Profile
-    """The profile with the sampling settings of the recorded answers."""
+    """The profile of the snapshot, with the generation settings of the recorded answers."""
     pair: tuple[int, int]
     """Indices of the shown variants, left and right."""
     plan: Plan
@@ -78,7 +78,7 @@ def rerun_of(snapshot: Snapshot, *, where: str) -> Rerun:
 
 
 def chat_of(snapshot: Snapshot, *, where: str) -> Rerun:
-    """Return the profile and the pair that continue the chat of `snapshot`.
+    """Return the profile and the pair of variants with which the chat of `snapshot` can continue.
 
     The profile has the last settings of the chat.
 
@@ -90,7 +90,7 @@ def chat_of(snapshot: Snapshot, *, where: str) -> Rerun:
 
 def _plan(snapshot: Snapshot, where: str) -> Plan:
     record = snapshot.measurement
-    assert record is not None  # noqa: S101  # the caller checked it
+    assert record is not None  # noqa: S101  # checked by the caller
     lengths = [n for task in record.tasks for n in (task.prompt_tokens, task.output_tokens)]
     if min(lengths) < 0 or max(lengths) > MOST_TOKENS:
         raise UserError("a task of the measurement has an invalid length", where=where)
@@ -110,7 +110,8 @@ def _settings(
 ) -> Iterable[Generation]:
     """Yield the generation settings of each answer; `defaults` are those of the profile.
 
-    If the task of an answer set its length, `max_new_tokens` is that of the profile.
+    If the task of an answer set the length of the answer, `max_new_tokens` is taken from
+    `defaults` instead.
     """
     for turn in turns:
         number = turn.task or 0

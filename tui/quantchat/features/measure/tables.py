@@ -59,7 +59,7 @@ def blocks(snapshot: Snapshot) -> list[Block]:
 
 
 def how(snapshot: Snapshot) -> str:
-    """Return how it was measured, in one line. Raises ValueError if there is no measurement."""
+    """Return how `snapshot` was measured, in one line. Raises ValueError if it was not."""
     measurement = _of(snapshot)
     return (
         f"{ORDERS[measurement.order]}: {plural(len(measured_turns(snapshot)), 'turn')}, "
@@ -72,7 +72,7 @@ def how(snapshot: Snapshot) -> str:
 
 
 def _until(snapshot: Snapshot) -> str:
-    """Return the width that the interval was to reach, and whether it reached it."""
+    """Return how narrow the interval of the speed had to become, and whether it did."""
     width = _of(snapshot).until_width or 0.0
     compared = compare_sides(snapshot) if has_two_sides(snapshot) else []
     speed = next((one.ratio for one in compared if one.name == "decode_tps"), None)
@@ -126,7 +126,7 @@ def ratio_texts(ratio: Ratio) -> tuple[str, str]:
 
 
 def gap_lines(snapshot: Snapshot) -> list[str]:
-    """Return one line for each side: the percentiles of its pooled ITL."""
+    """Return one line for each side: the percentiles of the ITL over all its measured answers."""
     return [
         f"ITL of {one_line(gaps.variant)}: p50 {milliseconds(gaps.itl_ms.p50)}, "
         f"p95 {milliseconds(gaps.itl_ms.p95)}, p99 {milliseconds(gaps.itl_ms.p99)} "

@@ -21,7 +21,7 @@ _DOES_NOT_FIT = 1
     "--context",
     type=click.IntRange(1, 10**8),
     metavar="TOKENS",
-    help="Tokens in the KV cache, prompt and answer. Default: the longest answer plus 512.",
+    help="Tokens of prompt and answer in the KV cache. Default: the longest answer plus 512.",
 )
 @click.option("--offline", is_flag=True, help="Do not read headers of models from the hub.")
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON; sizes are in bytes.")

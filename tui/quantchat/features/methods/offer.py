@@ -15,18 +15,18 @@ class OfferedMethod:
     """A quantization method, and what it needs and lacks on this machine."""
 
     name: str
-    """The name that `--with` and `quantize --method` take."""
+    """The name in the options `quantchat --with` and `quantchat quantize --method`."""
     label: str
     engine: str
     needs: str
-    """The packages that it needs, apart from torch and transformers."""
+    """The packages that the method needs besides torch, with commas between."""
     calibrated: bool
     made_here: bool
-    """Whether `quantchat quantize` makes checkpoints with it."""
+    """Whether `quantchat quantize` makes checkpoints with this method."""
     missing: str
-    """The package that is missing here, with the command that installs it; empty if none is."""
+    """The first missing package, with the command that installs it; empty if none is missing."""
     toml: str
-    """The lines of a profile for a variant that uses it."""
+    """The lines of a profile for a variant that uses this method."""
 
 
 def offered_methods(model: str) -> Iterator[OfferedMethod]:

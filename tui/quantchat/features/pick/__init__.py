@@ -1,1 +1,1 @@
-"""Pick one of many variants: plan, measure and score each, decide, tables, command."""
+"""Pick one of many variants: plan, measure and score each, decide, show the result as tables."""

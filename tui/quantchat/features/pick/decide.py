@@ -1,11 +1,11 @@
-"""Decide between measured candidates: limits, frontier, the best one, and those equally good.
+"""Decide between measured candidates: limits, Pareto frontier, the best candidate and its equals.
 
 A limit is judged like a gate (`snapshot.verdicts`): it is shown to be met, shown to be missed, or
 undecided. A candidate that is shown to miss a limit is dropped. A candidate with an undecided limit
 is recommended only if no candidate is shown to meet all limits. The best candidate in the preferred
 figure is compared with each other candidate, and the p-values of these comparisons are corrected
-together (Holm). Candidates that are not shown to differ from the best one count as equally good;
-the next figure decides between them.
+together (Holm). Candidates that are not shown to differ from the best one count as equally good.
+The other figures then decide between them (`_TIE_BREAKERS`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Candidate:
 def decide(
     candidates: Sequence[Candidate], limits: LimitsRecord, reference: str, stopped: str = ""
 ) -> PickRecord:
-    """Return the decision between `candidates` under `limits`."""
+    """Return the decision between `candidates` under `limits`.
+
+    `reference` and `stopped` are recorded as they are (see `PickRecord`).
+    """
     frontier = _frontier(candidates)
     records = [_record(one, limits, one.label in frontier) for one in candidates]
     by_label = {one.label: one for one in candidates}
@@ -132,7 +135,8 @@ def _measured_record(figure: UncertainValue | None) -> MeasuredRecord | None:
         return MeasuredRecord(value=figure.value, low=None, high=None)
     return MeasuredRecord(
         value=figure.value,
-        # The interval is not centred on a value that is a robust estimate or lies near a bound.
+        # The interval around `centre` need not contain `value`, which may be a robust estimate or
+        # lie near a bound.
         low=min(figure.value, figure.centre - figure.margin),
         high=max(figure.value, figure.centre + figure.margin),
     )
@@ -190,7 +194,11 @@ def _at_most(
 
 
 def _limit(text: str, judged: JudgedQuantity | None, unit: str, scale: int = 1) -> LimitRecord:
-    """Return the record of the limit `text`; its figure is multiplied by `scale` to get `unit`s."""
+    """Return the record of the limit `text`, with what `judged` shows about it.
+
+    The figures of `judged` are multiplied by `scale` to get figures in `unit`. For a quantity that
+    is not sampled, `unit` is the whole text of the figure instead.
+    """
     if judged is None:
         return LimitRecord(limit=text, outcome="undecided", reason="not measured")
     if judged.low is None or judged.high is None:
@@ -234,7 +242,7 @@ _WHY_CHOSEN: dict[Preference, str] = {
 
 
 def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[CandidateRecord]:
-    """Return the candidates whose preferred figure is known, the best first."""
+    """Return the candidates whose preferred figure is known, the best candidate first."""
     orders = [_SORT_KEY[prefer], *(_SORT_KEY[one] for one in _TIE_BREAKERS[prefer])]
     known = [one for one in records if _SORT_KEY[prefer](one) < _UNKNOWN]
     return sorted(known, key=lambda one: [read(one) for read in orders])
@@ -243,7 +251,8 @@ def _ranked(records: Sequence[CandidateRecord], prefer: Preference) -> list[Cand
 def _choose(equals: Sequence[CandidateRecord], prefer: Preference) -> tuple[str, str]:
     """Return the best of candidates that are equally good in the preferred figure.
 
-    The second value is why this candidate was chosen and not the first; empty if it is the first.
+    The second value is why this candidate was chosen instead of the first of `equals`; empty if it
+    is the first.
     """
     if not equals:
         return "", ""
@@ -319,8 +328,8 @@ def _difference(
     if best.kld is None or other.kld is None:
         return "KLD not known", None, False
     further = other.kld.value - best.kld.value
-    # The correlation of the two errors is not recorded. The error of the difference is at most
-    # their sum.
+    # The correlation of the two errors is not recorded, so take their sum: the error of the
+    # difference is at most that.
     error = (best.kld.margin + other.kld.margin) / _z()
     if not error or not math.isfinite(error):
         return f"KLD {further:+.3g}", 0.0 if further and not error else 1.0, False

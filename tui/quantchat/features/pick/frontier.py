@@ -1,4 +1,4 @@
-"""The frontier of a pick: memory, speed and quality in one plot, for a terminal and for pages."""
+"""The Pareto frontier of a pick: memory, speed and quality in one plot, as text and as picture."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _WIDE, _HIGH = 56, 10
 """Columns and rows of the plot in a terminal."""
 
 _FLOOR = 1e-4
-"""Smallest KLD on the logarithmic axis. Smaller ones, like the reference's 0, are drawn here."""
+"""Smallest KLD on the logarithmic axis. A smaller KLD, such as the reference's 0, is drawn here."""
 
 _NEAR, _NEAR_DECADES = 0.15, 0.5
-"""If two marks are closer than this share in speed and this many decades in KLD, the name of one is
-drawn below it, so that the names do not overlap."""
+"""If two marks differ by less than this share in speed and by less than this many decades in KLD,
+the name of the lower mark is drawn below the mark, so that the names do not overlap."""
 
 NOTE = (
-    "Lower and further right is better. The area of a mark grows with the memory. Filled: on the"
-    " frontier, which means that no other variant is at least as good in all three and better in"
-    " one. Hollow: another variant is. Lines are 95 % intervals. A KLD below 0.0001, such as the"
-    " reference's, which is 0, is drawn at 0.0001."
+    "Lower and further right is better. The area of a mark grows with the memory. A filled mark is"
+    " on the frontier: no other variant is at least as good in all three figures and better in one."
+    " For a hollow mark there is such a variant. Lines are 95 % intervals. A KLD below 0.0001, such"
+    " as the reference's, which is 0, is drawn at 0.0001."
 )
 
 
 class _Point(NamedTuple):
     place: int
-    """Place of the candidate in the profile; it decides letter and colour."""
+    """Index of the candidate in the profile, from 0; it decides letter and colour."""
     one: CandidateRecord
     speed: float
     kld: float
@@ -52,8 +52,8 @@ def _points(pick: PickRecord) -> list[_Point]:
 def scatter(pick: PickRecord) -> str:
     """Return a text plot of KLD over speed, with a letter for each candidate.
 
-    It is empty for fewer than two measured candidates.
-    Letters in parentheses are not on the frontier.
+    A letter in parentheses means that the candidate is not on the frontier. The text is empty for
+    fewer than two measured candidates.
     """
     points = _points(pick)
     if len(points) < 2:
@@ -119,7 +119,7 @@ def plots(pick: PickRecord) -> list[Plot]:
 
 
 def _close(one: _Point, other: _Point) -> bool:
-    """Return whether the names of two marks would overlap if both stood beside them."""
+    """Return whether the names of two marks would overlap if each stood beside its mark."""
     near = abs(one.speed - other.speed) < _NEAR * max(one.speed, other.speed)
     return near and abs(math.log10(one.kld / other.kld)) < _NEAR_DECADES
 

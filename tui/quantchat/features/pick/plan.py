@@ -56,14 +56,15 @@ class PickPlan:
 
     limits: LimitsRecord
     speed: Plan
-    """Prompts and rounds of one visit to a variant: it is loaded, measured and ended."""
+    """Prompts and rounds of one visit to a variant. A visit loads the variant, measures its speed
+    and ends its worker."""
     score: ScorePlan | None
     """How to score variants; None if no variant can be compared with a reference."""
     tasks: EvaluationPlan | None = None
     """How to run tasks; None if there is no limit on the loss of accuracy."""
     minutes: float | None = None
-    """Minutes after which no step starts. Time that is left after each variant was measured once is
-    used for measurements that can change the result. None: each variant is measured once."""
+    """Minutes after which no step starts. Time that is left after the first visit to each variant
+    is used for further visits that can change the result. None: each variant is visited once."""
     fetch: bool = True
     """Whether headers of models may be read from the hub."""
 
@@ -87,7 +88,7 @@ class ScoredText:
 
 
 def plan_of(profile: Profile, settings: PickSettings) -> tuple[Profile, PickPlan]:
-    """Return `profile` with the length of its answers set, and its plan. Raises UserError."""
+    """Return `profile` with the answer length of `settings`, and the plan. Raises UserError."""
     length = {"max_new_tokens": settings.max_new_tokens}
     generation = profile.generation.model_copy(update=length)
     profile = profile.model_copy(update={"generation": generation})
@@ -164,7 +165,7 @@ def plan_candidates(
 
     The estimate is for the context length of the limits. Small variants are usually fast and large
     ones close to the original, so the preference decides the order, and limited time is spent on
-    promising variants. A variant is dropped only if its estimate says that it cannot run.
+    promising variants. A variant is dropped only for one of the reasons of `drop_reason`.
     """
     limits = plan.limits
     pair = tuple(range(min(2, len(profile.variants))))
@@ -181,7 +182,7 @@ def _weights(one: PlannedCandidate) -> int:
 
 
 def drop_reason(its: VariantPlan, limits: LimitsRecord) -> str:
-    """Return why the variant cannot meet the limit on memory, or cannot run here; else empty."""
+    """Return why the variant cannot run here or cannot meet the memory limit; empty if it can."""
     if its.device.unusable:
         return f"cannot run: {its.device.unusable}"
     if its.estimate is None:
@@ -195,5 +196,5 @@ def drop_reason(its: VariantPlan, limits: LimitsRecord) -> str:
 
 
 def sub_profile(profile: Profile, variants: Sequence[AnyVariant]) -> Profile:
-    """Return `profile` with only these variants, even if it is a single one."""
+    """Return `profile` with only these variants; unlike in a profile file, one is enough."""
     return profile.model_copy(update={"variants": list(variants)})

@@ -28,8 +28,8 @@ from quantchat.snapshot.score import ScoredRecord
 from quantchat.system.sampler import DeviceSampler
 
 APART = (
-    "the variants were measured one after the other, each in one or more visits, and not in turn:"
-    " a machine that became slower meanwhile shows as a difference"
+    "the variants were measured one after the other and not alternately: if the machine became"
+    " slower meanwhile, this shows as a difference between variants"
 )
 
 
@@ -70,7 +70,7 @@ def _candidate(
 def _speeds(its: CandidateState) -> dict[tuple[int, int], float]:
     """Return the decode throughput of each measured answer, by prompt and round."""
     figure = by_name()["decode_tps"]
-    assert isinstance(figure, AnswerFigure)  # noqa: S101  # the list says so
+    assert isinstance(figure, AnswerFigure)  # noqa: S101  # this figure is one
     found = {}
     for turn in its.turns:
         for answer in turn.answers:
@@ -95,7 +95,7 @@ def _memory(planned: PlannedCandidate | None, its: CandidateState) -> tuple[int 
 
 
 def _kld(label: str, plan: PickPlan, state: PickState) -> tuple[int, UncertainValue | None]:
-    """Return the tokens that were scored, and the mean KLD of the variant from the reference."""
+    """Return how many tokens were scored, and the mean KLD of the variant from the reference."""
     if plan.score is not None and label == plan.score.reference.label:
         return 0, UncertainValue(0.0, 0.0, 0.0)
     score = state.score

@@ -1,8 +1,9 @@
 """Run a pick: load one variant after the other, measure and score it, decide.
 
-A first pass visits every variant. Time that is left is used for visits that can change the
-decision: to the best variant, to variants not shown to differ from it, and to variants whose speed
-limit is undecided. The least measured variant comes first.
+In a visit, a variant is loaded, its speed is measured, and its worker is ended. A first pass visits
+every variant. Time that is left is used for further visits that can change the decision: to the
+best variant, to variants not shown to differ from it, and to variants whose speed limit is
+undecided. The variant with the fewest rounds comes first.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Picking:
     # ------------------------------------------------------------ running
 
     async def run(self) -> None:
-        """Measure until everything is measured and decided, the time is over, or `stop` is called.
+        """Measure until everything is measured and decided, time is used up, or `stop` is called.
 
         Raises ModelsFailed if no variant could be measured.
         """
@@ -115,7 +116,7 @@ class Picking:
         try:
             await self._task
         except asyncio.CancelledError:
-            if not self._why_stopped:  # the caller was cancelled
+            if not self._why_stopped:  # the task of the caller was cancelled
                 raise
         if not self._why_stopped:
             self._raise_if_all_failed()
@@ -129,7 +130,7 @@ class Picking:
             self._task.cancel()
 
     def end(self) -> None:
-        """End at once, together with a worker that does not stop."""
+        """End at once; end the running worker too if it does not stop."""
         self._why_stopped = STOPPED
         if self._measurement is not None:
             self._measurement.end()
@@ -169,7 +170,7 @@ class Picking:
         raise ModelsFailed(reasons[0] if reasons else "no variant could be measured")
 
     def _time_left(self) -> bool:
-        """Return whether another step may begin; if not, remember why."""
+        """Return whether another step may begin; if not, set `_why_stopped`."""
         if self._why_stopped:
             return False
         if self._deadline is not None and monotonic() >= self._deadline:
@@ -271,7 +272,8 @@ class Picking:
     async def _measure_quality(self, spec: AnyVariant) -> None:
         """Score `spec` and run the tasks on it, if there is time.
 
-        If the pick has a time limit, a variant that already misses another limit is left out.
+        If the pick has a time limit, a variant that is already shown to miss one of the limits for
+        candidates is left out.
         """
         if self._state_of(spec).failed or spec not in scorable(self._profile):
             return

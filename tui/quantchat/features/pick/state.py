@@ -2,8 +2,8 @@
 
 The state is in a folder of the cache. The folder's name depends on what is measured (the variants,
 the prompts and the text), but not on the limits. So the same command continues where it was
-stopped, even with other limits. A pick removes its folder when it is finished, and the folders of
-other picks that were not used for two weeks.
+stopped, even with other limits. A pick removes its own folder when it is finished. At its start it
+removes the folders of other picks that were not used for two weeks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from quantchat.snapshot.score import ScoreRecord
 from quantchat.system.sampler import DeviceSample
 
 UNUSED_S = 14 * 24 * 3600
-"""Seconds after which the folder of a pick that was stopped is removed."""
+"""Seconds without use after which the folder of a stopped pick is removed."""
 
 _FORMAT = 1
 """Number of the file format; a state in another format is not used."""
@@ -48,13 +48,13 @@ class CandidateState(Record):
     """Warnings about the measurement."""
     samples: list[AsObject[DeviceSample]] = Field(default_factory=list)
     evaluated: EvaluatedRecord | None = None
-    """Its answers to tasks."""
+    """The variant's results in the tasks; None if it did not run them."""
     failed: Text = ""
-    """Why it was dropped; empty if it was not."""
+    """Why the variant failed; empty if it did not."""
 
     @property
     def rounds(self) -> int:
-        """Return how many rounds have been measured."""
+        """Number of rounds that have been measured."""
         return max((turn.round or 0 for turn in self.turns), default=0)
 
 
@@ -62,11 +62,11 @@ class PickState(Record):
     """What a pick has measured so far."""
 
     candidates: dict[Text, CandidateState] = Field(default_factory=dict)
-    """By the label of the variant."""
+    """Key: the label of a variant; value: its state."""
     score: ScoreRecord | None = None
     reference_evaluated: EvaluatedRecord | None = None
     harness: Text = ""
-    """Name and version of the program that asked the tasks."""
+    """Name and version of the evaluation program that ran the tasks."""
 
 
 class Store:
@@ -86,7 +86,7 @@ class Store:
     def save(self, state: PickState) -> None:
         """Save `state`. Raises UserError if it cannot be written."""
         try:
-            # ASCII: text of a model may have lone surrogates, which UTF-8 cannot hold.
+            # ASCII: text of a model may have lone surrogates, which UTF-8 cannot encode.
             write_whole(self._file, json.dumps(state.model_dump()).encode("ascii"))
         except OSError as error:
             raise UserError(

@@ -45,11 +45,11 @@ _ROLES: dict[str, Role] = {
 }
 """Outcome of a limit → the role of its cell."""
 _WORDS = {"shown": "met", "shown otherwise": "missed", "undecided": "undecided"}
-"""Outcome of a limit → its words."""
+"""Outcome of a limit → the word that a table shows for it."""
 
 
 def blocks(pick: PickRecord) -> list[Block]:
-    """Return the candidates, the frontier as text, and last the decision, for a terminal."""
+    """Return the candidates, the frontier as text, and finally the decision, for a terminal."""
     parts: list[Block] = [candidates_table(pick), *limits_tables(pick), *dropped(pick)]
     drawn = scatter(pick)
     if drawn:
@@ -185,7 +185,7 @@ _ORDERS: dict[str, Callable[[CandidateRecord], float | None]] = {
     "tok/s": lambda one: -one.speed.value if one.speed else None,
     "KLD": lambda one: one.kld.value if one.kld else None,
 }
-"""Column of `live_table` → the function that returns its sort key, least for the best candidate."""
+"""Column of `live_table` → the function that returns the sort key, lowest for the best."""
 
 SORTED_BY = ("", *_ORDERS)
 """Columns by which `live_table` can be sorted; empty: the profile's order."""

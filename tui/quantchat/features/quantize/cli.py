@@ -20,7 +20,7 @@ _SAVED_METHODS = [name for name, (_, method) in methods().items() if method.save
 
 
 def _formats() -> dict[str, str]:
-    """Return each format that a table `[variants.quantize]` offers, with its method."""
+    """Return the formats that `[variants.quantize]` offers. Key: format; value: its method."""
     found: dict[str, str] = {}
     for name in _SAVED_METHODS:
         table = inner_tables(methods()[name][0].variant_table).get("quantize")
@@ -43,7 +43,7 @@ _METHOD_ONLY = {
     "iters": "--iters",
     "format": "--format",
 }
-"""Settings that only some methods have: the option of each, by its name in a profile."""
+"""Settings that only some methods have. Key: the setting's name in a profile; value: its option."""
 
 _CALIBRATION = {
     "calibration": "--calibration, --calibration-dataset",
@@ -289,7 +289,7 @@ def _make(variants: Sequence[Any], output: Path | None, *, held_out: bool, as_js
     try:
         with stage_display() as display:
             pair = asyncio.run(make(base, variants[-1], display))
-            if output is not None:  # before anything else can fail
+            if output is not None:  # export before anything else can fail
                 export.export(pair.folder, output)
             where = output or pair.folder
             outcome = asyncio.run(judge(pair, calibrated.quantize if held_out else None, display))
@@ -371,7 +371,7 @@ def _absolute_if_path(model: str) -> str:
 def _variants(
     method: str, common: dict[str, object], settings: dict[str, object], *, double_quant: bool
 ) -> Sequence[Any]:
-    """Return the base, a calibrated variant, and last the variant to build, with `method`.
+    """Return the base, a calibrated variant, and last the variant that `method` builds.
 
     If `method` is the first method with calibration, the second variant is also the last one.
     Otherwise the second variant is not built: its calibration settings only decide which text is

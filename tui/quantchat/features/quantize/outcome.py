@@ -1,4 +1,4 @@
-"""Build a checkpoint on command, and compare its size and perplexity with the original model's."""
+"""Build a checkpoint, and compare its size and perplexity with those of the original model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FEWEST = 64
 
 @dataclass(frozen=True)
 class Perplexity(Quantity):
-    """Perplexity over the held-out text."""
+    """Perplexity over the held-out text: text that was not used for calibration."""
 
     positions: int
     """Number of scored tokens."""
@@ -60,7 +60,7 @@ class ModelFigures:
     perplexity: Perplexity | None
     """None if the perplexity was not requested or is not available."""
     why: str = ""
-    """Why a requested perplexity is not available."""
+    """Why a requested perplexity is not available; empty if the held-out text is too short."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BuiltPair:
-    """A built checkpoint and its base model, each with its variant and its loadable path."""
+    """A built checkpoint and its base model, each as a variant and as its `PreparedModel`.
+
+    `base` and `before` are the base model, `spec` and `after` the checkpoint.
+    """
 
     base: AnyVariant
     spec: AnyVariant
@@ -138,7 +141,8 @@ async def judge(
     """Return the outcome of `pair`, with the perplexity of the model before and after.
 
     The perplexity is over the held-out part of the calibration set that `held_out` names; with
-    None, there is no perplexity. If one fails, its `ModelFigures` has the reason.
+    None, there is no perplexity. If a perplexity cannot be measured, the `ModelFigures` of its
+    model has the reason, unless the text is too short (`FEWEST`).
     """
     text, why = None, ""
     if held_out is not None:
@@ -194,13 +198,13 @@ def _size(spec: AnyVariant, prepared: PreparedModel) -> tuple[int | None, int | 
 
 @dataclass(frozen=True)
 class _TokenScores:
-    """The token scores of one model over the text."""
+    """The scores of the tokens of the held-out text by one model."""
 
     nll: Values
     """Negative log-likelihood of each scored token in nats."""
     windows: int
     ids_sha256: str
-    """SHA-256 of the token ids."""
+    """SHA-256 of the ids of the text's tokens."""
 
     @property
     def perplexity(self) -> Perplexity:
@@ -208,7 +212,7 @@ class _TokenScores:
         return Perplexity(found.value, found.error, found.clustered, len(self.nll))
 
     def difference_from(self, other: _TokenScores) -> Quantity | None:
-        """Return this perplexity minus that of `other`; None if their tokens differ."""
+        """Return this model's perplexity minus that of `other`; None if their tokens differ."""
         if self.ids_sha256 != other.ids_sha256:
             return None
         return quality.perplexity_difference(self.nll, other.nll, self.windows)

@@ -58,7 +58,7 @@ LEAST_WINDOW, MOST_WINDOW = 8, 2**20
 @click.option(
     "--where",
     is_flag=True,
-    help="Also find which layers and modules of each variant make its error.",
+    help="Also find which layers and modules of each variant cause its error.",
 )
 @gate_options
 @output_options

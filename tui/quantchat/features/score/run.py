@@ -1,4 +1,4 @@
-"""Run a score: the models score a text one after the other, each in its own worker."""
+"""Score a text with several models one after the other, each in its own worker."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ async def score(
     on_model: OnModel = lambda label, progress: None,
     where: bool = False,
 ) -> tuple[Snapshot, ScoreRecord]:
-    """Score the text with the reference, its noise floor and each variant.
+    """Score the text with the reference and each variant; return the snapshot and its score.
 
-    With `where`, find which layers cause each variant's error. Return the snapshot and its score. A
+    For the noise floor, the reference scores the text a second time, with another attention
+    implementation or dtype. With `where`, also find which layers cause each variant's error. A
     model that fails does not stop the others. Ctrl+C, SIGTERM and SIGHUP stop the score; the
     snapshot has the results so far. Raises ModelsFailed if all models fail, KeyboardInterrupt if
-    stopped before the first model was done.
+    stopped before the first model is done.
     """
     sampler = DeviceSampler()
     try:

@@ -1,4 +1,4 @@
-"""Scores as parts of a document: models against the reference, the pair, warnings, CSV rows."""
+"""Scores as parts of a document: tables of models and of the pair, warnings, CSV rows."""
 
 from __future__ import annotations
 
@@ -111,7 +111,11 @@ def score_warnings(score: ScoreRecord) -> list[str]:
 
 
 def tables(score: ScoreRecord) -> Iterator[Table]:
-    """Yield the models against the reference, the percentiles, and the pair in both directions."""
+    """Yield the tables of the score.
+
+    They compare the models with the reference (means, KLD by depth, percentiles), then each of the
+    first two variants with the other, and show which layers cause a variant's error.
+    """
     yield reference_table(score)
     seen = [(named(model), model.divergence) for model in score.models if model.divergence]
     if seen:
@@ -127,7 +131,7 @@ def tables(score: ScoreRecord) -> Iterator[Table]:
 
 
 LAYERS_SHOWN = 8
-"""The worst layers and modules that a table shows; a snapshot has all of them."""
+"""Number of worst layers, and of worst modules, in a table; a snapshot has all of them."""
 
 
 def located_table(label: str, located: LocatedRecord) -> Table:
@@ -151,7 +155,7 @@ def located_table(label: str, located: LocatedRecord) -> Table:
 
 
 def reference_table(score: ScoreRecord) -> Table:
-    """Return each model against the reference."""
+    """Return a table that compares each model with the reference."""
     rows = []
     for model in score.models:
         texts = (perplexity_text(model), *divergence_texts(model.divergence))
@@ -160,7 +164,10 @@ def reference_table(score: ScoreRecord) -> Table:
 
 
 def depths_table(score: ScoreRecord) -> Table | None:
-    """Return the mean KLD by depth in the context; None if no model has it, as in older files."""
+    """Return a table of the mean KLD by depth; None if no model has it, as in older files.
+
+    Depth is the position of the predicted token in its window.
+    """
     rows = [
         cells((named(model), *(with_error(part) for part in model.divergence.kld_by_depth)))
         for model in score.models
@@ -174,7 +181,7 @@ def depths_table(score: ScoreRecord) -> Table | None:
 
 
 def pair_table(score: ScoreRecord) -> Table:
-    """Return the first two variants, each with the other as its reference."""
+    """Return a table of the first two variants, each compared with the other as its reference."""
     headings = (Column(), Column("seen from"), *DIVERGENCES)
     rows = [(one.variant, one.seen_from, *divergence_texts(one.divergence)) for one in score.pair]
     return table("The pair, each seen from the other", headings, rows)
@@ -267,8 +274,8 @@ _COLUMNS = (
 def data_table(snapshots: Sequence[tuple[str, Snapshot]]) -> DataTable:
     """Return each figure against the reference for CSV.
 
-    Column `percent` says which percentile the figure is; column `tokens`, for a KLD by depth, which
-    tokens of a window it is over.
+    Column `percent` says which percentile a figure is. Column `tokens` is for a KLD by depth: the
+    positions in a window over which it is the mean.
     """
     rows: list[tuple[str | float | None, ...]] = []
     for file, snapshot in snapshots:

@@ -17,7 +17,7 @@ from quantchat.wire.jobs import LocateLossJob, Workspace
 from quantchat.wire.messages import LoadModel
 
 MOST_TOKENS = 1024
-"""Most tokens of the text that are read for each layer or module: there are many of them."""
+"""Most tokens of the text that are read for each layer or module, to limit the total time."""
 
 WORST = 3
 """Number of the worst layers whose modules are examined one by one."""
@@ -28,8 +28,8 @@ async def locate_errors(
 ) -> None:
     """Add to the records of `scoring` where the error of each variant comes from.
 
-    To find it, single layers of the reference are exchanged for the variant's. If that is not
-    possible, the variant's note has the reason.
+    To find it, one layer of the reference at a time is replaced by the variant's layer. If that is
+    not possible, the note of the variant's record has the reason.
     """
     specs = {spec.label: spec for spec in profile.variants}
     for place, model in enumerate(scoring.models):

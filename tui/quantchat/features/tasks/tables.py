@@ -165,7 +165,7 @@ def pooled_table(evaluation: EvaluationRecord) -> Table:
             accuracy = f"{its.right / its.questions:.1%}" if its else UNKNOWN
             rows.append(cells((_named(model), accuracy, *[UNKNOWN] * 6)))
             continue
-        seen = its.flips  # no decision depends on the noise floor, so its p is not corrected
+        seen = its.flips  # only variants count as tests: the noise floor's p is not corrected
         p = next(corrected) if model.role == "variant" else seen.p
         low, high = seen.interval
         texts = (

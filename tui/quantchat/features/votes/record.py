@@ -1,4 +1,4 @@
-"""Turns a session of blind votes into a snapshot."""
+"""Make a snapshot from a session of blind votes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def record_voting(voting: Voting, sampler: DeviceSampler | None = None) -> Snaps
 
 
 def _voting(voting: Voting) -> VotingRecord:
-    first = len(voting.comparison.conversation.turns) + 1  # as `record` numbers turns
+    # `record` numbers the turns of the votes after those of the chat.
+    first = len(voting.comparison.conversation.turns) + 1
     votes = [
         VoteRecord(
             turn=number,

@@ -14,7 +14,7 @@ from quantchat.statistics.votes import LEVEL, MOST_VOTES, POWER, Tally, sign_tes
 from quantchat.text import one_line
 
 _CHOICES = {"tie": "tie", "bad": "both bad"}
-"""Choice that names no variant → its words."""
+"""Choice that names no side → the words that a table shows for it."""
 
 
 def lines(a: str, b: str, votes: Tally, repeated: int = 0) -> list[str]:
@@ -57,7 +57,7 @@ def _p(value: float) -> str:
 
 
 def blocks(snapshot: Snapshot) -> list[Block]:
-    """Return the result of one session, and a table of its votes with the side of each variant."""
+    """Return the result of one session, and a table of its votes (`votes_table`)."""
     return [*paragraphs(result(snapshot)), votes_table(snapshot)]
 
 
@@ -70,7 +70,7 @@ def result(snapshot: Snapshot) -> list[str]:
 
 
 def votes_table(snapshot: Snapshot) -> Table:
-    """Return a table of the votes with the side of each variant."""
+    """Return a table of the votes, with the variant that was on each side and the choice."""
     headings = [Column(name) for name in ("prompt", "left", "right", "chosen")]
     return table("Votes", headings, rows(snapshot))
 
@@ -105,7 +105,7 @@ def pooled_blocks(pooled: PooledVotes) -> list[Block]:
 
 
 def pairs_blocks(sessions: Sequence[Snapshot]) -> list[Block]:
-    """Return a table with a line for each of `sessions`, which are on different pairs.
+    """Return a table with a line for each of `sessions`, which compare different pairs of variants.
 
     p is that of the sign test, corrected by Holm's procedure for the number of pairs.
     """

@@ -1,4 +1,4 @@
-"""Jobs of a worker besides chatting: for each job the request, its result, and their parts.
+"""Jobs of a worker besides chatting: the dataclasses of each job's request and result.
 
 A job is a frozen dataclass that the main process sends; the worker answers with the result type
 that the job names (`ScoreJob(Job[ScoreResult])`), or with `Failed`. Job and result are sent through

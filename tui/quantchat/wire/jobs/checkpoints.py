@@ -1,4 +1,7 @@
-"""Jobs that build a checkpoint: dequantize, calibrate, merge an adapter, quantize."""
+"""Jobs that build a checkpoint: dequantize, calibrate, merge an adapter, quantize.
+
+To calibrate here means to write the calibration set: texts that the model generates itself.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ GPU_SAMPLE_TOKENS, CPU_SAMPLE_TOKENS = 512, 160
 """Longest calibration sample in tokens, on a GPU and on a CPU."""
 
 CalibrationPart = Literal["calibration", "held out"]
+"""Part of a file or data set: the calibration samples, or the samples that are kept apart to
+measure the quantized model."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,10 @@ class CalibrateJob(Job[CalibrateResult]):
     title = "calibrate"
 
     load: LoadModel
-    """The model, with the tokenizer and the chat template's variables in its options."""
+    """The model; its options name the tokenizer and the variables of the chat template."""
     prompts: list[str]
     samples: int | None
-    """Number of chats to write; None: as many as the model needs on its device."""
+    """Number of samples (chats) to write; None: as many as the model needs on its device."""
     sample_tokens: int | None
     """Longest answer in tokens; None: the default for the device."""
     seed: int
@@ -67,7 +72,7 @@ class CalibrateJob(Job[CalibrateResult]):
     sampled."""
     workspace: Workspace
     group_size: int = -1
-    """GPTQ group size of the checkpoint that is built later; -1: a whole row. It is checked here,
+    """GPTQ group size of the checkpoint that is built later; -1: a whole row. This job checks it,
     so that a size that does not fit the model is refused before the model answers."""
 
 
@@ -78,9 +83,9 @@ class CollectSamplesResult:
     samples: int
     tokens: int
     found: int
-    """Number of samples to choose from, including the held-out ones."""
+    """Number of samples that the file or data set has, including the held-out ones."""
     length: int
-    """Tokens after which samples are cut."""
+    """Length in tokens to which samples are cut."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class CollectSamplesJob(Job[CollectSamplesResult]):
     """The model, whose tokenizer counts tokens."""
     part: CalibrationPart
     samples: int | None
-    """Most samples to write; None: as many as the model needs on its device."""
+    """Largest number of samples to write; None: as many as the model needs on its device."""
     held_out: int
     """Number of samples to hold out, at most a quarter of all; `part` says which part is
     written."""
@@ -107,9 +112,9 @@ class CollectSamplesJob(Job[CollectSamplesResult]):
     file: str = ""
     """The file to read; empty if `dataset` is given."""
     sha256: str = ""
-    """The hash that `file` must still have."""
+    """The SHA-256 that `file` must still have."""
     dataset: str = ""
-    """`hub:name[:split[:column]]`."""
+    """The data set on the hub, as `hub:name[:split[:column]]`; empty if `file` is given."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class QuantizeBitsAndBytesJob(Job[QuantizeBitsAndBytesResult]):
 
 @dataclass(frozen=True)
 class GptqSettings:
-    """Settings of GPTQModel's `QuantizeConfig`, with its names."""
+    """Settings of GPTQModel's `QuantizeConfig`, named as there."""
 
     bits: int
     group_size: int
@@ -177,7 +182,7 @@ class GptqSettings:
 
 @dataclass(frozen=True)
 class AwqSettings:
-    """Settings of GPTQModel's `AWQConfig`, with its names."""
+    """Settings of GPTQModel's `AWQConfig`, named as there."""
 
     bits: int
     group_size: int
@@ -186,7 +191,7 @@ class AwqSettings:
 
 @dataclass(frozen=True)
 class AutoRoundSettings:
-    """Settings of auto-round's `AutoRound`, with its names."""
+    """Settings of auto-round's `AutoRound`, named as there."""
 
     bits: int
     group_size: int
@@ -199,7 +204,7 @@ class GgufSettings:
     """Settings of auto-round for a GGUF file."""
 
     format: str
-    """llama.cpp's name of the format in small letters, such as `q4_k_m`."""
+    """llama.cpp's name of the format in lower case, such as `q4_k_m`."""
     iters: int
 
 
@@ -210,7 +215,8 @@ class ModuleLoss:
     layer: int
     module: str
     loss: float | None
-    """Mean squared error as GPTQModel measured it; None if the module was only rounded."""
+    """Mean squared error as GPTQModel measured it; None if the module was rounded without
+    calibration data."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ class CalibrationUsed:
     samples: int
     tokens: int
     sha256: str
-    """SHA-256 over the file of samples."""
+    """SHA-256 of the file with the samples."""
     widest: int = 0
     """Largest number of input features of a quantized module; the calibration set should have
     several times as many tokens. 0: not recorded, as by older versions."""
@@ -250,10 +256,11 @@ class QuantizeGptqJob(Job[QuantizeGptqResult]):
     title = "quantize gptq"
 
     load: LoadModel
-    """The model in full precision, with tokenizer and chat template variables in its options."""
+    """The model in full precision; its options name the tokenizer and the variables of the chat
+    template."""
     settings: GptqSettings
     calibration: str
-    """File of samples, such as `CHATS_FILE`."""
+    """Path of the file with the calibration samples, in the format of `CHATS_FILE`."""
     workspace: Workspace
     most_tokens: int | None = None
     """Length in tokens at which samples are cut; None: they are not cut."""

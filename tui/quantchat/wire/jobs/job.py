@@ -24,10 +24,10 @@ class Job(Generic[Result]):
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of a job and its threads. The folders exist, and the job writes nowhere else."""
+    """The folders of a job, which exist, and its number of threads. The job writes nowhere else."""
 
     scratch: str
-    """The job's current folder, into which libraries write."""
+    """The job's current working directory, into which some libraries write files."""
     output: str
     """Folder for the job's output; empty at the start."""
     unfinished: str = ""

@@ -1,4 +1,4 @@
-"""The job that tries which kernels run on this machine."""
+"""The job that finds out which kernels run on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READY: KernelState = "ready"
 COMPILES: KernelState = "compiles first"
 UNUSABLE: KernelState = "cannot run"
 MUST_COMPILE = "must be compiled"
-"""First words of the detail of a kernel that cannot run because there is no compiler."""
+"""First words of `Kernel.detail` for a kernel that cannot run because there is no compiler."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ class Kernel:
     name: str
     state: KernelState
     detail: str = ""
+    """Explains `state`; may be empty."""
     auto: bool = False
-    """Whether `kernel = "auto"` chooses this kernel for 4 bits in groups of 128."""
+    """Whether `kernel = "auto"` chooses this kernel for 4-bit weights with group size 128."""
     by_itself: bool = True
-    """Whether `kernel = "auto"` may choose this kernel."""
+    """Whether `kernel = "auto"` may choose this kernel; it chooses the first such one that runs."""
 
 
 @dataclass(frozen=True)
 class InspectKernelsResult:
-    """The kernels that the worker's interpreter can run."""
+    """Which kernels the libraries of the worker's Python interpreter can run."""
 
     torch: TorchInfo
     tools: BuildTools
     libraries: dict[str, str]
-    """Key: a library that cannot be imported; value: the reason."""
+    """Key: name of a library that cannot be imported; value: the reason."""
     kernels: list[Kernel]
 
 

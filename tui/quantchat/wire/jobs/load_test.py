@@ -22,7 +22,8 @@ class LoadTestLevel:
     """How requests arrive at a server during a round of a load test."""
 
     concurrency: int
-    """Most requests that are open at once; 0: no limit, which needs a `rate`."""
+    """Largest number of requests that are open (sent and not ended) at once; 0: no limit, which
+    needs a `rate`."""
     rate: float = 0.0
     """Requests per second, at the times of a Poisson process; 0: a request is sent as soon as
     another has ended."""
@@ -53,27 +54,28 @@ class LoadTestRound:
     """One round of a load test at one load level."""
 
     level: int
-    """Index of the level in the job."""
+    """Index of the level in `LoadTestJob.levels`."""
     requests: list[RequestTimes]
     """The requests in the order in which they were due, without those of the warm-up."""
 
 
 @dataclass(frozen=True)
 class LoadTestProgress:
-    """Progress of the running round of a load test, written when a request is sent or ends."""
+    """Progress of the running round of a load test, written as requests are sent and end."""
 
     level: int
-    """Index of the level in the job."""
+    """Index of the level in `LoadTestJob.levels`."""
     warm_up: bool
+    """Whether this is the round of the warm-up, which is not measured."""
     in_flight: int
     """Requests that have been sent and have not ended."""
     answered: int
     """Requests of this round that have ended, including failed requests."""
     failed: int
     total: int
-    """Requests of this round."""
+    """Number of requests of this round, including those that are not yet sent."""
     output_tokens: int
-    """Tokens of the requests of this round that have ended."""
+    """Output tokens of the requests of this round that have ended."""
     seconds: float
     """Seconds since the start of the round."""
 
@@ -102,11 +104,12 @@ class LoadTestJob(Job[LoadTestResult]):
     """The server, which is started if the profile says so."""
     levels: list[LoadTestLevel]
     prompts: list[str]
-    """The prompts, which are sent in turn."""
+    """The prompts, which are sent one after another, from the first again after the last."""
     requests: int
     """Requests per round; 0: four times the level's concurrency, at least 8."""
     output_tokens: int
-    """Tokens of each answer. The end-of-sequence token is ignored if the server supports that."""
+    """Longest answer, in tokens. The end-of-sequence token is ignored if the server supports
+    that."""
     rounds: int
     seed: int
     """Seed of the arrival times and of the answers."""
@@ -115,7 +118,7 @@ class LoadTestJob(Job[LoadTestResult]):
 
 @dataclass(frozen=True)
 class BatchRound:
-    """A batch of prompts that were decoded together once. Times are in ns."""
+    """One round: a batch of prompts that were decoded together once. Times are in ns."""
 
     batch: int
     """Number of prompts in the batch."""
@@ -126,9 +129,9 @@ class BatchRound:
     steps_ns: list[int]
     """Time of each further step, which adds a token to each answer."""
     kv_bytes: int
-    """Size of the KV cache at the end."""
+    """Size of the KV cache at the end, in bytes."""
     peak_bytes: int
-    """Most memory at any time of the round: of torch on a GPU, of the process on a CPU."""
+    """Peak memory during the round, in bytes: of torch on a GPU, of the process on a CPU."""
     failure: str = ""
     """Why the batch could not be decoded, e.g. too little memory; then there are no times."""
 

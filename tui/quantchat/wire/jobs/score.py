@@ -11,22 +11,23 @@ from quantchat.wire.variant import ModelInfo
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The tokens that a model read, and the time. The figures are in the output folder."""
+    """What a model read, and for how long. The figures are in the job's output folder."""
 
     model_info: ModelInfo
     tokens: int
-    """Tokens of the text that were read."""
+    """Number of tokens of the text that were read."""
     positions: int
-    """Tokens that were scored."""
+    """Number of tokens that were scored."""
     context: int
-    """Tokens at the start of each window that are read before the scored ones."""
+    """Number of tokens at the start of each window that are read but not scored."""
     ids_sha256: str
     """SHA-256 over the token ids."""
     begin: str
     """The token (BOS) that the tokenizer puts first; empty if there is none."""
     vocabulary: int
+    """Number of logits at each position; 0 for a server."""
     seconds: float
-    """Seconds for reading, without loading."""
+    """Seconds for reading the text, without loading the model."""
     weights: int
     """Bytes of the model's weights; -1 for a server."""
     likeliest: int = -1
@@ -36,7 +37,7 @@ class ScoreResult:
     window: int = 0
     """Length of a window in tokens."""
     window_limit: str = ""
-    """Why the window is shorter than that of the job; empty if it is not."""
+    """Why the window is shorter than `ScoreJob.window`; empty if it is not."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class LocateLossResult:
     """Where the error of a quantized model comes from."""
 
     positions: int
-    """Tokens that were scored."""
+    """Number of tokens that were scored."""
     whole: float
     """Mean KL(reference ‖ variant) over the same tokens, in nats."""
     parts: list[PartDivergence]
@@ -67,9 +68,10 @@ class LocateLossResult:
 
 @dataclass(frozen=True)
 class LocateLossJob(Job[LocateLossResult]):
-    """Replace one layer of the reference at a time by that of a quantized model; score a text.
+    """Score a text with one layer of the reference at a time replaced by a quantized model's layer.
 
-    Then do the same with each module of the `worst` layers. Both models are in memory at once.
+    Then do the same with each module of the `worst` worst layers. Both models are in memory at
+    once.
     """
 
     title = "locate"
@@ -85,12 +87,12 @@ class LocateLossJob(Job[LocateLossResult]):
     """Tokens of the text to read."""
     workspace: Workspace
     worst: int
-    """Number of layers whose modules are tried one by one: those with the largest error."""
+    """Number of layers whose modules are replaced one by one: the layers with the largest error."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What limits a window besides the text and the model's context."""
+    """What limits the length of a window, besides the text and the model's context length."""
 
     memory: int = 0
     """Bytes of main memory that are free before the model is loaded; 0: unknown."""
@@ -102,13 +104,13 @@ class Fit:
 class ScoreJob(Job[ScoreResult]):
     """Let a model read a text, and write a float64 for each scored token into the output folder.
 
-    The files are: `nll`, the surprisal in nats; `top`, the id of the likeliest token. For each
-    model of `against`: `<name>.forward`, KL(that model ‖ this model), and `<name>.backward`,
-    KL(this model ‖ that model), in nats. With `depths`: `<name>.early.forward` and
-    `<name>.early.backward`, the same for the tokens of each window before the scored tokens. With
-    `keep`: `kept`, KL(computed logits ‖ stored logits), which is the effect of rounding. The file
-    `windows` has the token ids of all windows, int64. For a server that reports no token ids, only
-    `nll` is written.
+    There is a file for each figure: `nll`, the surprisal in nats; `top`, the id of the likeliest
+    token. For each model in `against`: `<name>.forward`, KL(that model ‖ this model), and
+    `<name>.backward`, KL(this model ‖ that model), in nats. With `depths`: `<name>.early.forward`
+    and `<name>.early.backward`, the same for the tokens of each window before the scored tokens.
+    With `keep`: `kept`, KL(computed logits ‖ stored logits), which is the effect of rounding the
+    stored logits. The file `windows` has the token ids of all windows as int64. For a server that
+    reports no token ids, only `nll` is written.
     """
 
     title = "score"
@@ -122,7 +124,7 @@ class ScoreJob(Job[ScoreResult]):
     """Tokens from the start of a window to the start of the next."""
     workspace: Workspace
     fit: Fit | None = None
-    """If given, a `window` that is too long is shortened, and the stride with it; None: it is
+    """If given, a `window` that is too long is shortened, and the stride with it. None: it is
     refused."""
     depths: bool = False
     """Also compare the tokens before the scored ones, if the windows do not overlap."""
@@ -131,8 +133,8 @@ class ScoreJob(Job[ScoreResult]):
     ids_sha256: str = ""
     """The hash that the text's token ids must have; empty: any hash."""
     against: dict[str, str] = field(default_factory=dict)
-    """Key: the name of another model in the names of the figures; value: the file with its logits
-    of the same tokens."""
+    """Key: the name of another model, used in the names of the files; value: the file with that
+    model's logits of the same tokens."""
     keep: str = ""
     """Name of the file in which the model's own logits are stored; empty: they are not stored."""
     copies: int = 0

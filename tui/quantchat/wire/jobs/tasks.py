@@ -1,4 +1,4 @@
-"""The job that runs tasks of lm-evaluation-harness with a model."""
+"""The job that runs tasks of lm-evaluation-harness ("the harness") with a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TaskFigure:
     metric: str
     """The harness's name of the metric, e.g. `acc`."""
     filter: str
-    """The harness's name of the filter that took the answer out of the model's output."""
+    """The harness's name of the filter that extracted the answer from the model's output."""
     value: float
     error: float | None
     """Standard error; None if the figure is not a mean over questions."""
@@ -30,17 +30,21 @@ class TaskResult:
     """The figures of a model in one task."""
 
     task: str
+    """The harness's name of the task."""
     version: str
+    """The harness's version of the task."""
     few_shot: int
+    """Number of examples before each question."""
     questions: int
+    """Number of questions."""
     questions_sha256: str
     """SHA-256 over all questions and expected answers, in order."""
     figures: list[TaskFigure]
     answer_tokens: list[int] = field(default_factory=list)
-    """Tokens of each generated answer without its thoughts, in order; empty if the task only
-    compares the probabilities of given answers."""
+    """Number of tokens of each generated answer without its thoughts, in order; empty if the task
+    only compares the probabilities of given answers."""
     thought_tokens: list[int] = field(default_factory=list)
-    """Tokens of the thoughts before each of these answers."""
+    """Number of tokens of the thoughts before each of these answers."""
     passages: list[int] = field(default_factory=list)
     """Number of the passage that each question is about, in order; empty if no two questions share
     a passage."""
@@ -54,7 +58,7 @@ class EvaluateResult:
     harness: str
     """Version of lm-evaluation-harness."""
     seconds: float
-    """Seconds for answering, without loading."""
+    """Seconds for answering, without loading the model."""
     tasks: list[TaskResult]
 
 
@@ -69,12 +73,12 @@ class EvaluateJob(Job[EvaluateResult]):
     """Names of the harness's tasks, or paths of YAML files."""
     workspace: Workspace
     limit: int = 0
-    """Most questions of each task; 0: all."""
+    """Largest number of questions of each task; 0: all."""
     few_shot: int = -1
-    """Examples before each question; -1: the task's own number."""
+    """Number of examples before each question; -1: the task's own number."""
     batch: int = 1
     """Number of questions answered at once."""
     template: bool = False
-    """Whether to ask in the model's chat template."""
+    """Whether to put each question into the model's chat template."""
     tokenizer: str = ""
-    """For a server: the folder or hub id of the tokenizer that counts and cuts the texts."""
+    """For a server: folder or hub id of the tokenizer with which texts are counted and cut."""

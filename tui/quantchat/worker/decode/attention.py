@@ -1,7 +1,8 @@
 """Record which of torch's backends computes `scaled_dot_product_attention`.
 
 torch chooses a backend at each call, by GPU, dtype, shapes and mask. On Hopper and Blackwell its
-first choice is cuDNN, which builds a plan for each new KV length, so workers put cuDNN last
+first choice is cuDNN, which is slow while decoding, because it builds an execution plan for each
+new length of the KV cache. Therefore workers make cuDNN the last choice
 (`TORCH_CUDNN_SDPA_DEPRIORITIZED`, see `host/worker_process.py`). The choice differs between
 machines and releases, so it is saved with each result.
 """
@@ -53,8 +54,9 @@ class BackendRecord:
 
         choice = torch._fused_sdp_choice(query, key, value, *more, **options)
         name = SDPBackend(choice).name.removesuffix("_ATTENTION").lower()
-        # As many queries as keys means a prompt. Several queries alone do not, because `LlamaStep`
-        # passes the heads that share a key as several queries.
+        # As many queries as keys means a prefill. Several queries alone do not mean one: when
+        # `cpu.llama_step.LlamaStep` decodes a token, it passes the query heads that share a key as
+        # several queries.
         if query.shape[-2] == key.shape[-2] > 1:
             self._prefill = name
         else:

@@ -38,11 +38,11 @@ class Batch:
 
 
 class BatchLoop:
-    """Decodes batches with a causal language model of transformers; token ids are on `device`.
+    """Decodes batches with a causal language model of transformers, whose inputs are on `device`.
 
-    `fault` runs a faster decode step and the unchanged model on the same tokens, and returns how
-    they differ, or an empty text (see `cpu.fast_step`). `new_cache` creates the KV caches; None:
-    the caches of transformers.
+    `fault` compares a faster decode step with the unchanged model on the same tokens, and returns
+    how they differ, or an empty text (see `cpu.fast_step`). `new_cache` creates the KV caches;
+    None: use the caches of transformers.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class BatchLoop:
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         step = None
         if device.type == "cpu":
-            # Patches the model's layers in place, so that they call their kernels directly. The
-            # batch runs this model; of the step only the name is used.
+            # This call patches the model's layers in place, so that they call their kernels
+            # directly. The patched model computes the batches; of the step that the call returns,
+            # only the name is used.
             step = cpu.fast_step(model, fault, batches=True).step
         self.name = f"static batch, {step.name if step else 'eager'}"
         """The decode mode, for the report of what ran (`wire.variant.ModelInfo.decode`)."""

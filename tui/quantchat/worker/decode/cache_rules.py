@@ -23,15 +23,18 @@ class CacheRules:
     """How results with the cache deviate from exact results; empty if they do not."""
 
     def can_append(self, cached: int, total: int) -> bool:
-        """Return whether tokens `cached` to `total` can be appended, in chunks of any size.
+        """Return whether a cache of `cached` tokens can be extended to `total`, in any chunks.
 
-        Otherwise all `total` tokens are computed in one chunk, from an empty cache.
+        Otherwise all `total` tokens must be computed in one chunk, from an empty cache.
         """
         limit = self.longrope_limit
         return self.appendable and not (limit and cached <= limit < total)
 
     def can_reuse(self, cached: int, common: int, total: int) -> bool:
-        """Return whether a prompt of `total` tokens can use `common` of the `cached` tokens."""
+        """Return whether a prompt of `total` tokens can use the first `common` cached tokens.
+
+        `cached` is the number of tokens in the cache.
+        """
         limit = self.longrope_limit
         return (
             common > 0
@@ -40,7 +43,7 @@ class CacheRules:
         )
 
     def invalidated_at(self, cached: int) -> bool:
-        """Return whether the next token makes the cache wrong."""
+        """Return whether one more token makes the keys in a cache of `cached` tokens wrong."""
         return bool(self.longrope_limit) and cached == self.longrope_limit
 
     @property
@@ -49,8 +52,8 @@ class CacheRules:
         parts = [self.problem] if self.problem else []
         if not self.appendable:
             parts.append(
-                "several tokens at once cannot be appended to its state: each prompt is computed "
-                "again from its start, in one chunk"
+                "several tokens at once cannot be appended to the model's state: each prompt is "
+                "computed again from its start, in one chunk"
             )
         if self.longrope_limit:
             parts.append(

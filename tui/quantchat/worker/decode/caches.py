@@ -1,7 +1,7 @@
 """KV caches of the installed transformers, which may be an older release.
 
-A worker may run under another interpreter, with transformers 4. There, a cache has no layers that
-could be replaced, and sliding windows are stored like full attention.
+A worker may run under another interpreter, with transformers 4. In that version, a cache has no
+layers that could be replaced, and sliding windows are stored like full attention.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from quantchat.worker.failures import Refused
 
 
 def growing_cache(config: Any) -> Any:
-    """Return a cache that grows in steps for a model of `config`; a plain one in transformers 4."""
+    """Return a cache for a model of `config` that allocates memory for many tokens at a time.
+
+    With transformers 4, return `plain_cache`.
+    """
     try:
         from quantchat.worker.decode import growing_cache as growing
     except ImportError:
@@ -25,7 +28,7 @@ def growing_cache(config: Any) -> Any:
 
 
 def plain_cache(config: Any) -> Any:
-    """Return transformers' own cache, which copies its contents to append a token."""
+    """Return transformers' own cache, which copies all its contents each time it appends."""
     from transformers import DynamicCache
 
     try:
@@ -35,7 +38,7 @@ def plain_cache(config: Any) -> Any:
 
 
 def variant_cache(command: LoadModel, config: Any) -> Callable[[], Any] | None:
-    """Return a function that creates quantized caches; None if the variant's are not quantized.
+    """Return a function that creates quantized KV caches; None if `command` requires none.
 
     Raises Refused if this release of transformers has no such cache for the model of `config`.
     """
@@ -46,7 +49,7 @@ def variant_cache(command: LoadModel, config: Any) -> Callable[[], Any] | None:
     def new_cache() -> Any:
         return _quantized_cache(kind, config)
 
-    new_cache()  # to raise Refused now
+    new_cache()  # raises Refused now, not at the first prompt
     return new_cache
 
 
@@ -57,8 +60,9 @@ def _quantized_cache(kind: str, config: Any) -> Any:
         text = config.get_text_config(decoder=True)
         head = getattr(text, "head_dim", 0) or text.hidden_size // text.num_attention_heads
         group = next(size for size in (GROUP, 32, 16, 8, 4, 2, 1) if head % size == 0)
-        # A format of HQQ: it quantizes along a head, as transformers recommends. The other format,
-        # fp8, has one width and one scale for a layer, and keeps no recent tokens unquantized.
+        # A format of HQQ. The elements that share a scale lie in one head (axis 1), as transformers
+        # recommends. The other format, fp8, has no such options: its number of bits is fixed, a
+        # layer has one scale, and no recent tokens stay unquantized.
         more = {"nbits": form.bits, "axis_key": 1, "axis_value": 1, "q_group_size": group}
         more["residual_length"] = form.recent
     try:
@@ -87,8 +91,9 @@ def cache_parameter(model: Any) -> str:
 def position_argument(model: Any) -> str:
     """Return `position_ids` if `model.forward` needs them, else an empty text.
 
-    transformers' `generate` always passes them; without them some models (Bamba) count from 0.
-    Models whose positions have several dimensions compute them from the cache.
+    transformers' `generate` always passes them. Without them, some models (Bamba) count the
+    positions from 0 in each call. Models whose positions have several dimensions compute them from
+    the cache, so they do not need the argument.
     """
     if any(hasattr(module, "get_rope_index") for module in model.modules()):
         return ""
@@ -96,10 +101,11 @@ def position_argument(model: Any) -> str:
 
 
 def can_roll_back(cache: Any) -> bool:
-    """Return whether tokens can be removed from the end: not with sliding windows or states.
+    """Return whether tokens can be removed from the end of `cache`.
 
-    `is_sliding` alone does not show that: it is False for a layer with attention and a recurrent
-    state, and `crop` does not restore the state.
+    They cannot be removed from sliding windows and recurrent states. `is_sliding` alone does not
+    show that: it is False for a layer with both attention and a recurrent state, and `crop` does
+    not restore the state.
     """
     layers = getattr(cache, "layers", None) or []
     return not any(
@@ -116,7 +122,8 @@ def has_states(cache: Any) -> bool:
 def roll_back_to(cache: Any, tokens: int) -> bool:
     """Cut each layer to its first `tokens` (more than 0); return False if that is not possible.
 
-    A forward pass that was interrupted has appended to some of the layers only.
+    An interrupted forward pass has appended its tokens to some of the layers only, so the layers
+    may have different lengths.
     """
     if not can_roll_back(cache):
         return False

@@ -1,8 +1,9 @@
-"""Checks a loaded model's KV cache against a pass without a cache, then each faster step.
+"""Checks a loaded model's KV cache, and then each faster decode step, by comparing logits.
 
-The reference is one forward pass over all tokens, without a cache. The model's own modules with a
-cache are compared with it once: a prompt in two pieces, then single tokens, then several tokens at
-once, as in a second turn of a chat. Faster steps are then compared with the model's own modules.
+First, the logits that the model's own modules compute with a cache are compared with those of one
+forward pass over all tokens, without a cache. With the cache, a prompt is computed in two pieces,
+then single tokens follow, then several tokens at once, as in a second turn of a chat. Later, the
+logits of each faster step are compared with those of the model's own modules with a cache.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ SAMPLE = (
     "gained, differs from model to model; so it is measured, and not believed."
 )
 STEPS = 5
-"""Most tokens decoded one by one after `SAMPLE`."""
+"""Largest number of tokens that are decoded one by one after `SAMPLE`."""
 
 _FEWEST_STEPS = 3
-"""Tokens that are decoded however long they take."""
+"""Number of tokens that are decoded however long they take."""
 
 _SLOW_S = 2.0
-"""Time in seconds after which no further token is decoded: with slow kernels a model would take
-minutes to load, and a wrong step shows at the first token."""
+"""Time in seconds after which no further token is decoded: otherwise a model with slow kernels
+would take minutes to load. A wrong step already shows at the first token."""
 
 ULPS = 16
-"""Largest accepted relative error of logits, in units of the dtype's rounding. Measured: sums in
-another order gave 2 or 3 units; a compiled model, which rounds less often, 10. A wrong result has
-an error about as large as the logits themselves: 128 units of bfloat16."""
+"""Largest accepted relative error of logits, in units of the dtype's machine epsilon. Measured:
+sums in another order gave 2 or 3 units; a compiled model, which rounds less often, 10. A wrong
+result has an error about as large as the logits themselves: 128 units of bfloat16."""
 
 _LEAST_TOLERANCE = 1e-3
 """Relative error accepted in every dtype: kernels may round more coarsely than float32 does."""
@@ -53,16 +54,18 @@ _EXACT_STATES = (
     *("olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "zamba2"),
 )
 """Model types with recurrent states to which several tokens at once can be appended exactly. Other
-types lose part of the state (the convolution of Mamba, Jamba and RecurrentGemma). The rounding of a
-coarse dtype hides that error; `benchmarks/architectures.py` shows it in float32."""
+types lose part of the state when that is done (Mamba, Jamba and RecurrentGemma lose the state of
+their convolution). The rounding of a coarse dtype hides that error; `benchmarks/architectures.py`
+shows it in float32."""
 
 
 class Check:
-    """The logits of the model's own modules for a text and some tokens after it: the reference.
+    """The logits of the model's own modules for a text and some tokens after it.
 
-    Created once for a loaded model, with its first forward pass, in which kernels may repack their
-    weights. `rules` says what the model's cache allows. Raises Refused for a model that cannot be
-    decoded token by token, because its cache gives other results.
+    They are the reference for faster steps. A `Check` is created once for a loaded model; its
+    constructor runs the first forward pass, in which kernels may repack their weights. `rules` says
+    what the model's cache allows. Raises Refused for a model that cannot be decoded token by token,
+    because the logits with its cache are wrong.
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -82,7 +85,10 @@ class Check:
     # ------------------------------------------------------------ the cache of the model
 
     def _examine(self) -> CacheRules:
-        """Compare the cache with an uncached pass, and set `_tokens` and `_expected`."""
+        """Compare the logits with a cache and without one; return what the cache allows.
+
+        Set `_tokens`, the greedy tokens after the prompt, and `_expected`, the logits with a cache.
+        """
         config = self._model.config
         limit = longrope_limit(config)
         error_in_chunks = float("inf")
@@ -90,7 +96,7 @@ class Check:
             found, conclusive = self._cached(self._prompt.shape[1] // 2)
             uncached = self._uncached()
             if not all(bool(row.isfinite().all()) for row in uncached):
-                # The model is damaged, which its answers will show.
+                # The model is damaged. Its answers will show that, so it is not refused here.
                 return CacheRules(longrope_limit=limit)
             *errors, second_turn = map(_error, found, uncached)
             if conclusive:
@@ -133,10 +139,10 @@ class Check:
     def _cached(self, cut: int) -> tuple[list[Any], bool]:
         """Return logits with a cache, and whether equality with `_uncached` proves the cache right.
 
-        The prompt is computed in two chunks, split at `cut`; 0: in one chunk. The logits are those
-        after the prompt, after each of the greedy tokens that follow, and after a second turn. For
-        a model with recurrent states, equality proves nothing if the dtype is so coarse that
-        rounding hides a lost state.
+        The prompt is computed in two chunks, split at the index `cut`; 0: in one chunk. The logits
+        are those after the prompt, after each of the greedy tokens that follow, and after a second
+        turn. For a model with recurrent states, equality proves nothing if the dtype is so coarse
+        that rounding hides a lost state.
         """
         step = EagerStep(self._model)
         if cut:
@@ -184,9 +190,9 @@ class Check:
     def fault(self, step: Step) -> str:
         """Return what is wrong with `step`, or an empty text. Clears the step's cache.
 
-        The step gets the reference's tokens (teacher forcing). Otherwise one token that rounding
-        has changed would change all later tokens. Then half of the tokens are cut off and computed
-        again.
+        The step gets the reference's tokens (teacher forcing), because a single token changed by
+        rounding would change all later tokens. Then the second half of these tokens is cut from the
+        step's cache and computed again.
         """
         count = len(self._tokens)
         half = count // 2
@@ -202,7 +208,10 @@ class Check:
         return f"its logits are off by {error:.1%} (rounding explains {self._tolerance:.1%})"
 
     def _error(self, logits: Any, place: int) -> float:
-        """Return the relative error of `logits`, (1, vocabulary), in the Euclidean norm."""
+        """Return the relative error of `logits`, (1, vocabulary), in the Euclidean norm.
+
+        They are compared with the reference's logits after the prompt and `place` further tokens.
+        """
         return _error(logits.float(), self._expected[place])
 
 

@@ -54,7 +54,7 @@ class Decoder(LoopDecoder):
         return "; ".join(filter(None, notes))
 
     def model_info(self) -> ModelInfo:
-        """Return what really runs."""
+        """Return a description of what really runs."""
         return self._loaded.model_info(self.chosen.name, self._attention_backend)
 
     def ledger(self) -> Ledger:

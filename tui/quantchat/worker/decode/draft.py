@@ -1,7 +1,7 @@
 """Speculative decoding: a draft proposes tokens, and the model checks several of them in one pass.
 
-transformers' assisted generation does both; this module prepares the draft for it, and counts the
-drafted tokens and those that the model accepts.
+transformers' assisted generation runs both the draft and the model. This module prepares the draft
+for it, and counts the drafted tokens and how many of them the model accepts.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Draft:
 
     model: Any | None = None
     """The model that drafts (a `torch.nn.Module` of transformers); None for prompt lookup, which
-    proposes what followed the last tokens earlier in the chat."""
+    finds an earlier occurrence of the last tokens in the chat and proposes the tokens after it."""
     tokens: int = 0
-    """Most tokens to draft at once; 0: transformers' default."""
+    """Most tokens to draft at once; 0: the default (`LOOKUP_TOKENS` or that of transformers)."""
 
     @classmethod
     def of(cls, loaded: Loaded, model: Loaded | None) -> Draft | None:
-        """Return the draft that the profile names for `loaded`, None if it names none.
+        """Return the draft that the profile names for `loaded`; None if the profile names none.
 
-        `model` is the loaded draft model; None for prompt lookup or no draft. Raises Refused if the
-        vocabularies of `loaded` and `model` differ.
+        `model` is the loaded draft model; None for prompt lookup or no draft. Raises Refused if
+        neither of the vocabularies of `loaded` and `model` contains the other.
         """
         tokens = loaded.command.option("draft_tokens", 0)
         if model is None:
@@ -62,7 +62,7 @@ class Draft:
 
 
 def _check_tokens(loaded: Loaded, draft: Loaded) -> None:
-    """Raise Refused unless the smaller of the two vocabularies is a part of the larger one."""
+    """Raise Refused unless the larger of the two vocabularies contains the smaller one."""
     one, other = (each.tokenizer.get_vocab() for each in (loaded, draft))
     smaller, larger = sorted((one, other), key=len)
     differing = next((token for token, at in smaller.items() if larger.get(token) != at), None)
@@ -104,7 +104,7 @@ class DraftCounter:
     def __init__(self, prompt: int) -> None:
         """Count the tokens that follow a prompt of `prompt` tokens."""
         self._own = prompt
-        """Leading tokens of the next pass that are not drafted."""
+        """Number of tokens at the start of the model's next pass that are not drafted."""
         self._candidates: Any = None
         self.drafted = self.accepted = self.steps = 0
         self._cache: Any = None

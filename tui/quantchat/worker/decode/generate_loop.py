@@ -1,10 +1,11 @@
 """The generate loop: transformers' `generate`, unchanged, as a baseline for the native loop.
 
 Long prompts are computed in chunks of the same length as in the native loop (`generate`'s option
-`prefill_chunk_size`). In one piece, a prompt could not be stopped for seconds on a CPU.
+`prefill_chunk_size`). Computed in one piece, a long prompt could not be stopped for seconds on a
+CPU.
 
-`generate` runs in the caller's thread. The usual way, a second thread that fills a streamer's
-queue, makes two threads run torch and halves the speed on a CPU.
+`generate` runs in the caller's thread. Usually it runs in a second thread, which fills the queue of
+a streamer. Then two threads run torch, which halves the speed on a CPU.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.memory import kv_cache_bytes
 
 CHUNKS_AFTER_A_CACHE = Version(__version__) >= Version("5.21")
-"""Whether `generate` chunks only the tokens that are not cached. Older releases (among them the
-last for Python 3.10) chunk the whole prompt, and compute cached tokens again."""
+"""Whether `generate` chunks only the tokens that are not cached. Older releases of transformers,
+among them the last one for Python 3.10, chunk the whole prompt and compute cached tokens again."""
 
 _NO_TOKEN = 2**31 - 1
 """The id to pass as the end token if no token should end the answer. None would mean the model's
@@ -60,8 +61,8 @@ class GenerateLoop:
         self._new_cache = new_cache or (lambda: plain_cache(model.config))
         self._model = model
         self._rules = rules
-        """`appendable` is also False for a cache that has only recurrent states (Mamba 2): it does
-        not know its length, which `generate` needs to append to it."""
+        """`appendable` is also False for a cache that has only recurrent states (Mamba 2). Such a
+        cache does not know its length, which `generate` needs to append to the cache."""
         self._cache_parameter = cache_parameter(model)
         self._device = device
         self._ids: list[int] = []
@@ -78,7 +79,7 @@ class GenerateLoop:
             self._rules = replace(rules, appendable=False)
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep only the cached tokens that also begin `prompt`; return their number."""
+        """Keep only the cached tokens with which `prompt` begins; return their number."""
         same = common_prefix(self._ids, prompt)
         surplus = len(self._ids) - same
         kept = self._rules.can_reuse(len(self._ids), same, len(prompt))
@@ -124,7 +125,7 @@ class GenerateLoop:
                 )
         except _Stopped:
             if not listener.tokens:
-                self.forget()  # some layers have already cached the tokens of this chunk
+                self.forget()  # some layers, not all, may have cached the tokens of this chunk
                 return "stop"
             listener.reason = "stop"
         if self._counter is not None:
@@ -133,7 +134,7 @@ class GenerateLoop:
         return listener.reason
 
     def _watched(self, answer: RunningAnswer, listener: _Listener) -> ExitStack:
-        """Return a context in which `generate` can be stopped and its drafts are counted."""
+        """Return a context in which `generate` can be stopped and drafted tokens are counted."""
         stack = ExitStack()
         stack.enter_context(_interruptible(self._model, answer, listener))
         if self._draft is not None and self._counter is not None:
@@ -147,7 +148,7 @@ class GenerateLoop:
         if not self._rules.appendable:
             return  # nothing is ever appended to this cache, and it may not know its length
         surplus = self._cache.get_seq_length() - len(ids)
-        if surplus > 0:  # a GPU computes one step ahead
+        if surplus > 0:  # on a GPU, `generate` computes one step ahead of the tokens it reports
             if not can_roll_back(self._cache):
                 self.forget()
                 return
@@ -184,7 +185,7 @@ class GenerateLoop:
         release_unused(self._device)
 
     def kv_bytes(self) -> int:
-        """Return the bytes of the KV caches of model and draft, which allocate no spare room."""
+        """Return the bytes of the KV caches of model and draft. These caches have no spare room."""
         counter = self._counter
         return kv_cache_bytes(self._cache) + (counter.kv_bytes() if counter else 0)
 
@@ -216,7 +217,7 @@ def _settings(
 
 
 class _InsertedToken:
-    """A logits processor that leaves only `answer.inserted` to be chosen, unless it is None."""
+    """A logits processor that allows only the token `answer.inserted`, unless that is None."""
 
     def __init__(self, answer: RunningAnswer) -> None:
         self._answer = answer
@@ -231,7 +232,10 @@ class _InsertedToken:
 
 
 class _Listener(BaseStreamer):  # type: ignore[misc]
-    """Receives tokens in the loop's thread as soon as they are known; with a draft, several."""
+    """Receives the tokens from `generate` as soon as they are known; with a draft, several at once.
+
+    `to_prefill` is the number of prompt tokens that are not cached.
+    """
 
     def __init__(
         self, answer: RunningAnswer, to_prefill: int, counter: DraftCounter | None = None
@@ -271,7 +275,10 @@ class _Stopped(Exception):
 
 
 def _interruptible(model: Any, answer: RunningAnswer, listener: _Listener) -> Any:
-    """Check for a stop before each block of the model while the prompt is computed."""
+    """Return a context that ends `generate` if the user stops the answer during the prefill.
+
+    The check is made before each block of `model`.
+    """
 
     def check() -> None:
         if not listener.tokens and answer.stopped:

@@ -1,4 +1,4 @@
-"""A KV cache in buffers that grow in steps, so that it is not copied for each token."""
+"""A KV cache in buffers that grow by many tokens at a time, so that appending seldom copies it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     transformers' dynamic layer copies its contents to append a token. This layer writes the token
     into its buffers, and attention sees a view of the filled part.
 
-    A compiled or captured step must not depend on a length in Python. It sets `place` to a tensor
-    with the index of the next token: then the token is written there, attention sees the first
-    `window` tokens of the buffers (None: all), and the caller masks those that are not filled.
+    A decode step that is compiled, or captured in a CUDA graph, must not depend on a length in
+    Python. Such a step sets `place` to a tensor with the index of the next token. Then the token is
+    written at that index, attention sees the first `window` tokens of the buffers (None: all), and
+    the step must mask those that are not filled.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def _grown(self, old: Any, like: Any, tokens: int) -> Any:
         batch, heads, _, size = like.shape
-        # Zeros: masked places are multiplied by 0, and uninitialised memory may be NaN.
+        # Zeros, because masked positions are multiplied by 0, and uninitialised memory may contain
+        # NaN, which stays NaN.
         new = like.new_zeros((batch, heads, bucket(tokens), size))
         if self.length:
             new[:, :, : self.length] = old[:, :, : self.length]
@@ -68,14 +70,17 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self.length
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the last `-tokens_to_remove` tokens (it is negative); the buffers stay."""
+        """Remove the last `-tokens_to_remove` tokens; the buffers stay.
+
+        `tokens_to_remove` is negative, as in transformers.
+        """
         self.length += min(0, tokens_to_remove)
 
 
 def growing_cache(config: Any) -> Any:
-    """Return a cache for a model of `config` whose full-attention layers grow in steps.
+    """Return a cache for a model of `config` with a `GrowingLayer` for each full-attention layer.
 
-    Sliding windows and recurrent states keep transformers' layers: their size is fixed.
+    For sliding windows and recurrent states it has transformers' own layers: their size is fixed.
     """
     cache = DynamicCache(config=config)
     cache.layers = [

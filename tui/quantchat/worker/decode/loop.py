@@ -28,6 +28,7 @@ class RunningAnswer:
     """Ids that end the answer and are not part of it; empty with `ignore_eos`."""
     outbox: Outbox
     asked_to_stop: Callable[[int], bool]
+    """Called with the number of a turn; returns whether the user asked to stop that turn."""
     thinking: ThinkingLimit | None = None
     """Limits the thoughts of the answer; None if they have no limit."""
 
@@ -43,7 +44,7 @@ class RunningAnswer:
     def send(self, token: int, known_ns: int = 0) -> bool:
         """Send `token` to the outbox; return False instead if it ends the answer.
 
-        `known_ns` is when the token was known on the host; 0: now.
+        `known_ns` is the time at which the CPU had the token (`time.perf_counter_ns`); 0: now.
         """
         now = known_ns or time.perf_counter_ns()
         if token in self.end_tokens:
@@ -60,10 +61,10 @@ class RunningAnswer:
 
 
 class Loop(Protocol):
-    """Turns a prompt into an answer, and keeps the KV cache of both for the next turn."""
+    """Decodes the answer to a prompt, and keeps the KV cache of both for the next turn."""
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep only the cached tokens that also begin `prompt`; return their number."""
+        """Keep only the cached tokens with which `prompt` begins; return their number."""
 
     def answer(self, prompt: list[int], answer: RunningAnswer) -> str:
         """Answer `prompt`, after `rewind(prompt)`; return why the answer ended.

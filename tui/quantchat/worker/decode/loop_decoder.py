@@ -1,4 +1,4 @@
-"""Code that all decoders share: encode the chat, check the limits, report the turn.
+"""Code that the decoders of local models share: encode the chat, check limits, report the turn.
 
 `decoder.Decoder` adds the code for torch, `worker.llama.decoder` the code for llama.cpp. No module
 that is imported here imports torch.
@@ -51,7 +51,7 @@ class LoadedModel(Protocol):
 
     @property
     def context_length(self) -> int:
-        """Most tokens of prompt and answer together."""
+        """Largest number of tokens of prompt and answer together."""
 
     @property
     def end_tokens(self) -> frozenset[int]:
@@ -119,7 +119,7 @@ class LoopDecoder(ABC):
             )
         cached = self._loop.rewind(prompt)
         outbox.send(Started(request.turn, received_ns, len(prompt), cached))
-        # Neither the end token nor a stop string ends an answer of a fixed length.
+        # With `ignore_eos` the length of the answer is fixed, so no stop string may end it either.
         outbox.begin(request.turn, prompt, () if request.ignore_eos else sampling.stop)
         budget = sampling.max_thinking_tokens
         answer = RunningAnswer(
@@ -141,7 +141,7 @@ class LoopDecoder(ABC):
     def score_tokens(self, request: ScoreTokens, cancelled: Callable[[], bool]) -> TokenScores:
         """Score the tokens of `request` by teacher forcing; the KV cache of the chat is unchanged.
 
-        Raises Refused, also as soon as `cancelled` returns True.
+        Raises Refused if that is not possible, and as soon as `cancelled` returns True.
         """
         self._set_threads(request.threads)
         with bounded("reading the prompt"):
@@ -159,7 +159,7 @@ class LoopDecoder(ABC):
 
     @abstractmethod
     def model_info(self) -> ModelInfo:
-        """Return what really runs."""
+        """Return a description of what really runs."""
 
     @abstractmethod
     def ledger(self) -> Ledger:

@@ -1,4 +1,4 @@
-"""Choose the decode loop and step: the requested mode, or the fastest that passes its check."""
+"""Choose the decode loop and step: the requested mode, or the fastest one that passes `Check`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ class ChosenLoop:
 
     loop: Loop
     name: str
-    """The mode and its form, e.g. `eager, fused Llama steps`."""
+    """The decode mode, with further detail if needed, e.g. `eager, fused Llama steps`."""
     note: str = ""
-    """Notes for the user: why no faster mode is used, how the cache is unusual, which settings of
-    the checkpoint are ignored."""
+    """Notes for the user: why no faster mode is used, how the KV cache differs from an ordinary one
+    (`CacheRules.note`), which settings of the checkpoint are ignored."""
     rules: CacheRules = ORDINARY
 
 
 def choose(loaded: Loaded, mode: str, report: Report, draft: Draft | None = None) -> ChosenLoop:
     """Return the loop for `mode`: auto, generate, eager, compile or graph.
 
-    Only `generate` decodes with a `draft`, so `auto` then means `generate`. Otherwise `auto` means
-    a captured graph on a GPU. On a CPU it means `eager`, which calls the kernels directly: a
-    compiled step is slower there, or with bf16 as fast, and takes a minute to compile. Raises
-    Refused if a mode that the profile names cannot run here, or if no loop can decode the model.
+    Only `generate` decodes with a `draft`, so `auto` then means `generate`. Without a draft, on a
+    GPU, `auto` means `graph`, or `eager` if no graph is possible. On a CPU it means `eager`, which
+    calls the kernels directly there: a compiled step is slower on a CPU, or with bf16 as fast, and
+    takes a minute to compile. A quantized KV cache is also decoded with `eager`. Raises Refused if
+    a mode that the profile names cannot run here, or if no loop can decode the model.
     """
     if mode not in ("auto", "generate", *_STEPS):
         raise Refused("unsupported", f"there is no decode mode {mode!r}", 'use decode = "auto"')
@@ -152,7 +153,10 @@ def ignored_settings(config: Any) -> list[str]:
 
 
 def _eager(model: Any, check: Check, _report: Report) -> CheckedStep:
-    """Return the fastest step with the same results: a CPU step, or the model's own modules."""
+    """Return the fastest eager step with the same logits as the model's own modules.
+
+    On a CPU it may be a step of `decode.cpu`; otherwise the model's own modules compute.
+    """
     if model.device.type != "cpu":
         return CheckedStep(EagerStep(model))
     from quantchat.worker.decode import cpu

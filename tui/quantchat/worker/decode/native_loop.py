@@ -1,4 +1,4 @@
-"""The native loop: prefill in chunks, then one step per token, with any kind of step."""
+"""The native loop: prefill in chunks, then one decode step per token, with any `Step`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from quantchat.worker.decode.steps import Interrupted, Step, Stopped
 
 CHUNK = 512
 """Prompt tokens in one prefill step: enough to make unpacking a weight worthwhile, few enough to
-show progress. A stop takes effect between two steps, on a CPU also between two blocks of the model.
+show progress. If the user stops an answer, that takes effect between two steps; on a CPU also
+between two blocks of the model.
 
 The size is fixed and not adapted to the speed, because the places where a prompt is cut affect the
 rounding: otherwise greedy answers would vary with the load of the machine."""
@@ -25,7 +26,7 @@ tokens are decoded."""
 
 
 class NativeLoop:
-    """Decodes with `step`; its token ids are on `device` (a `torch.device`)."""
+    """Decodes with `step`, whose token ids must be on `device` (a `torch.device`)."""
 
     def __init__(self, step: Step, device: Any, rules: CacheRules = ORDINARY) -> None:
         self._step = step
@@ -37,7 +38,7 @@ class NativeLoop:
     # ------------------------------------------------------------ the interface of a Loop
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep only the cached tokens that also begin `prompt`; return their number."""
+        """Keep only the cached tokens with which `prompt` begins; return their number."""
         common = common_prefix(self._ids, prompt)
         kept = self._rules.can_reuse(len(self._ids), common, len(prompt))
         self._keep(common if kept else 0)
@@ -124,7 +125,7 @@ class NativeLoop:
         """Compute `ids` in chunks; return the last token's logits, or None if stopped."""
         logits = None
         cached = len(self._ids)
-        # Some caches do not accept chunks, and some become wrong beyond a length.
+        # Some caches do not accept chunks, and some become wrong beyond a length: see `CacheRules`.
         size = CHUNK if self._rules.can_append(cached, cached + len(ids)) else len(ids)
         stopped = (lambda: answer.stopped) if self._device.type == "cpu" else None
         for start in range(0, len(ids), size):
@@ -156,7 +157,7 @@ class NativeLoop:
 
 
 class TokenReader:
-    """Copies a token's id to the host; a GPU computes the next step meanwhile."""
+    """Copies the id of a token from the device to the CPU, while a GPU computes the next step."""
 
     def __init__(self, device: Any) -> None:
         self.is_async = device.type == "cuda"

@@ -18,20 +18,21 @@ from torch.nn import functional
 
 _SAMPLE_ROWS = 4
 _ULPS = 4
-"""Largest relative error of a fused norm against its module, in units of the dtype's rounding."""
+"""Largest relative error of a fused norm compared with its module, in units of the dtype's machine
+epsilon."""
 
 
 def fusable_norms(model: Any) -> list[Any]:
     """Return the RMSNorm modules of `model` whose results agree with torch's kernel.
 
-    Gemma's norms, for example, multiply by 1 + weight, and are left out.
+    Gemma's norms, for example, do not agree, because they multiply by 1 + weight.
     """
     return [module for module in model.modules() if _is_fusable(module)]
 
 
 @contextlib.contextmanager
 def fused_norms(norms: Sequence[Any]) -> Iterator[None]:
-    """Compute `norms` with torch's kernel while the block runs."""
+    """Compute `norms` with torch's kernel while the context lasts."""
     for norm in norms:
         norm.forward = partial(_computed, norm)
     try:
@@ -56,7 +57,7 @@ def _is_fusable(module: Any) -> bool:
         return False
     if weight is None or weight.dim() != 1 or "forward" in vars(module):  # set by a hook
         return False
-    # The inputs are not random, because that would change the state of a generator.
+    # The sample is not random, because that would change the state of torch's random generator.
     sample = torch.arange(_SAMPLE_ROWS * len(weight), device=weight.device).sin()
     sample = sample.view(_SAMPLE_ROWS, -1).to(weight.dtype)
     with torch.inference_mode():

@@ -20,7 +20,10 @@ class OutputPenalties:
         self._prompt = prompt
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return `scores`, shape (rows, vocabulary), after the tokens `input_ids`."""
+        """Return the penalized `scores` of the next token, shape (rows, vocabulary).
+
+        `input_ids` are the tokens of prompt and answer so far, shape (rows, tokens).
+        """
         import torch
 
         answer = input_ids[:, self._prompt :]
@@ -30,7 +33,10 @@ class OutputPenalties:
 
 
 def penalties(sampling: Sampling, prompt: int) -> list[OutputPenalties]:
-    """Return the processors for presence and frequency penalty after `prompt` tokens, if any."""
+    """Return the processors for presence and frequency penalty, none if both penalties are 0.
+
+    `prompt` is the number of prompt tokens.
+    """
     presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
     return [OutputPenalties(presence, frequency, prompt)] if presence or frequency else []
 
@@ -105,7 +111,7 @@ class Sampler:
         return token
 
     def replace(self, token_id: int) -> Any:
-        """Use `token_id` instead of the last choice; return it in the shape of a choice."""
+        """Use `token_id` instead of the token chosen last; return it with shape (1, 1)."""
         import torch
 
         token = torch.tensor([[token_id]], device=self._seen.device)

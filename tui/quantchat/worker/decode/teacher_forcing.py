@@ -34,9 +34,9 @@ def score_tokens(
 ) -> TokenScores:
     """Return the log-probabilities and ranks of `request.ids` after `prompt`.
 
-    `cancelled` is called before each block of the model; if it returns True, the work ends. If
-    `rules` do not allow chunks, all tokens are computed at once. Raises Refused if the tokens do
-    not fit into the context, or after a cancellation.
+    If `rules` do not allow chunks, all tokens are computed at once. `cancelled` is called before
+    each block of the model. Raises Refused if `cancelled` returns True, or if the tokens do not fit
+    into the context.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Decodes batches of prompts with a loaded model: throughput and memory by the size of a batch."""
+"""Measures throughput and memory of a loaded model that decodes batches of different sizes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from quantchat.worker.report import Report
 from quantchat.worker.scoring.text_scoring import load_or_refuse
 
 _LONGEST_TO_SHORTEST = 4
-"""With mixed lengths: tokens of the longest prompt ÷ tokens of the shortest."""
+"""For batches of prompts with mixed lengths: tokens of the longest prompt ÷ tokens of the
+shortest."""
 
 
 def run(job: BatchJob, report: Report) -> BatchResult:
     """Decode each batch once in each round, after a warm-up.
 
-    If a batch does not fit in memory, its failure is recorded, and neither this size nor a larger
-    one is tried again. Raises Refused if the model cannot be loaded, or if its context is too
+    If a batch does not fit in memory, the failure is recorded, and neither this size nor a larger
+    size is tried again. Raises Refused if the model cannot be loaded, or if its context is too
     short.
     """
     report(0, 0, "importing libraries")
@@ -64,7 +65,7 @@ def run(job: BatchJob, report: Report) -> BatchResult:
 
 
 def lengths(batch: int, longest: int, *, mixed: bool) -> list[int]:
-    """Return the length of each prompt of a batch in tokens: all the same, or evenly spread."""
+    """Return the length in tokens of each prompt of a batch: all `longest`, or evenly spread."""
     if not mixed or batch == 1:
         return [longest] * batch
     shortest = max(1, longest // _LONGEST_TO_SHORTEST)
@@ -86,7 +87,10 @@ def _round(loop: BatchLoop, job: BatchJob, size: int, vocabulary: int) -> BatchR
 
 
 def _prompt(row: int, tokens: int, vocabulary: int) -> list[int]:
-    """Return token ids that differ from row to row; the time does not depend on their meaning."""
+    """Return a prompt of `tokens` token ids, which differ from row to row of a batch.
+
+    The ids have no meaning, because the time does not depend on it.
+    """
     return [(1000 + 7919 * row + 31 * place) % vocabulary for place in range(tokens)]
 
 
@@ -100,7 +104,11 @@ def _reset_peak() -> None:
 
 
 def _peak() -> int:
-    """Return the peak since `_reset_peak` in bytes: of torch on GPUs, else of the process."""
+    """Return the highest memory in bytes since `_reset_peak`.
+
+    With CUDA, this is the memory that torch reserved on all GPUs; otherwise, the resident memory of
+    the process.
+    """
     import torch
 
     if torch.cuda.is_available():

@@ -36,17 +36,17 @@ BATCH, GPU_BATCH = 16, 32
 """Number of prompts answered at once on a CPU and on a GPU; a GPU hardly slows down with more."""
 
 _MOST_ANSWERS = 6
-"""Approximate limit of answers to a prompt if `calibration_size` decides how many samples are
-needed."""
+"""Approximate largest number of answers to each prompt, if `calibration_size` decides how many
+samples are needed."""
 
 
 def run(job: CalibrateJob, report: Report) -> CalibrateResult:
     """Let the model answer the prompts, and write these chats into the output folder.
 
     The model answers every prompt greedily, then again with sampling until there are enough chats.
-    Equal answers to one prompt count once, empty answers not at all. A record is
-    `{"messages": [...]}`, or `{"text": ...}` for a model without a chat template. Raises Refused if
-    the model is quantized, or the group size does not fit it.
+    Equal answers to one prompt count once, empty answers not at all. A chat is written as
+    `{"messages": [...]}`, or as `{"text": ...}` for a model without a chat template. Raises Refused
+    if the model is quantized, or if the group size does not divide the width of its layers.
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace)
@@ -62,7 +62,8 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
     inputs = widest(author.model)
     wanted = calibration_size(job.samples, job.sample_tokens, device, inputs)
     author.longest = wanted.length
-    chats: dict[str, int] = {}  # in the order of the answers
+    # Key: a chat as a line of JSON; value: number of tokens of its answer.
+    chats: dict[str, int] = {}
 
     def tell(more: int) -> None:
         count = len(chats) + more
@@ -86,10 +87,10 @@ def run(job: CalibrateJob, report: Report) -> CalibrateResult:
 
 
 def _batches(prompts: list[str], samples: int, size: int) -> Iterator[tuple[list[str], bool]]:
-    """Yield prompts to answer, and whether to sample.
+    """Yield batches of at most `size` prompts to answer, and whether to sample the answers.
 
-    Make two rounds more than `samples` needs, because equal answers count once; then end, even if
-    there are too few answers.
+    A round yields all prompts. There are two rounds more than `samples` answers need, because equal
+    answers count once. After these rounds the iterator ends, even if there are too few answers.
     """
     rounds = -(-samples // len(prompts)) + 2
     for number in range(rounds):
@@ -101,19 +102,19 @@ class _Author:
     """Generates chats: lets the model answer prompts in batches."""
 
     def __init__(self, load: LoadModel, device: str) -> None:
-        # Loaded before the model, because that finds a broken tokenizer sooner.
+        # Loaded before the model, so that a broken tokenizer is found early.
         self.tokenizer = tokenizer_for(load, padding_side="left")
         self.model = load_model(load, device, dtype=choose_dtype(load.dtype)).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.template = load.template_variables
         self.longest = 0
-        """Longest answer in tokens."""
+        """Most tokens of an answer."""
         self._batch_size = sys.maxsize
         ends = self.model.generation_config.eos_token_id
         ids = ends if isinstance(ends, list) else [ends]
-        # The tokenizer's end token too, as in a chat: a chat template that the profile names may
-        # end turns with another token than the model's own.
+        # As in a chat, the tokenizer's end token ends an answer too: the chat template that a
+        # profile names may end turns with another token than the model's own end tokens.
         self._end_tokens = sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
     def answer(
@@ -142,7 +143,8 @@ class _Author:
             else:
                 prompts = prompts[len(some) :]
                 continue
-            torch.cuda.empty_cache()  # not in `except`, where the error still refers to tensors
+            # This is not done in `except`, where the error still refers to tensors.
+            torch.cuda.empty_cache()
         return found
 
     def _answered(

@@ -1,4 +1,4 @@
-"""What the jobs that quantize with a calibration set share: how they begin and how they end."""
+"""The first and the last steps of all jobs that quantize with a calibration set."""
 
 from __future__ import annotations
 
@@ -38,25 +38,27 @@ class CalibrationSamples:
 
     tokenizer: Any
     chats: list[list[int]]
-    """The tokens of each sample."""
+    """The token ids of each sample."""
     template: dict[str, object]
     """Variables of the chat template."""
 
     @property
     def tokens(self) -> int:
-        """The tokens of all samples."""
+        """Number of tokens of all samples."""
         return sum(map(len, self.chats))
 
 
 def begin(job: CalibratedJob, report: Report, library: str) -> LoadModel:
-    """Prepare the process, import the module `library`, and return `job.load` with a local folder.
+    """Prepare the process, import the module `library`, and find or fetch the model's files.
 
-    Raises Refused if the model is already quantized.
+    Return `job.load` with a local folder as its model. Raises Refused if the model is already
+    quantized.
     """
     report(0, 0, "importing libraries")
     prepare_process(job.workspace)
     return_freed_memory()  # else glibc would keep the memory of each finished layer
-    importlib.import_module(library)  # in this stage, not in "loading the model"
+    # Imported here, so that the import belongs to this stage and not to "loading the model".
+    importlib.import_module(library)
     report(0, 0, "loading the model")
     load = with_local_files(job.load, report)
     refuse_quantized(load.model)
@@ -64,7 +66,7 @@ def begin(job: CalibratedJob, report: Report, library: str) -> LoadModel:
 
 
 def samples(job: CalibratedJob, load: LoadModel) -> CalibrationSamples:
-    """Return the calibration samples of `job`. Raises Refused."""
+    """Return the calibration samples of `job`. Raises Refused if the tokenizer cannot be loaded."""
     tokenizer, template = tokenizer_for(load), load.template_variables
     chats = read(Path(job.calibration), tokenizer, job.most_tokens, template)
     return CalibrationSamples(tokenizer, chats, template)
@@ -75,7 +77,7 @@ def end(
 ) -> QuantizeGptqResult:
     """Complete the checkpoint with the tokenizer and the calibration samples; return the result.
 
-    The further arguments are those of `result`.
+    See `result` for `layers`, `tokens` and `more`.
     """
     output = Path(job.workspace.output)
     samples.tokenizer.save_pretrained(output)
@@ -93,9 +95,11 @@ def result(
     losses: Sequence[ModuleLoss] = (),
     resumed: int = 0,
 ) -> QuantizeGptqResult:
-    """Store the calibration samples beside the checkpoint, and return the result.
+    """Store the calibration samples in the checkpoint's folder, and return the result.
 
-    `tokens` is the number of tokens that the method really used.
+    `layers` is the number of layers of the model, `tokens` the number of tokens that the method
+    really used, and `widest` the number of inputs of the widest layer (0: not relevant for the
+    method). See `QuantizeGptqResult` for `losses` and `resumed`.
     """
     digest = keep(Path(job.calibration), Path(job.workspace.output))
     return QuantizeGptqResult(

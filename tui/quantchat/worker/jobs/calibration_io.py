@@ -19,7 +19,7 @@ CALIBRATION = "calibration.jsonl"
 def write(
     records: Iterable[Record], tokenizer: Any, folder: Path, template: Mapping[str, object]
 ) -> CalibrateResult:
-    """Write `records` to `CHATS_FILE` and `CHATS_TEXT_FILE` in `folder`; return their size.
+    """Write `records` to `CHATS_FILE` and `CHATS_TEXT_FILE` in `folder`; count records and tokens.
 
     `template` has the variables of the model's chat template.
     """
@@ -33,7 +33,7 @@ def write(
 
 
 def keep(file: Path, folder: Path) -> str:
-    """Copy the calibration samples `file` into a checkpoint's `folder`; return their SHA-256."""
+    """Copy the calibration samples in `file` into a checkpoint's `folder`; return their SHA-256."""
     body = file.read_bytes()
     (folder / CALIBRATION).write_bytes(body)
     return hashlib.sha256(body).hexdigest()
@@ -45,7 +45,10 @@ def ids(
     most: int | None = None,
     template: Mapping[str, object] | None = None,
 ) -> list[int]:
-    """Return the token ids of a record, at most the first `most`; None: all."""
+    """Return the token ids of a record, at most the first `most`; None: all.
+
+    `template` has the variables of the model's chat template.
+    """
     text, has_special = record_text(one, tokenizer, template or {})
     found: list[int] = tokenizer(text, add_special_tokens=not has_special, verbose=False)[
         "input_ids"

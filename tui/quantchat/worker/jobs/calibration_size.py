@@ -13,7 +13,10 @@ Hessian of full rank if tokens were independent, but the tokens of a sentence ar
 
 @dataclass(frozen=True)
 class CalibrationSize:
-    """At least `samples` samples of up to `length` tokens each, and at least `tokens` in total."""
+    """At least `samples` samples of up to `length` tokens each, and at least `tokens` in total.
+
+    `tokens` is 0 if there is no minimum.
+    """
 
     samples: int
     tokens: int
@@ -28,10 +31,11 @@ class CalibrationSize:
 def calibration_size(
     samples: int | None, sample_tokens: int | None, device: str, inputs: int
 ) -> CalibrationSize:
-    """Return the calibration size for `samples` and `sample_tokens`; None: choose a number.
+    """Return the calibration size for `samples` and `sample_tokens`, which the user may give.
 
-    `inputs` is the number of inputs of the widest layer. On a CPU the chosen size is small for
-    every model, because a model that is wide enough to need more is too slow there.
+    Where one of them is None, this function chooses the number. `inputs` is the number of inputs of
+    the widest layer. On a CPU the chosen size is small for every model, because a model that is
+    wide enough to need more is too slow there.
     """
     on_gpu = device.startswith("cuda")
     return CalibrationSize(

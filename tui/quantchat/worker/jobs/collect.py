@@ -25,13 +25,15 @@ from quantchat.worker.model.devices import choose_device
 from quantchat.worker.report import Report
 
 _ROWS_PER_SAMPLE = 20
-"""Rows of a data set that are read for each required sample."""
+"""Most rows of a data set that are read for each required sample; some rows may be unusable."""
 
 
 def run(job: CollectSamplesJob, report: Report) -> CollectSamplesResult:
     """Take samples from the file or data set, and write them into the output folder.
 
-    Raises Refused if the file or data set cannot be read, or is not a calibration text.
+    `job.held_out` of the samples, at most a quarter, are set aside for measuring the quantized
+    model; `job.part` says whether these or the calibration samples are written. Raises Refused if
+    the file or data set cannot be read, or has no calibration text.
     """
     report(0, 0, "reading")
     prepare_process(job.workspace)
@@ -65,7 +67,7 @@ def _widest(job: CollectSamplesJob, load: LoadModel) -> int:
 def _first(
     pieces: list[Record], wanted: CalibrationSize, tokenizer: Any, template: dict[str, object]
 ) -> list[Record]:
-    """Return the first pieces, as many as the calibration size `wanted` requires."""
+    """Return as many of the first `pieces` as the calibration size `wanted` requires."""
     chosen: list[Record] = []
     tokens = 0
     for piece in pieces:
@@ -90,6 +92,10 @@ def _of_file(job: CollectSamplesJob) -> list[Record]:
 
 
 def _of_dataset(job: CollectSamplesJob, wanted: int) -> list[Record]:
+    """Return the records of up to `_ROWS_PER_SAMPLE` × `wanted` shuffled rows of the data set.
+
+    Raises Refused if the data set cannot be read, or has no such column.
+    """
     import datasets
 
     _, name, split, column = (*job.dataset.split(":"), "", "")[:4]
@@ -126,7 +132,7 @@ def _column(row: dict[str, object]) -> str:
 
 
 def _records(cells: Iterator[Any]) -> Iterator[Record]:
-    """Yield the records in the cells, without empty rows."""
+    """Yield the record in each cell; skip cells that are empty or hold no text or messages."""
     for cell in cells:
         try:
             yield record(cell)

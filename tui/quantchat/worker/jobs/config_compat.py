@@ -27,7 +27,8 @@ def _rewrite(file: Path, change: Any) -> None:
 
 def _rope(config: dict[str, Any]) -> None:
     rope = config.get("rope_parameters") or {}
-    # There may be none, or separate ones for each layer type, which version 4 cannot express.
+    # There may be no rotary settings, or separate settings for each layer type, which version 4
+    # cannot express.
     if "rope_theta" not in rope:
         return
     config["rope_theta"] = rope["rope_theta"]

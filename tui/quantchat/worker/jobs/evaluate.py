@@ -160,7 +160,7 @@ def _beside(path: Path, files: Any) -> Any:
 
 
 def _loaded_model(job: EvaluateJob, report: Report) -> tuple[Any, Callable[[], ModelInfo]]:
-    """Return the loaded model with the harness's interface, and a function that says what ran."""
+    """Return the loaded model with the harness's interface, and a function for its `ModelInfo`."""
     loaded = load_or_refuse(job.load, report)
     variables = job.load.template_variables
     if not isinstance(loaded, Loaded):
@@ -307,12 +307,12 @@ def _lengths(text: str, tokenizer: Any) -> tuple[int, int]:
 
 
 def passages_of(questions: list[Any]) -> list[int]:
-    """Return the number of each question's passage, from 0; empty if no passage is shared.
+    """Return for each question the index of its passage; empty if no passage is shared.
 
-    `questions` are the questions with their fields, as the harness stores them.
-    The passage is the first field of `PASSAGES` that the questions have. A question without this
-    field stands alone. If its text is the same in all questions, it is not a passage but a part of
-    the prompt.
+    `questions` are the questions with their fields, as the harness stores them. The passages are in
+    the first field of `PASSAGES` whose text is shared by some questions, but not by all: if a text
+    is the same in all questions, it is a part of the prompt. A question without this field gets an
+    index of its own.
     """
     for name in PASSAGES:
         numbers: dict[str, int] = {}
@@ -329,6 +329,10 @@ def passages_of(questions: list[Any]) -> list[int]:
 def _figures(
     samples: list[Any], totals: dict[str, object], passages: list[int]
 ) -> Iterator[TaskFigure]:
+    """Yield a figure for each metric of a task and each of the harness's filters.
+
+    `totals` has the harness's results of the task, with keys such as `acc,none` (metric, filter).
+    """
     for key, value in totals.items():
         metric, _, chosen = key.partition(",")
         if not chosen or metric.endswith("_stderr") or not isinstance(value, int | float):
@@ -353,8 +357,8 @@ def _is_mean(values: list[float], total: float) -> bool:
 def _error(values: list[float], passages: list[int]) -> float | None:
     """Return the standard error of the mean of `values`; None for a single value.
 
-    The larger of two errors: with questions as independent units, and with passages
-    (cluster-robust).
+    It is the larger of two errors: one with questions as independent units, one with passages as
+    independent units (cluster-robust).
     """
     if len(values) < 2:
         return None

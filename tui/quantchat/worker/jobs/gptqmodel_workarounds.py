@@ -66,7 +66,7 @@ def only_on(device: str) -> Iterator[None]:
 
 
 def _source_identity(model: Any) -> dict[str, str]:
-    """Return the SHA-256 of the config and of each weight file by name, as GPTQModel stores it."""
+    """Return the SHA-256 of the config and of each weight file, by file name, as GPTQModel does."""
     folder = Path(model.model_local_path)
     names = ["config.json", *sorted(file.name for file in folder.glob("*.safetensors"))]
     found = {}

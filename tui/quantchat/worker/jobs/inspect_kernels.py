@@ -27,9 +27,10 @@ from quantchat.worker.report import Report
 
 
 def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
-    """Try the kernels of each loader on this machine, with progress in `report`.
+    """Try the kernels of each loader on this machine, and report the progress.
 
-    Changes to the scratch folder first: some libraries write files into the current folder.
+    First the scratch folder becomes the current folder, because some libraries write files into the
+    current folder.
     """
     os.chdir(job.workspace.scratch)
     report(0, len(job.loaders) + 1, "importing torch")
@@ -53,7 +54,7 @@ def run(job: InspectKernelsJob, report: Report) -> InspectKernelsResult:
 def _probe(loader: Loader) -> Callable[[str, BuildTools], list[Kernel]] | None:
     """Return the function `kernels` of the engine's loader module, which tries the kernels.
 
-    None if the module has none, or if a library of the engine is not installed.
+    Return None if the module has no such function, or if a library of the engine is not installed.
     """
     for library in loader.libraries:
         if not library.dependency and importlib.util.find_spec(library.module) is None:

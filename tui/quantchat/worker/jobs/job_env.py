@@ -41,10 +41,11 @@ def prepare_process(workspace: Workspace, *, background: bool = True) -> None:
 def return_freed_memory() -> None:
     """Make glibc return blocks of 1 MiB and more to the system as soon as they are freed.
 
-    By default glibc raises this threshold to the size of the largest freed block, up to 32 MiB
-    (M_MMAP_THRESHOLD in mallopt(3)). It keeps smaller freed blocks that lie between blocks in use.
-    While layer after layer was quantized, the memory that it kept grew to several times the model's
-    size. Returning memory costs page faults. With another C library, this function does nothing.
+    This size is a threshold of glibc (M_MMAP_THRESHOLD in mallopt(3)), which glibc by default
+    raises to the size of the largest freed block, up to 32 MiB. glibc does not return smaller freed
+    blocks that lie between blocks in use. While layer after layer was quantized, the memory that
+    was not returned grew to several times the model's size. The price of returning memory is page
+    faults when it is allocated again. With another C library, this function does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
@@ -72,8 +73,9 @@ def with_local_files(load: LoadModel, report: Report) -> LoadModel:
 
 
 def tokenizer_for(load: LoadModel, **more: Any) -> Any:
-    """Load the tokenizer that the profile names, or else that of the model in a local folder.
+    """Load the tokenizer that the profile names; if it names none, that of the model.
 
-    `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused.
+    The model must be in a local folder. `more` are arguments for `AutoTokenizer.from_pretrained`.
+    Raises Refused.
     """
     return load_tokenizer(fetch_named(load), **more)

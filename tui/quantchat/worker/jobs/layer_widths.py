@@ -8,12 +8,16 @@ from typing import Any
 from quantchat.worker.failures import Refused
 
 _AWQ_ROWS = 64
+"""GPTQModel 7.6 searches the clipping of AWQ for this many output rows of a weight at a time."""
 _AWQ_UNCLIPPED = ("q_", "k_", "query", "key", "Wqkv")
-"""Parts of the names of layers for which AWQ does not search a clipping."""
+"""Parts of the names of layers whose weights AWQ does not clip."""
 
 
 def check_groups(model: Any, group_size: int) -> None:
-    """Raise Refused if `group_size` does not divide the width of a layer to be quantized."""
+    """Raise Refused if `group_size` does not divide the width of a layer to be quantized.
+
+    The width is the number of inputs. A negative group size means a whole row, which always fits.
+    """
     if group_size < 0:
         return
     for name, width in _widths(model):
@@ -27,12 +31,12 @@ def check_groups(model: Any, group_size: int) -> None:
 
 
 def check_awq(model: Any, quantized: Iterable[str]) -> None:
-    """Raise Refused if AWQ's search for the clipping does not support a layer's number of outputs.
+    """Raise Refused if the number of outputs of a layer does not fit AWQ's search for the clipping.
 
-    `quantized` has the names, within a block, of the layers that AWQ quantizes: the router of a
-    mixture of experts, which has few outputs, is not among them.
+    `quantized` has the names, within a decoder block, of the layers that AWQ quantizes. The router
+    of a mixture of experts, which has few outputs, is not among them.
 
-    GPTQModel 7.6 searches in blocks of 64 rows (looper/awq_processor.py, `_compute_best_clip`).
+    GPTQModel 7.6 searches in blocks of 64 outputs (looper/awq_processor.py, `_compute_best_clip`).
     """
     ends = tuple(f".{name}" for name in quantized)
     for name, layer in _layers(model):
@@ -52,8 +56,8 @@ def widest(model: Any) -> int:
     """Return the number of inputs of the widest layer to be quantized; 0 if there is no layer.
 
     GPTQ's Hessian of that layer is a sum of matrices of rank one, one for each token (Frantar et
-    al. 2022). With fewer tokens than inputs it is singular, and damping decides the missing
-    directions.
+    al. 2022). With fewer tokens than inputs the Hessian is singular, and only the damping makes it
+    invertible.
     """
     return max((width for _, width in _widths(model)), default=0)
 

@@ -1,4 +1,4 @@
-"""Sends many requests to a server at once, and records when each was sent and each chunk arrived.
+"""Sends many requests to a server at once; records when each was sent and when chunks arrived.
 
 As in vLLM's `bench serve` and AIPerf, `concurrency` keeps that many requests open (a closed loop),
 and `rate` sends requests at the times of a Poisson process, however fast the server answers (an
@@ -73,7 +73,7 @@ class _LoadTest:
         self._rounds, self._progress = rounds, progress
         self._sampling = job.server.sampling
         self._numbers = itertools.count(1)
-        """Number of each request, which determines its prompt and its seed."""
+        """Yields the number of each request, which determines its prompt and its seed."""
         self._totals = [job.requests or default_requests(level) for level in job.levels]
         self._answered = 0
         self._written_s = 0.0
@@ -237,7 +237,10 @@ def _open_at_once(level: LoadTestLevel) -> int:
 
 
 def _due(level: LoadTestLevel, arrivals: random.Random) -> Iterator[int]:
-    """Yield when each request is due, in ns; 0 in a closed loop, where it waits for a free slot."""
+    """Yield when each request is due, in ns since the start of the round.
+
+    In a closed loop all times are 0: each request waits until fewer than `concurrency` are open.
+    """
     at = 0.0
     while True:
         yield round(at * 1e9)
@@ -251,7 +254,10 @@ def _named(level: LoadTestLevel) -> str:
 
 
 def _all_failed(requests: Sequence[_Request]) -> Refused | None:
-    """Return the first failure if no request was answered: more rounds would be useless."""
+    """Return the first failure if no request was answered, otherwise None.
+
+    If no request was answered, more rounds would be useless.
+    """
     if any(not request.times.error for request in requests):
         return None
     return requests[0].refusal or Refused("server_refused", requests[0].times.error)

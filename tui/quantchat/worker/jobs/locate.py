@@ -1,9 +1,9 @@
 """Finds which layers and modules of a quantized model cause its error.
 
-It measures the sensitivity as ZeroQ defines it (Cai et al. 2020, arXiv:2001.00281, section 3): the
-KL divergence between the predictions of the reference and those of the reference with a single
-layer quantized. The quantized layer is taken from the variant, and the variant's engine computes
-it; nothing is quantized again.
+It measures the sensitivity of each layer as ZeroQ defines it (Cai et al. 2020, arXiv:2001.00281,
+section 3): the KL divergence between the predictions of the reference and those of the reference
+with a single layer quantized. The quantized layer is taken from the variant, and the kernels of the
+variant's engine compute it; nothing is quantized again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantchat.worker.scoring.windows import Windows, check, read_tokens
 
 
 def run(job: LocateLossJob, report: Report) -> LocateLossResult:
-    """Put single layers of the variant into the reference, then single modules; score each time.
+    """Put single layers of the variant into the reference, then single modules; measure each KLD.
 
     Raises Refused if a model cannot be loaded, or if the layers cannot be exchanged.
     """
@@ -72,7 +72,7 @@ def _loaded(job: LocateLossJob, report: Report) -> tuple[Loaded, Loaded]:
 
 
 class _ScoredText:
-    """The text, and the reference's logits of it in a file."""
+    """The text to score, and a file with the logits that the reference computes for the text."""
 
     def __init__(self, job: LocateLossJob, reference: Loaded) -> None:
         self.file = Path(job.workspace.output, "forecasts")
@@ -173,7 +173,10 @@ def _layers(model: Any) -> tuple[str, Any]:
 
 
 def _same_dtype(module: Any, like: Any) -> list[Any]:
-    """Let `module` take and return activations in the dtype and on the device of `like`."""
+    """Let `module` take and return activations in the dtype and on the device of `like`.
+
+    Return the hooks that do so, which the caller must remove.
+    """
     import torch
 
     own = next((one for one in module.parameters() if one.is_floating_point()), None)

@@ -21,12 +21,14 @@ from quantchat.worker.model.loaded import choose_dtype
 from quantchat.worker.report import Report, duration
 
 _BLOCK_WRITTEN = re.compile(r"^blk\.(\d+)\.")
-"""What AutoRound 0.16 logs for each tensor of a block that it has packed for a GGUF file."""
+"""Beginning of the line that AutoRound 0.16 logs for each tensor that it has packed for a GGUF
+file; the number is that of the tensor's decoder block."""
 
 _BLOCK_DONE = re.compile(
     r"quantized \d+/\d+ layers in the block(?:, loss iter 0: ([\d.e+-]+) -> iter \d+: ([\d.e+-]+))?"
 )
-"""What AutoRound 0.16 logs after each block, with its mean squared error before and after."""
+"""What AutoRound 0.16 logs after it has quantized a decoder block: the mean squared error of the
+block's output in the first and in the best iteration."""
 
 
 def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
@@ -54,7 +56,7 @@ def run(job: QuantizeAutoRoundJob, report: Report) -> QuantizeGptqResult:
     for file in folder.iterdir():
         file.rename(output / file.name)
     _unquantized_in(output, dtype)
-    # Without `widest`: the number of inputs limits GPTQ's Hessian, and AutoRound has none.
+    # `widest` is left out: it matters only for GPTQ's Hessian, which AutoRound does not compute.
     return end(job, used, layers=layers, tokens=tokens)
 
 
@@ -67,10 +69,11 @@ def round_weights(
     report: Report,
     **settings: Any,
 ) -> tuple[Path, int]:
-    """Quantize `model` with AutoRound; return the folder that it writes, and its tokens.
+    """Quantize `model` with AutoRound on the calibration samples `used`.
 
-    `form` is AutoRound's name of the format, and `settings` are further arguments. Raises Refused
-    if the calibration set is empty.
+    Return the folder that AutoRound writes, and the number of calibration tokens that it used.
+    `form` is AutoRound's name of the format, and `settings` are further arguments for AutoRound.
+    Raises Refused if the calibration set is empty.
     """
     from auto_round import AutoRound
 
@@ -98,7 +101,8 @@ def equal_rows(chats: list[list[int]]) -> list[list[int]]:
     """Return the tokens of all chats, joined and cut into rows of equal length.
 
     AutoRound computes several rows at once and takes no padding. The rows are as long as a chat is
-    on average; less than a row is left over at the end. Raises Refused if there are no tokens.
+    on average. A remainder at the end that is shorter than a row is dropped. Raises Refused if
+    there are no tokens.
     """
     joined = [token for chat in chats for token in chat]
     if not joined:
@@ -108,7 +112,7 @@ def equal_rows(chats: list[list[int]]) -> list[list[int]]:
 
 
 def rows_as_tensors(rows: list[list[int]]) -> list[Any]:
-    """Return each row as a batch of one, shape (1, tokens)."""
+    """Return each row as a tensor with a batch of one, shape (1, tokens)."""
     import torch
 
     return [torch.tensor([row]) for row in rows]
@@ -126,13 +130,15 @@ def _reported(layers: int, report: Report) -> Iterator[None]:
 
 
 class _Watch(logging.Handler):
+    """Handles AutoRound's log messages, and reports the blocks that they say are finished."""
+
     def __init__(self, layers: int, report: Report) -> None:
         super().__init__()
         self._layers, self._report = layers, report
         self._done, self._began = 0, time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Report a finished block; AutoRound has no callback for it."""
+        """Report a finished block if `record` says so; AutoRound has no callback for that."""
         message, loss = record.getMessage(), ""
         if found := _BLOCK_DONE.search(message):
             done = self._done + 1
@@ -149,9 +155,10 @@ class _Watch(logging.Handler):
 
 
 def _unquantized_in(folder: Path, dtype: Any) -> None:
-    """Store the unquantized weights in `folder` in `dtype`.
+    """Convert the unquantized weights of the checkpoint in `folder` to `dtype`.
 
-    On a processor without bfloat16 instructions AutoRound computes in float32, and saves so too.
+    On a processor without bfloat16 instructions, AutoRound computes in float32 and also saves the
+    unquantized weights as float32.
     """
     import torch
     from safetensors import safe_open

@@ -1,4 +1,4 @@
-"""Build a GGUF file with AutoRound (Cheng et al. 2023) and llama.cpp's converter, which it has."""
+"""Build a GGUF file with AutoRound (Cheng et al. 2023), which contains llama.cpp's converter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def run(job: QuantizeGgufJob, report: Report) -> QuantizeGptqResult:
     Raises Refused if the converter does not know the model or its tokenizer, the model is already
     quantized, or the calibration set is empty.
     """
-    # AutoRound would otherwise download the latest converter for a model that its own one lacks.
+    # Without this, AutoRound would download llama.cpp's latest converter for a model that the
+    # converter in AutoRound does not know.
     os.environ["AUTO_ROUND_GGUF_AUTO_UPDATE"] = "0"
     load = begin(job, report, "auto_round")
     from transformers import AutoModelForCausalLM
@@ -66,16 +67,17 @@ def check_converter(folder: str) -> None:
     except (ImportError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         raise Refused(
             "unsupported",
-            "llama.cpp's converter, which AutoRound has, cannot write this model as GGUF: "
+            "llama.cpp's converter in AutoRound cannot write this model as GGUF: "
             + on_one_line(f"{type(error).__name__}: {error}", 160),
             "use --method autoround, or convert the model with llama.cpp itself",
         ) from error
 
 
 def _with_tokenizer(load: LoadModel, tokenizer: Any) -> str:
-    """Return a folder with the model's files and the tokenizer of another model, if `load` has one.
+    """Return a folder with the model's files and with the tokenizer to use.
 
-    The converter reads the tokenizer from the folder of the model.
+    The converter reads the tokenizer from the folder of the model. If `load` names a tokenizer of
+    another model, the result is a new folder with that tokenizer and links to the model's files.
     """
     if not load.option("tokenizer", ""):
         return load.model

@@ -1,6 +1,6 @@
 """Build a checkpoint with GPTQModel, layer by layer.
 
-The methods: GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023).
+The method is GPTQ (Frantar et al. 2022) or AWQ (Lin et al. 2023).
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ BATCH = 4
 """Number of samples to run through a layer at once."""
 
 _NO_LOSS = "not applicable"
-"""GPTQModel's text in place of AWQ's loss for a module that shares no scales with others."""
+"""With AWQ, what GPTQModel records in place of a loss for a module that shares no scales with other
+modules."""
 
 _OFFLOAD = "offload"
-"""Folder for offloaded layers. A relative path, because GPTQModel writes it into the config."""
+"""Folder to which GPTQModel offloads layers. A relative path, because GPTQModel writes it into the
+checkpoint's config."""
 
 
 def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
@@ -49,10 +51,10 @@ def run(job: QuantizeGptqJob, report: Report) -> QuantizeGptqResult:
 def quantize(job: QuantizeGptqJob | QuantizeAwqJob, report: Report) -> QuantizeGptqResult:
     """Quantize the model on the calibration samples, and save it into the output folder.
 
-    The samples are copied beside the checkpoint. Finished layers are stored in the workspace's
-    `unfinished`; the next job resumes from them if GPTQModel quantizes the model module by module
-    (such as Llama). Raises Refused if the group size does not divide a module's width, or the model
-    is already quantized.
+    The samples are copied into that folder too. With GPTQ, finished layers are stored in the
+    workspace's `unfinished`, and the next job resumes from them, if GPTQModel supports that for the
+    model (as for Llama). Raises Refused if the group size does not divide a module's width, or if
+    the model is already quantized.
     """
     load = begin(job, report, "gptqmodel")
     device = choose_device(load.device)
@@ -113,7 +115,7 @@ def _loaded(load: LoadModel, settings: GptqSettings | AwqSettings, device: str) 
 
 
 def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfinished: Path) -> None:
-    """Quantize on `device`; resume from the layers stored in `unfinished`, and store new ones."""
+    """Quantize on `device`; resume from the layers stored in `unfinished`, and store new layers."""
     from gptqmodel import BACKEND
     from gptqmodel.looper.checkpoint_store import CheckpointConfig, CheckpointError
     from gptqmodel.looper.gptq_checkpoint import validate_checkpoint_support
@@ -146,13 +148,14 @@ def _quantize(model: Any, chats: list[dict[str, list[int]]], device: str, unfini
             "they have been removed; start again",
         ) from error
     if keep:
+        # GPTQModel has then offloaded to a folder of its own. Make `_OFFLOAD` a link to it.
         shutil.rmtree(_OFFLOAD, ignore_errors=True)
         Path(_OFFLOAD).symlink_to(model.quantize_config.offload_to_disk_path)
         model.quantize_config.offload_to_disk_path = _OFFLOAD
 
 
 class _Progress:
-    """Reports progress. GPTQModel calls it before and after each group of modules."""
+    """Reports progress. GPTQModel calls this object before and after each group of modules."""
 
     def __init__(self, layers: int, report: Report) -> None:
         self._layers = layers
@@ -162,6 +165,7 @@ class _Progress:
         self._left = ""
         self._losses = ""
         self.first = 0
+        """Index of the first layer that this job quantized."""
 
     def __call__(
         self,

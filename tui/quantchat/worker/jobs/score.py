@@ -1,7 +1,7 @@
 """Scores a text: the model's surprisal at each token, and its KL divergence from other models.
 
-The job writes a number for each scored token and, on request, the model's logits
-(`scoring/logit_store.py`), with which later models are compared.
+The job writes its figures for each scored token (see `ScoreJob`). On request, it also stores the
+model's logits (`scoring/logit_store.py`), with which later models are compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 def run(job: ScoreJob, report: Report) -> ScoreResult:
-    """Let the model read the text, and write the figures of its tokens into the output folder.
+    """Let the model read the text, and write the figures for each token into the output folder.
 
     Raises Refused if the model cannot be loaded, cannot read the text, or splits it into other
     tokens than `job.ids_sha256` requires.
@@ -41,8 +41,8 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     if job.ids_sha256 and digest != job.ids_sha256:
         raise Refused(
             "unsupported",
-            "the tokenizer of this model splits the text into other tokens: their figures cannot be"
-            " compared",
+            "the tokenizer of this model splits the text into other tokens than that of the"
+            " reference, so their figures cannot be compared",
             "compare variants of one model",
         )
     began = time.monotonic()

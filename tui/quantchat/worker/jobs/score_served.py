@@ -29,7 +29,7 @@ LEAST_PROBABILITY = 1e-12
 
 
 def run(job: ScoreJob, report: Report) -> ScoreResult:
-    """Let the server read the windows, and write its figures into the output folder.
+    """Let the server read the windows, and write the figures for each token into the output folder.
 
     Raises Refused if the server gives no log-probabilities.
     """
@@ -38,7 +38,8 @@ def run(job: ScoreJob, report: Report) -> ScoreResult:
     server = opener.open(job.load, loaders.loader_of(job.load)).decoder.client
     layout = Windows(job.window, job.stride)
     positions = len(read) * layout.scored
-    # The early tokens are skipped: some servers need one request for each token.
+    # The stored logits of the reference may include those of the tokens before the scored ones
+    # (`Windows.early`). These are skipped, because some servers need one request for each token.
     early = layout.early if job.depths else 0
     stored = positions + len(read) * early
     began = time.monotonic()
@@ -118,10 +119,10 @@ def _windows(job: ScoreJob) -> list[list[int]]:
 
 
 def _width(file: str, positions: int) -> int:
-    """Return the size of the vocabulary of stored logits."""
+    """Return the size of the vocabulary of the logits that `file` stores for `positions` tokens."""
     return Path(file).stat().st_size // (positions * BYTES)
 
 
 def _ignore(error: BaseException) -> None:
-    """Do nothing when a server that quantchat started ends: the open request reports that."""
+    """Do nothing when a server that quantchat started ends: the open request fails then anyway."""
     del error

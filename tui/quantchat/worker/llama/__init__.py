@@ -1,4 +1,5 @@
 """Models in GGUF files, computed by llama.cpp through the C bindings of llama-cpp-python.
 
-Only `scoring`, whose job computes with torch, imports torch; nothing here imports transformers.
+`scoring` imports torch, because the job that uses it computes with torch. `harness` imports
+lm-evaluation-harness, which imports transformers. The other modules import neither.
 """

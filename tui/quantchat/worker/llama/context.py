@@ -28,22 +28,25 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings for the contexts of a model. `type_k` and `type_v` are GGML's numbers of types."""
+    """Settings for the contexts of a model.
+
+    `type_k` and `type_v` are GGML's numbers for the types of the cached keys and values.
+    """
 
     type_k: int
     type_v: int
     context_length: int
-    """Most tokens of the cache."""
+    """Largest number of tokens in the cache."""
     fixed: bool
     """Whether the cache is allocated for `context_length` at once and does not grow."""
     on_gpu: bool
 
 
 class Context:
-    """The KV cache of one sequence of tokens, which grows in steps.
+    """The KV cache of one sequence of tokens, which grows by many tokens at a time.
 
-    `outputs`: most positions whose logits one call of `run` computes. `rows`: number of identical
-    sequences that are computed at once.
+    `outputs` is the largest number of positions whose logits one call of `run` computes. `rows` is
+    the number of identical sequences that are computed at once.
     """
 
     def __init__(self, model: Any, settings: Settings, *, outputs: int = 1, rows: int = 1) -> None:
@@ -60,9 +63,9 @@ class Context:
         self.length = 0
         """Number of tokens for which the cache is allocated."""
         self.cache: Counter[str] = Counter()
-        """Bytes of the KV cache and of recurrent states, by backend."""
+        """Bytes of the KV cache and of recurrent states, by the name of GGML's backend."""
         self.compute: Counter[str] = Counter()
-        """Bytes of intermediate results and logits, by backend."""
+        """Bytes of intermediate results and logits, by the name of GGML's backend."""
         self.flash = False
         """Whether attention is computed by a fused kernel."""
 
@@ -73,7 +76,10 @@ class Context:
             c.llama_set_n_threads(self._pointer, threads, threads)
 
     def prepare(self, tokens: int) -> None:
-        """Allocate the cache for `tokens` tokens; its content stays. Raises Refused."""
+        """Allocate the cache for `tokens` tokens; its content stays.
+
+        Raises Refused if llama.cpp cannot create a context of this length.
+        """
         most = self._settings.context_length
         length = most if self._settings.fixed else min(bucket(tokens), most)
         if length <= self.length:
@@ -106,7 +112,7 @@ class Context:
         """Append `ids`, at most `CHUNK`, and compute the logits of the last `logit_rows`.
 
         `stopped` is called between operations on a CPU; if it returns True, Interrupted is raised.
-        Raises Refused.
+        Raises Refused if llama.cpp cannot compute the tokens.
         """
         self.prepare(len(self.ids) + len(ids))
         self._fill(ids, logit_rows)

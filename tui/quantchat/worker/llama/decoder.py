@@ -32,7 +32,7 @@ class LlamaDecoder(LoopDecoder):
         return self._loaded.note
 
     def model_info(self) -> ModelInfo:
-        """Return what really runs."""
+        """Return a description of what really runs."""
         attention = "flash" if self._context.flash else "llama.cpp"
         option = self._loaded.command.option
         kinds = (option("type_k", "f16"), option("type_v", "f16"))
@@ -42,8 +42,8 @@ class LlamaDecoder(LoopDecoder):
     def ledger(self) -> Ledger:
         """Return the memory ledger of this moment.
 
-        llama.cpp reports the size of each buffer; torch allocates nothing. On a GPU, the main
-        process, not the worker, reads the memory of this process.
+        llama.cpp logs the size of each buffer; torch allocates nothing. If the model is on a GPU,
+        `process` is not set here: the main process reads the GPU memory of this process.
         """
         model, now = self._loaded, time.perf_counter_ns()
         on_gpu = model.device != "cpu"

@@ -18,7 +18,7 @@ _ROWS = 64
 
 
 class LlamaLM(HarnessModel):
-    """Answers with `model`. `variables` are those of the chat template."""
+    """Answers with `model`. `variables` are the variables of the chat template."""
 
     def __init__(self, model: LlamaModel, variables: Mapping[str, Any]) -> None:
         super().__init__(model.command.model, model.tokenizer, variables, model.context_length)
@@ -31,7 +31,7 @@ class LlamaLM(HarnessModel):
         """Return the log-likelihood of `continuation`, and whether greedy decoding gives it."""
         inputs = [*context, *continuation][-(self._context_length + 1) :][:-1]
         first = len(inputs) - len(continuation)
-        # Logits of cached tokens are not stored, so keep only tokens whose logits are not needed.
+        # The cache stores no logits, so keep only tokens whose logits are not needed.
         self._keep(inputs[: first + 1])
         for start in range(len(self._context.ids), first, CHUNK):
             self._context.run(inputs[start : min(start + CHUNK, first)])
@@ -66,5 +66,5 @@ class LlamaLM(HarnessModel):
         return text
 
     def _keep(self, ids: list[int]) -> None:
-        """Keep only the cached tokens that also begin `ids`, without the last of `ids`."""
+        """Keep only the cached tokens with which `ids` begins, without the last of `ids`."""
         self._context.cut(common_prefix(self._context.ids, ids))

@@ -12,7 +12,7 @@ import llama_cpp as c
 from llama_cpp._ggml import libggml
 
 _MOST_LINES = 400
-"""Number of the latest lines of the log that are kept."""
+"""Number of lines of the log that are kept: the latest lines."""
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 
 _CPU, _GPU = 0, 1
@@ -23,7 +23,7 @@ _lines: deque[tuple[int, str]] = deque(maxlen=_MOST_LINES)
 _unfinished = ""
 """The last line of the log, until its end arrives."""
 _level = 0
-"""Level of that line."""
+"""Level of the line in `_unfinished`."""
 _DEBUG, _ERROR, _CONTINUED = 1, 4, 5
 """Levels of the log (`ggml_log_level`, ggml.h)."""
 

@@ -19,7 +19,7 @@ class LlamaLoop:
         self._context = context
 
     def rewind(self, prompt: list[int]) -> int:
-        """Keep only the cached tokens that also begin `prompt`; return their number."""
+        """Keep only the cached tokens with which `prompt` begins; return their number."""
         self._context.cut(common_prefix(self._context.ids, prompt))
         return len(self._context.ids)
 
@@ -74,11 +74,12 @@ class LlamaLoop:
 
 
 class Sampler:
-    """Chooses the tokens of one answer with llama.cpp's samplers, in the order of transformers'.
+    """Chooses the tokens of one answer with llama.cpp's samplers.
 
-    The order: logit bias, repetition penalty (over prompt and answer), presence and frequency
-    penalty (over the answer), temperature, top-k, top-p, min-p. Then a token is drawn with a seed:
-    the same logits give the same tokens. Temperature 0 takes the likeliest token.
+    Their order is the same as in transformers: logit bias, repetition penalty (over prompt and
+    answer), presence and frequency penalty (over the answer), temperature, top-k, top-p, min-p.
+    Then a token is drawn with a seed: the same logits give the same tokens. Temperature 0 takes the
+    likeliest token. `most` is the largest number of tokens of the answer.
     """
 
     def __init__(self, sampling: Sampling, context: Context, prompt: list[int], most: int) -> None:
@@ -88,7 +89,7 @@ class Sampler:
         penalized = bool(sampling.presence_penalty or sampling.frequency_penalty)
         biased = [c.llama_logit_bias(int(t), bias) for t, bias in sampling.logit_bias.items()]
         if greedy and sampling.repetition_penalty == 1.0 and not penalized and not biased:
-            return  # `choose` takes the largest logit, without the library's list of candidates
+            return  # `choose` takes the largest logit itself, without llama.cpp's samplers
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         if biased:
             array = (c.llama_logit_bias * len(biased))(*biased)

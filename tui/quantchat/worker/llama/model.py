@@ -33,7 +33,7 @@ CUDA_BUILD = (
 )
 
 _HEADER = 64 * 2**20
-"""Number of bytes at the start of a file from which its hash is computed."""
+"""Number of bytes at the start of a file that `_checkpoint_hash` reads."""
 _NUMBERS = {kind.name: number for number, kind in TYPES.items()}
 """Key: name of a tensor type; value: GGML's number for it."""
 
@@ -41,7 +41,7 @@ _NUMBERS = {kind.name: number for number, kind in TYPES.items()}
 class LlamaModel(WithChatTemplate):
     """A model in memory with its tokenizer. The constructor loads it; raises Refused.
 
-    `file` is the first of the model's files, `header` the header of all of them.
+    `file` is the first of the model's files; `header` has the headers of all its files together.
     """
 
     def __init__(self, command: LoadModel, file: Path, header: GgufHeader) -> None:
@@ -60,7 +60,7 @@ class LlamaModel(WithChatTemplate):
                 "unsupported", "the model is not a decoder; quantchat compares only decoders"
             )
         self.buffers = captured.buffers("model")
-        """Bytes of the weights, by backend."""
+        """Bytes of the weights, by the name of GGML's backend, e.g. `CUDA0`."""
         vocabulary = c.llama_model_get_vocab(self.pointer)
         template = header.metadata.get("tokenizer.chat_template")
         own = LlamaTokenizer(vocabulary, template if isinstance(template, str) else "")
@@ -70,7 +70,10 @@ class LlamaModel(WithChatTemplate):
         self.note = "" if self._on_gpu or layers == 0 else ignored_gpu_note(command.device)
 
     def use_tokenizer(self, tokenizer: Any) -> None:
-        """Use `tokenizer`, of transformers, in place of the model's own. Raises Refused."""
+        """Use `tokenizer`, a tokenizer of transformers, in place of the model's own.
+
+        Raises Refused if it has more tokens than the model.
+        """
         if len(tokenizer) > self.own_tokenizer.size:
             raise Refused(
                 "unsupported",
@@ -104,12 +107,12 @@ class LlamaModel(WithChatTemplate):
 
     @property
     def device(self) -> str:
-        """Device of the weights, e.g. `cuda:0`; the first if there are several."""
+        """Device of the weights, e.g. `cuda:0`; the first device if there are several."""
         return self._devices[0].place if self._on_gpu else "cpu"
 
     @property
     def context_length(self) -> int:
-        """Most tokens of prompt and answer together."""
+        """Largest number of tokens of prompt and answer together."""
         return self.settings.context_length
 
     @cached_property
@@ -137,7 +140,7 @@ class LlamaModel(WithChatTemplate):
 
     @property
     def scales(self) -> int:
-        """Bytes of the weights that are scales and minima of quantized blocks."""
+        """Number of bytes of the weights that are scales and minima of quantized blocks."""
         return sum(tensor.blocks * tensor.kind.scales for tensor in self.header.tensors.values())
 
     @property
@@ -159,7 +162,10 @@ class LlamaModel(WithChatTemplate):
         return f"llama.cpp {' + '.join(most) or 'not quantized'}{repacked} ({build()})"
 
     def model_info(self, decode: str, attention: str = "") -> ModelInfo:
-        """Return what really runs; `attention` is the implementation, if it is known."""
+        """Return a description of what really runs.
+
+        `decode` is the decode mode; `attention` is the attention implementation, empty if unknown.
+        """
         metadata, command = self.header.metadata, self.command
         parameters = int(c.llama_model_n_params(self.pointer))
         return ModelInfo(
@@ -204,7 +210,11 @@ class LlamaModel(WithChatTemplate):
 
 
 def _devices(command: LoadModel, file: Path) -> list[Device]:
-    """Return the GPUs for the weights; an empty list for the CPU. Raises Refused."""
+    """Return the GPUs for the weights; an empty list for the CPU.
+
+    With the setting `auto`, these are the first GPU with room for all weights; if no GPU has room,
+    all GPUs. Raises Refused if the device does not exist.
+    """
     setting = command.device
     if setting == "cpu":
         return []
@@ -232,9 +242,9 @@ def ignored_gpu_note(setting: str) -> str:
 
 
 def _loaded(file: Path, command: LoadModel, devices: list[Device], layers: int) -> Any:
-    """Return the library's model, or None if loading fails."""
+    """Return llama.cpp's pointer to the loaded model, or None if loading fails."""
     parameters = c.llama_model_default_params()
-    # A list that ends with NULL; without a list the library would use every GPU.
+    # The list of devices ends with NULL. Without a list, llama.cpp would use every GPU.
     listed = (ctypes.c_void_p * (len(devices) + 1))(*[one.pointer for one in devices], None)
     parameters.devices = ctypes.cast(listed, ctypes.c_void_p)
     parameters.n_gpu_layers = layers if devices else 0
@@ -258,7 +268,7 @@ def _not_loaded(file: Path, fault: str) -> Refused:
 
 
 def _checkpoint_hash(file: Path) -> str:
-    """Return the SHA-256 over names, sizes and headers of the model's files."""
+    """Return the SHA-256 over name, size and first `_HEADER` bytes of each of the model's files."""
     digest = hashlib.sha256()
     for part in parts(file):
         digest.update(f"{part.name}:{part.stat().st_size}:".encode())

@@ -1,4 +1,4 @@
-"""The logits of a window of text, for the job that scores texts; it computes with torch."""
+"""The logits of a window of text as torch tensors, for the job that scores texts."""
 
 from __future__ import annotations
 

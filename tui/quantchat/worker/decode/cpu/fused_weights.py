@@ -24,10 +24,10 @@ def unfuse(model: Any) -> None:
 
 @contextlib.contextmanager
 def unfused_weights(model: Any) -> Iterator[None]:
-    """Let the modules of `model` compute with their own weights while the block runs.
+    """Let the modules of `model` compute with their own weights while the context lasts.
 
-    Columns are copied when a layer begins and dropped when it ends, one layer at a time, so no
-    memory is used permanently.
+    Columns are copied when the forward pass of a layer begins, and the copies are dropped when it
+    ends. So there are copies for one layer at a time only.
     """
     hooks = []
     for layer in model.modules():
@@ -56,7 +56,8 @@ def _put_back(found: list[tuple[Any, str, Any]], _layer: Any, _inputs: Any, _out
 def _columns(layer: Any) -> Iterator[tuple[Any, str, Any]]:
     """Yield owner, attribute name and tensor of each tensor of `layer` that may be a column view.
 
-    They are the scales of GPTQModel's `TorchAtenLinear` and of bitsandbytes' repacked layers.
+    These tensors are the scales of GPTQModel's `TorchAtenLinear` and of bitsandbytes' repacked
+    layers.
     """
     if isinstance(scales := getattr(layer, "scales_and_zeros", None), torch.Tensor):
         yield layer, "scales_and_zeros", scales

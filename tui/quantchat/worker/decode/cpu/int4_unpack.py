@@ -1,10 +1,11 @@
-"""Unpack torch's 4-bit weights to a dense matrix, for products of many rows.
+"""Unpack torch's 4-bit weights to a dense matrix, for inputs of many rows (tokens).
 
-torch's packed product unpacks the weight again for every few rows. That is the fastest way for one
-row, but slow for a prompt. The layout is not documented and depends on the processor. It was read
-from `weight_to_int4pack_kernel` (ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width`
-compares the unpacked weights with those that torch's kernel uses. If they differ, nothing is
-unpacked here, and the kernel computes all products.
+torch's kernel for packed weights unpacks the weight again for every few rows of the input. That is
+fastest for one row, but slow for a prompt. The layout of the packed weights is not documented and
+depends on the processor. It was read from `weight_to_int4pack_kernel`
+(ATen/native/cpu/int4mm_kernel.cpp) of torch 2.13. `int4_width` compares the unpacked weights with
+those that torch's kernel uses. If they differ, the weights are not unpacked here, and torch's
+kernel computes all products.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from typing import Any
 import torch
 
 _WIDTHS = (64, 32)
-"""Possible numbers of output rows in a block; the processor's vector width decides which."""
+"""Possible numbers of output features in a block of packed weights; which of them torch uses
+depends on the processor's vector width."""
 
 _PROBES = 8
-"""Inputs whose weights are compared with the kernel's."""
+"""Number of input features whose weights are compared with those of torch's kernel."""
 
 
 def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
-    """Return the weight of `_weight_int4pack_mm_for_cpu`, (in, out), in the scales' dtype.
+    """Return the dense weight of `_weight_int4pack_mm_for_cpu`, (in, out), in the scales' dtype.
 
-    `packed` is uint8, (out, in / 2), `scales_and_zeros` (in / group, out, 2). A block of `width`
-    output rows has `width` / 2 bytes for each input: the first half of the rows in the low four
-    bits, the second half in the high ones.
+    `packed` is uint8, (out, in / 2); `scales_and_zeros` is (in / group, out, 2), with the group
+    size `group`. A block of `width` output features has `width` / 2 bytes for each input feature:
+    the low four bits belong to the first half of the output features, the high bits to the second.
     """
     out = packed.shape[0]
     blocks = packed.view(out // width, -1, width // 2).transpose(0, 1)
@@ -37,9 +39,10 @@ def int4(packed: Any, scales_and_zeros: Any, group: int, width: int) -> Any:
 
 
 def int4_width(packed: Any, scales_and_zeros: Any, group: int) -> int:
-    """Return the `width` with which `int4` gives exactly the kernel's weights here, or 0.
+    """Return the `width` with which `int4` gives exactly the weights of torch's kernel, or 0.
 
-    The kernel gets inputs with a single 1, so each of its outputs is one weight, without rounding.
+    0 means that no width does so on this processor. The kernel gets inputs with a single 1, so each
+    of its outputs is one weight, without rounding.
     """
     inputs = 2 * packed.shape[1]
     places = torch.linspace(0, inputs - 1, _PROBES).long()

@@ -1,9 +1,10 @@
 """Computes linear layers on the CPU: calls the kernels directly that the layers' `forward` calls.
 
-For one row, the code between a layer's `forward` and its kernel (checks, casts, autograd, reshapes)
-takes longer than the product itself. A `Product` computes one layer, or several layers that read
-the same input (query, key and value; gate and up) as one matrix. The weights stay as the library
-packed them; the rows of fused layers lie in one block, and each layer has a view of its part.
+For an input of one row (one token), the code between a layer's `forward` and its kernel (checks,
+casts, autograd, reshapes) takes longer than the product itself. A `Product` computes one layer, or
+several layers that read the same input (query, key and value; gate and up) as one matrix. The
+weights stay as the library packed them. The weights of fused layers lie in one block of memory, and
+each layer has a view of its part.
 """
 
 from __future__ import annotations
@@ -19,25 +20,26 @@ from quantchat.worker.decode.cpu import int4_unpack
 from quantchat.worker.memory import is_subclass
 
 _ROWS = 8
-"""Number of rows from which converting the weights to float32 makes a product faster."""
+"""Number of input rows (tokens) from which converting bfloat16 weights to float32 makes a product
+faster, on a processor without fast bfloat16."""
 
 _UNPACK_ROWS = 256
-"""Number of rows from which unpacking torch's 4-bit weights makes a product faster."""
+"""Number of input rows from which unpacking torch's 4-bit weights makes a product faster."""
 
 _TRIES = 4
-"""Number of calls of which the fastest counts when two kernels are compared."""
+"""Number of timed calls of each kernel when two kernels are compared; the fastest call counts."""
 
 _SLAB = 2**20
 """Number of weights unpacked at a time: few enough to stay in the processor's cache."""
 
 _BLOCK = 64
-"""Output rows in one block of the packed 4-bit layouts; the width of a fused layer must be a
-multiple."""
+"""Output features in one block of the packed 4-bit layouts. The number of output features of a
+fused layer must be a multiple of this."""
 
 NATIVE_BF16 = torch.backends.mkldnn.is_available() and bool(
     torch.ops.mkldnn._is_mkldnn_bf16_supported()
 )
-"""Whether the processor multiplies bfloat16 fast; without it float32 is several times faster."""
+"""Whether the processor multiplies bfloat16 fast; if not, float32 is several times faster."""
 
 _OURS = "_quantchat"
 """Attribute that marks a `forward` as set by this module, not by a library."""
@@ -53,8 +55,9 @@ class Product(Protocol):
 def product(layers: Sequence[Any]) -> Product | None:
     """Return the product of all `layers` side by side, or None if no kernel is known for them.
 
-    Several layers are fused: their weights move into one block, and each layer gets a view of it.
-    Call it after a first forward pass, in which kernels may repack their weights.
+    Several layers are fused: their weights move into one block of memory, and each layer gets a
+    view of its part. Call this after a first forward pass, in which kernels may repack their
+    weights.
     """
     first = layers[0]
     if any(type(layer) is not type(first) or layer.training for layer in layers):
@@ -72,12 +75,16 @@ def product(layers: Sequence[Any]) -> Product | None:
 
 
 def adapted(module: Any) -> bool:
-    """Return whether `module` is a wrapper of PEFT, which shows its base layer's weights as own."""
+    """Return whether `module` is a PEFT wrapper around a base layer.
+
+    Such a wrapper presents the base layer's weights as its own, so a product with these weights
+    would leave out the adapter.
+    """
     return hasattr(module, "base_layer")
 
 
 def computed_elsewhere(layer: Any) -> bool:
-    """Return whether a library computes `layer` in its own way, whatever its class is.
+    """Return whether a library computes `layer` in another way than the class of `layer` does.
 
     torchao replaces the weight by a tensor subclass; compressed-tensors and accelerate set their
     own `forward` on the module.
@@ -123,7 +130,7 @@ def _plain_is_faster(weight: Any) -> bool:
 
 
 def _seconds(compute: Callable[[], Any]) -> float:
-    """Return the shortest time of a few calls, but not of the first, which may prepare."""
+    """Return the shortest time of a few calls in s, without the first, which may do preparation."""
     times = []
     for _ in range(1 + _TRIES):
         began = time.perf_counter()
@@ -133,7 +140,7 @@ def _seconds(compute: Callable[[], Any]) -> float:
 
 
 class _Int4:
-    """GPTQModel's `TorchAtenLinear` (attributes as in 7.6), computed with torch's 4-bit product."""
+    """GPTQModel's `TorchAtenLinear` (attributes as in 7.6), computed with torch's 4-bit kernel."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         first = layers[0]
@@ -190,7 +197,10 @@ class _Int4:
 
 
 class _Packed4Bit:
-    """bitsandbytes' 4-bit product for AVX512-BF16, on weights that it has repacked (as in 0.50)."""
+    """bitsandbytes' 4-bit kernel for AVX512-BF16, for weights that bitsandbytes has repacked.
+
+    The attributes are those of bitsandbytes 0.50.
+    """
 
     def __init__(self, layers: Sequence[Any]) -> None:
         states = [layer.weight.quant_state for layer in layers]
@@ -224,10 +234,11 @@ def _packed_4bit(layers: Sequence[Any]) -> Product | None:
 
 
 class _Unpacked4Bit:
-    """bitsandbytes without its AVX512-BF16 layout (as in 0.50): unpacks a weight for each product.
+    """bitsandbytes weights that are not repacked for AVX512-BF16: unpacked again for each product.
 
-    Unless the processor has fast bfloat16, this class unpacks to float32: that takes less than half
-    the time, and the product is faster too.
+    The attributes are those of bitsandbytes 0.50. Unless the processor has fast bfloat16, this
+    class unpacks to float32: that takes less than half the time of unpacking to bfloat16, and the
+    product is faster too.
     """
 
     def __init__(self, layer: Any) -> None:

@@ -30,7 +30,8 @@ class Step(Protocol):
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary).
 
         On a GPU the work is only queued. The logits are valid until the next call. `stopped` is
-        given for long work on a CPU; Interrupted is raised between two blocks once it returns True.
+        given for long work on a CPU; once it returns True, Interrupted is raised between two blocks
+        of the model.
         """
 
     def prepare(self, first: int, last: int) -> None:

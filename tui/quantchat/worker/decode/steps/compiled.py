@@ -1,4 +1,4 @@
-"""The static step, compiled with torch.compile.
+"""The static step (`static.py`), compiled with torch.compile.
 
 Inductor caches the compiled code in the folder `TORCHINDUCTOR_CACHE_DIR`.
 """
@@ -14,7 +14,7 @@ from quantchat.worker.decode.steps.static import StaticStep
 
 
 class CompiledStep(StaticStep):
-    """Compiled once for all lengths of the cache, because the length is marked as dynamic."""
+    """The static step, compiled once for all lengths of the cache: their size is marked dynamic."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "compile")
@@ -32,7 +32,7 @@ class CompiledStep(StaticStep):
 
 
 def missing_compiler(device: Any) -> str:
-    """Return why nothing can be compiled for `device`, or an empty text."""
+    """Return why nothing can be compiled for `device` (a `torch.device`), or an empty text."""
     if device.type != "cpu":
         return compiler_problem()
     from torch._inductor import cpp_builder, exc

@@ -1,4 +1,4 @@
-"""A decode step with the model's own modules, and a cache that grows in steps."""
+"""A decode step with the model's own modules, and a cache that grows by many tokens at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EagerStep:
     def __init__(
         self, model: Any, name: str = "eager", new_cache: Callable[[], Any] | None = None
     ) -> None:
-        """Use the caches that `new_cache` creates; without it, caches that grow in steps."""
+        """Use the caches that `new_cache` creates; without it, `caches.growing_cache`."""
         self.name = name
         self._new_cache = new_cache or (lambda: growing_cache(model.config))
         self._model = model
@@ -31,7 +31,8 @@ class EagerStep:
         self._positions = position_argument(model)
         self.cache = self._new_cache()
         self._length = 0
-        """Cached tokens. The cache of a recurrent model does not know its length."""
+        """Number of cached tokens, counted here because the cache of a recurrent model does not
+        know its length."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -101,7 +102,7 @@ def before_each_block(model: Any, call: Callable[[], None]) -> Iterator[None]:
     """Call `call` before each decoder block of `model`, for as long as the context lasts.
 
     If `call` raises an exception, the forward pass ends, so that long work can be stopped. The
-    hooks are removed afterwards, because a compiled step must not find any.
+    hooks on the blocks are removed afterwards, because a compiled step must not find any hooks.
     """
     import torch
 
@@ -116,7 +117,7 @@ def before_each_block(model: Any, call: Callable[[], None]) -> Iterator[None]:
 
 
 def release_unused(device: Any) -> None:
-    """Return memory that torch's allocator has reserved but does not use to the device."""
+    """Let torch's allocator free the memory on `device` that it has reserved but does not use."""
     if device.type == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""The static step as a CUDA graph: captured once, then replayed with one launch.
+"""The static step (`static.py`) as a CUDA graph: captured once, then replayed with one launch.
 
 The capture works without Dynamo (torch.compile), so that the kernels of bitsandbytes and GPTQModel
 are included unchanged. There is one graph for each allocated length of the cache; a capture takes a
@@ -19,10 +19,11 @@ from quantchat.worker.decode.steps.static import StaticStep
 from quantchat.worker.failures import Refused
 
 _BEFORE_CAPTURE = 2
-"""Steps before a capture: first calls allocate workspaces and tune, which a capture forbids.
+"""Steps before a capture: first calls of kernels allocate workspaces and tune themselves, which is
+forbidden during a capture.
 
-A capture also forbids waiting for the device. The last of these steps checks for that, because a
-failed capture leaves torch's allocator unable to free memory.
+Waiting for the device is forbidden too. The last of these steps finds out whether a kernel does
+that, because a failed capture leaves torch's allocator unable to free memory.
 """
 
 
@@ -32,10 +33,10 @@ captured on another stream would lack them."""
 
 
 class GraphStep(StaticStep):
-    """Replays the captured step. `forget` keeps the cache's buffers, because graphs address them.
+    """Replays the captured step.
 
-    Each of `norms` is captured as one kernel (see `decode.norms`). Raises Refused if a graph is not
-    possible.
+    `forget` keeps the cache's buffers, because the graphs contain their addresses. Each of `norms`
+    is captured as one kernel (see `decode.norms`). Raises Refused if a graph is not possible.
     """
 
     def __init__(self, model: Any, norms: Sequence[Any] = ()) -> None:
@@ -56,8 +57,8 @@ class GraphStep(StaticStep):
         if norms:
             self.name = "graph, fused norms"
         self._graphs: dict[int, tuple[Any, Any]] = {}
-        """Key: window, the number of cache places that the graph reads; value: the graph, and the
-        logits that it writes."""
+        """Key: window, the number of tokens in the cache's buffers that the graph reads; value: the
+        graph, and the logits that it writes."""
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(model.device)
         """The only stream for captures: cuBLAS keeps a workspace for each stream (32 MiB on
@@ -77,7 +78,7 @@ class GraphStep(StaticStep):
                 for layer in layers:
                     layer.reserve(last)
                 self._detect_moves()
-                # Captures write to this place, which is empty: the prompt's tokens come before it.
+                # Captures write to this position, which is empty: the prompt's tokens precede it.
                 self._position.fill_(first - 1)
                 with self._writing_to_position():
                     for window in buckets(first, last):
@@ -93,8 +94,8 @@ class GraphStep(StaticStep):
 
     def _moved(self) -> None:
         self._graphs.clear()
-        # The old pool may still hold workspaces of libraries, or logits in use, and torch asserts
-        # that such a pool is not shared.
+        # The old pool may still hold workspaces of libraries, or logits in use, and torch does not
+        # accept such a pool for a new capture.
         self._pool = torch.cuda.graph_pool_handle()
 
     def _decode(self, window: int) -> Any:
@@ -103,7 +104,7 @@ class GraphStep(StaticStep):
         return logits
 
     def _graph(self, window: int) -> tuple[Any, Any]:
-        """Return the graph for the first `window` places of the cache, and the logits it writes."""
+        """Return the graph for the first `window` cached tokens, and the logits that it writes."""
         if window not in self._graphs:
             self._graphs[window] = self._capture(window)
         return self._graphs[window]
@@ -118,7 +119,7 @@ class GraphStep(StaticStep):
         places = torch.arange(window, device=self._position.device)
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            # Each of these steps writes the same token to the same place.
+            # Each of these steps writes the same token to the same position of the cache.
             for _ in range(_BEFORE_CAPTURE - 1):
                 self._forward(places)
             with _no_host_wait():
@@ -130,16 +131,16 @@ class GraphStep(StaticStep):
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 logits = self._forward(places)
         except BaseException:
-            torch.cuda.set_stream(before)  # after a failed capture torch stays on its stream
+            torch.cuda.set_stream(before)  # after a failed capture torch stays on `_stream`
             raise
-        # The graph reads the memory of `places`, which must live as long.
+        # The graph reads the memory of `places`, so that tensor must live as long as the graph.
         graph.places = places
         return graph, logits
 
 
 @contextlib.contextmanager
 def _no_host_wait() -> Iterator[None]:
-    """Raise Refused if code makes the host wait for the device, as LLM.int8() does for outliers."""
+    """Raise Refused if code makes the CPU wait for the GPU, as LLM.int8() does for outliers."""
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,7 +1,8 @@
 """The static step: all sizes and addresses are fixed, so that it can be compiled or captured.
 
-The token, its position and the KV cache are buffers; the position says where the token is written
-and how far attention may look. Prefill stays eager.
+The step reads its input token, the token's position and the KV cache from tensors that stay the
+same from step to step. The position says where in the cache the token's keys and values are
+written, and up to where attention may look. Prefill is computed eagerly.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class StaticStep(EagerStep):
         self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         self._position = torch.zeros((1,), dtype=torch.long, device=model.device)
         self._buffers: list[tuple[int, int]] = []
-        """Address and length of each layer's keys at the last step. The values move with the
-        keys."""
+        """Address of each layer's keys, and the number of tokens allocated for them, at the last
+        step. If the keys move to another address, the values move too."""
 
     def run(self, tokens: Any, stopped: Stopped | None = None) -> Any:
         """Append `tokens`, ids of shape (1, n); return the last one's logits, (1, vocabulary)."""
@@ -62,7 +63,7 @@ class StaticStep(EagerStep):
 
     @contextlib.contextmanager
     def _writing_to_position(self) -> Iterator[None]:
-        """Let the layers of the cache write to the place in `_position`."""
+        """Let the layers of the cache write to the index in `_position` while the context lasts."""
         for layer in self.cache.layers:
             layer.place = self._position
         try:
@@ -72,7 +73,7 @@ class StaticStep(EagerStep):
                 layer.place = None
 
     def _decode(self, window: int) -> Any:
-        """Compute the step over the first `window` places of the cache."""
+        """Return the logits of the step, which reads the first `window` tokens of the buffers."""
         for layer in self.cache.layers:
             layer.window = window
         places = torch.arange(window, device=self._position.device)
@@ -81,7 +82,8 @@ class StaticStep(EagerStep):
     def _detect_moves(self) -> None:
         """Call `_moved` if the buffers have changed since the last call.
 
-        Not only steps move the buffers: a prompt may need larger ones, or memory may run out.
+        Besides steps, a prompt that needs larger buffers moves them, and so may a preparation that
+        ends because memory runs out.
         """
         layers = self.cache.layers
         buffers = [(layer.keys.data_ptr(), layer.keys.shape[-2]) for layer in layers]
@@ -93,6 +95,7 @@ class StaticStep(EagerStep):
         """React to a move of the cache's buffers; nothing to do here."""
 
     def _forward(self, places: Any) -> Any:
+        """Return the logits of the step. `places` are the token indices that attention reads."""
         # A mask that is added to the attention scores, in their dtype: a boolean mask would cost
         # each layer three kernels for its conversion.
         mask = torch.zeros(places.shape, dtype=self._model.dtype, device=places.device)
