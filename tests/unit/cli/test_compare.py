@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakes.safe_line import is_clean
+from fakes.saved_load_tests import load_test_record
 from fakes.saved_scores import score_record
 from fakes.saved_snapshots import MODEL_INFO, hostile_snapshots, hostile_text, snapshot, variant
 from fakes.timed_snapshots import measured
@@ -18,6 +19,7 @@ from quantchat.cli import main
 from quantchat.snapshot import store
 from quantchat.snapshot.figures import FIGURES
 from quantchat.snapshot.schema import Snapshot
+from quantchat.wire.jobs import LoadTestLevel
 
 Capture = pytest.CaptureFixture[str]
 
@@ -98,6 +100,28 @@ def test_gates_on_scores(folder: Path, capsys: Capture) -> None:
     assert main(["compare", file, "--json", "--fail-unless", "a.kld < 0.01"]) == 1
     (gate,) = json.loads(capsys.readouterr().out)["gates"]
     assert (gate["status"], gate["outcome"]) == ("failed", "shown otherwise")
+
+
+def test_load_tests_side_by_side(folder: Path, capsys: Capture) -> None:
+    variants = [variant("one"), variant("other")]
+    tests = [load_test_record(LoadTestLevel(4), seconds=seconds) for seconds in (0.2, 0.4)]
+    files = saved(folder, *(snapshot(variants=variants, load_test=one) for one in tests))
+    assert main(["compare", *files, "--fail-if", "d.output_tps < 0.9 * b.output_tps"]) == 1
+    out = capsys.readouterr().out
+    assert "Run 2 1.json" in out
+    ratio = out.split("one: run 2 ÷ run 1")[1].split("other: run 2")[0]
+    assert "0.5" in ratio
+    assert main(["compare", *files, "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["load_test"]["output_tokens"] for run in runs] == [2, 2]
+
+    files = saved(
+        folder, snapshot(load_test=tests[0]), snapshot(load_test=load_test_record(LoadTestLevel(8)))
+    )
+    assert main(["compare", *files]) == 2
+    assert "not comparable: load levels differ: 4, 8 (" in capsys.readouterr().err
+    assert main(["compare", *files, "--force"]) == 0
+    assert "! not comparable: load levels differ: 4, 8" in capsys.readouterr().out
 
 
 def test_json_is_one_document_and_nothing_else(folder: Path, capsys: Capture) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from quantchat.console.gates import GateOptions, gate_options
 
 if TYPE_CHECKING:
     from quantchat.document.document import Block
+    from quantchat.report.compared_snapshots import ResultKind
     from quantchat.snapshot.figures import Kind
     from quantchat.snapshot.schema import Snapshot
 
@@ -70,10 +71,11 @@ def compare(
       quantchat compare new.json --fail-if 'b.decode_tps < 0.95 * a.decode_tps'
       quantchat compare old.json new.json --fail-if 'd.ttft_ms > b.ttft_ms + 20'
       quantchat compare score.json --fail-unless 'b.kld < 0.05'
-    Signs: + - * / ( ) and one of < <= > >=
+    Operators: + - * / ( ) and one of < <= > >=
     Figures: …
       score: …
       eval: …
+      load: …
 
     The condition is true if it holds in the whole 95 % interval, false if it holds nowhere in the
     interval, and otherwise undecided. --fail-if fails (exit status 1) if the condition is true,
@@ -87,10 +89,10 @@ def compare(
     Votes from several sessions of `quantchat vote` on the same two variants are added up.
 
     Snapshots of `quantchat score` are shown side by side, unless text, windows, BOS, tokenizer,
-    token count or reference differ. Snapshots of `quantchat eval` are also shown side by side,
-    unless tasks, their questions or examples, or the harness differ. In gates on `score` and
-    `eval`, the columns a, b, … are the variants of all snapshots in order, and `ref` is the
-    reference.
+    token count or reference differ. So are snapshots of `quantchat eval`, unless tasks, their
+    questions or examples, or the harness differ, and snapshots of `quantchat load`, unless load
+    levels or token counts differ. In gates on these, the columns a, b, … are the variants of all
+    snapshots in order; in gates on scores, `ref` is the reference.
     """  # noqa: D301  # \\b keeps click from wrapping what follows
     from quantchat import paths
     from quantchat.errors import UserError
@@ -123,21 +125,25 @@ def _compare_runs(saved: _Saved, gates: GateOptions, *, force: bool, as_json: bo
 
 def _compare_results(
     saved: _Saved,
-    kind: Literal["scores", "evaluations"],
+    kind: ResultKind,
     gates: GateOptions,
     *,
     force: bool,
     as_json: bool,
 ) -> int:
-    """Print scores or evaluations and the verdicts on them; return the exit status."""
+    """Print the results of `kind` and the verdicts on them; return the exit status."""
     from quantchat.document.verdicts import as_json as verdict_json
     from quantchat.document.verdicts import line
     from quantchat.report import compared_snapshots
 
     body = compared_snapshots.json_document(saved, kind, force=force) if as_json else {}
     blocks = [] if as_json else compared_snapshots.blocks(saved, force=force)
-    command: Kind = "score" if kind == "scores" else "eval"
-    verdicts = gates.judge(command, [snapshot for _, snapshot in saved])
+    commands: dict[ResultKind, Kind] = {
+        "scores": "score",
+        "evaluations": "eval",
+        "load tests": "load",
+    }
+    verdicts = gates.judge(commands[kind], [snapshot for _, snapshot in saved])
     if as_json:
         _print({**body, "gates": [verdict_json(one) for one in verdicts]})
     else:

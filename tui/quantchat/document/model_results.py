@@ -9,18 +9,18 @@ from typing import Generic, TypeVar
 from quantchat.document.document import Block, paragraph, warnings
 from quantchat.document.figures import when
 from quantchat.snapshot.evaluation import EvaluatedRecord, EvaluationRecord
-from quantchat.snapshot.load_test import LoadTestedRecord
+from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord
 from quantchat.snapshot.schema import Snapshot
 from quantchat.snapshot.score import ScoredRecord, ScoreRecord
 
-Found = TypeVar("Found", ScoreRecord, EvaluationRecord)
+Found = TypeVar("Found", ScoreRecord, EvaluationRecord, LoadTestRecord)
 
 _Models = Sequence[ScoredRecord] | Sequence[EvaluatedRecord] | Sequence[LoadTestedRecord]
 
 
 @dataclass(frozen=True)
 class Result(Generic[Found]):
-    """A score or evaluation (`found`), its snapshot, and the snapshot's file."""
+    """A score, evaluation or load test (`found`), its snapshot, and the snapshot's file."""
 
     file: str
     snapshot: Snapshot

@@ -8,13 +8,15 @@ from typing import Literal
 from quantchat.document import model_results
 from quantchat.document.document import Block
 from quantchat.document.model_results import Result
+from quantchat.features.load_test import tables as load_tables
 from quantchat.features.score import tables as score_tables
 from quantchat.features.tasks import tables as task_tables
 from quantchat.features.votes import tables as vote_tables
 from quantchat.report import comparison
-from quantchat.snapshot import evaluation, score
+from quantchat.snapshot import evaluation, load_test, score
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
+from quantchat.snapshot.load_test import LoadTestRecord
 from quantchat.snapshot.pooled_votes import pool_votes
 from quantchat.snapshot.run_diff import raise_unless_forced
 from quantchat.snapshot.schema import Snapshot
@@ -22,21 +24,26 @@ from quantchat.snapshot.schema import Snapshot
 Saved = Sequence[tuple[str, Snapshot]]
 """Snapshots, each with the name of its file."""
 
-Kind = Literal["scores", "evaluations", "votes", "runs"]
-"""What is compared: scored texts, evaluations (tasks), blind votes, or runs (measurements)."""
+ResultKind = Literal["scores", "evaluations", "load tests"]
+"""Results that are compared as they are: scored texts, evaluations (tasks), or load tests."""
+
+Kind = Literal["scores", "evaluations", "load tests", "votes", "runs"]
+"""What is compared: results as above, blind votes, or runs (measurements)."""
 
 
 def kind_of(saved: Saved) -> Kind:
     """Return which comparison fits `saved`.
 
-    Scores or evaluations are compared if all snapshots have them, votes if any snapshot has them;
-    a snapshot that also has a measurement does not count as one of these. Everything else is
-    compared as runs.
+    Scores, evaluations or load tests are compared if all snapshots have them, votes if any snapshot
+    has them; a snapshot that also has a measurement does not count as one of these. Everything else
+    is compared as runs.
     """
     if all(snapshot.score and not snapshot.measurement for _, snapshot in saved):
         return "scores"
     if all(snapshot.evaluation and not snapshot.measurement for _, snapshot in saved):
         return "evaluations"
+    if all(snapshot.load_test and not snapshot.measurement for _, snapshot in saved):
+        return "load tests"
     if any(snapshot.voting and not snapshot.measurement for _, snapshot in saved):
         return "votes"
     return "runs"
@@ -62,15 +69,24 @@ def _evaluations(
     )
 
 
-def json_document(
-    saved: Saved, kind: Literal["scores", "evaluations"], *, force: bool
-) -> dict[str, object]:
-    """Return the comparison of scores or evaluations as JSON values.
+def _load_tests(saved: Saved, force: bool) -> tuple[list[Result[LoadTestRecord]], list[str]]:
+    found = [
+        Result(file, snapshot, snapshot.load_test) for file, snapshot in saved if snapshot.load_test
+    ]
+    return found, raise_unless_forced(
+        load_test.obstacles([result.found for result in found]), force=force
+    )
+
+
+def json_document(saved: Saved, kind: ResultKind, *, force: bool) -> dict[str, object]:
+    """Return the comparison of such results as JSON values.
 
     Raises NotComparable if they are not comparable, unless `force` is set.
     """
     if kind == "scores":
         return model_results.json_document(*_scores(saved, force), "score")
+    if kind == "load tests":
+        return model_results.json_document(*_load_tests(saved, force), "load_test")
     return model_results.json_document(*_evaluations(saved, force), "evaluation")
 
 
@@ -81,6 +97,8 @@ def blocks(saved: Saved, *, force: bool) -> list[Block]:
             return score_tables.compared_blocks(*_scores(saved, force))
         case "evaluations":
             return task_tables.compared_blocks(*_evaluations(saved, force))
+        case "load tests":
+            return load_tables.compared_blocks(*_load_tests(saved, force))
         case "votes":
             return vote_tables.pooled_blocks(pool_votes(saved))
         case "runs":

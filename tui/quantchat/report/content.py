@@ -47,6 +47,7 @@ from quantchat.report.turns import turns
 from quantchat.snapshot.compare import compare_runs
 from quantchat.snapshot.compared_sides import Run
 from quantchat.snapshot.evaluation import obstacles as evaluation_obstacles
+from quantchat.snapshot.load_test import obstacles as load_test_obstacles
 from quantchat.snapshot.ratios import compare_sides
 from quantchat.snapshot.run_diff import request_text
 from quantchat.snapshot.schema import Snapshot
@@ -100,6 +101,8 @@ def _overview(snapshots: _Named) -> list[Block]:
     against += [f"scores not comparable: {reason}" for reason in score_obstacles(scores)]
     done = [snapshot.evaluation for _, snapshot in snapshots if snapshot.evaluation]
     against += [f"evaluations not comparable: {reason}" for reason in evaluation_obstacles(done)]
+    tests = [snapshot.load_test for _, snapshot in snapshots if snapshot.load_test]
+    against += [f"load tests not comparable: {reason}" for reason in load_test_obstacles(tests)]
     return [_speeds(snapshots), *warnings(against), *differed]
 
 

@@ -6,7 +6,7 @@ the start of a round, sizes in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -34,8 +34,9 @@ class LoadTestedRecord(Record):
     """What really ran; None if the test did not finish."""
     note: Text
     """Notes on the checkpoint and on the server's figures."""
-    tokens_counted: bool
-    """Whether the server counted its tokens; if not, each chunk counts as a token."""
+    tokens_counted: bool | None
+    """Whether the server counted its tokens; if not, each chunk counts as a token. None if that is
+    not known, because the test did not finish."""
     rounds: list[AsObject[LoadTestRound]] = Field(default_factory=list)
     """Rounds of a server; empty for a local model."""
     batches: list[AsObject[BatchRound]] = Field(default_factory=list)
@@ -72,6 +73,28 @@ class LoadTestRecord(Record):
     undone: list[Text]
     """Labels of the variants that were not measured, because the run was stopped."""
 
+    @property
+    def level_names(self) -> str:
+        """The load levels as text."""
+        return "; ".join(map(_name, self.levels))
+
+
+def obstacles(tests: Sequence[LoadTestRecord]) -> list[str]:
+    """Return the reasons why several load tests are not comparable, one line each."""
+    reasons = []
+    for field, name in (
+        ("level_names", "load levels"),
+        ("requests", "requests per round"),
+        ("prompt_tokens", "prompt tokens"),
+        ("output_tokens", "output tokens"),
+        ("mixed", "prompts of different lengths"),
+        ("slo", "limits for goodput"),
+    ):
+        values = dict.fromkeys(str(getattr(one, field)) for one in tests)
+        if len(values) > 1:
+            reasons.append(f"{name} differ: {', '.join(value or 'none' for value in values)}")
+    return reasons
+
 
 @dataclass(frozen=True)
 class Point:
@@ -93,8 +116,7 @@ class Point:
     @property
     def name(self) -> str:
         """The load level as text: `8` (requests at once), `2.5/s` (request rate), or `2.5/s, 8`."""
-        rate = f"{self.level.rate:g}/s" if self.level.rate else ""
-        return ", ".join(filter(None, (rate, str(self.level.concurrency or ""))))
+        return _name(self.level)
 
     @property
     def kv_bytes(self) -> int:
@@ -105,6 +127,11 @@ class Point:
     def peak_bytes(self) -> int:
         """Peak memory of a local model in bytes; -1 for a server."""
         return max((one.peak_bytes for one in self.batches), default=-1)
+
+
+def _name(level: LoadTestLevel) -> str:
+    rate = f"{level.rate:g}/s" if level.rate else ""
+    return ", ".join(filter(None, (rate, str(level.concurrency or ""))))
 
 
 def points(record: LoadTestRecord, model: LoadTestedRecord) -> list[Point]:

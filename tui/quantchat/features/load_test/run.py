@@ -156,7 +156,7 @@ class LoadTest:
                 workspace=workspace,
             )
 
-        record = LoadTestedRecord(label=spec.label, model_info=None, note="", tokens_counted=False)
+        record = LoadTestedRecord(label=spec.label, model_info=None, note="", tokens_counted=None)
         known: dict[str, object] = {}
         try:
             _, result = await self._jobs.do(spec, job)
@@ -229,7 +229,7 @@ def _partial(label: str, workspace: Workspace) -> list[LoadTestedRecord]:
             label=label,
             model_info=None,
             note="",
-            tokens_counted=True,
+            tokens_counted=True if batches else None,
             rounds=rounds,
             batches=batches,
             left_out="stopped before its last round",

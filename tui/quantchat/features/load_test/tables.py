@@ -16,7 +16,7 @@ from quantchat.document.document import (
     warnings,
 )
 from quantchat.document.figures import UNKNOWN, milliseconds, no_difference, number, plural, size
-from quantchat.document.model_results import failures
+from quantchat.document.model_results import Result, failures, heading, not_comparable
 from quantchat.snapshot.load_test import LoadTestedRecord, LoadTestRecord, Point, points
 from quantchat.snapshot.schema import Snapshot
 from quantchat.statistics.intervals import Interval, Pair, Ratio, ratio_of
@@ -68,7 +68,8 @@ def load_warnings(record: LoadTestRecord) -> list[str]:
             errors = [one.error for one in requests if one.error]
             if errors and len(errors) < len(requests):
                 failed = f"{len(errors)} of {len(requests)} requests failed"
-                lines.append(f"{model.label}, {point.name} at once: {failed}: {errors[0]}")
+                load = f"a load of {point.name}" if point.level.rate else f"{point.name} at once"
+                lines.append(f"{model.label}, {load}: {failed}: {errors[0]}")
     return lines
 
 
@@ -91,7 +92,7 @@ def tables(record: LoadTestRecord) -> Iterator[Block]:
 
 def _levels(record: LoadTestRecord, model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
     local = bool(model.batches)
-    headings = ["batch" if local else "at once", "output tok/s", "requests/s"]
+    headings = [_level_name(model, measured), "output tok/s", "requests/s"]
     headings += ["goodput/s"] if record.slo else []
     headings += ["KV cache", "peak memory"] if local else ["failed"]
     rows = []
@@ -110,7 +111,6 @@ def _levels(record: LoadTestRecord, model: LoadTestedRecord, measured: Sequence[
 
 def _latencies(model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
     """Return a table of the latencies of each level, separate so that it fits into a terminal."""
-    name = "batch" if model.batches else "at once"
     headings = ["TTFT p50", "TTFT p95", "ITL p50", "ITL p95", "ITL p99", "whole answer p95"]
     rows = []
     for point in measured:
@@ -118,7 +118,15 @@ def _latencies(model: LoadTestedRecord, measured: Sequence[Point]) -> Table:
             cells = [point.name, latency_text(at.ttft_ms, 50), latency_text(at.ttft_ms, 95)]
             cells += [latency_text(at.itl_ms, percent) for percent in (50, 95, 99)]
             rows.append([*cells, latency_text(at.e2e_ms, 95)])
-    return table(f"{model.label}: latency", [Column(name, right=True), *headings], rows)
+    level = Column(_level_name(model, measured), right=True)
+    return table(f"{model.label}: latency", [level, *headings], rows)
+
+
+def _level_name(model: LoadTestedRecord, measured: Sequence[Point]) -> str:
+    """Return the heading above the names of the levels of `model`."""
+    if model.batches:
+        return "batch"
+    return "load" if any(point.level.rate for point in measured) else "at once"
 
 
 def rate_text(value: Interval) -> str:
@@ -148,17 +156,28 @@ def _against(by_model: Sequence[tuple[LoadTestedRecord, list[Point]]]) -> Iterat
     """Yield, level by level, each further variant's output throughput ÷ that of the first."""
     if len(by_model) < 2:
         return
-    (first, points_of_first), *others = by_model
-    base = {point.level: point for point in points_of_first}
+    (first, base), *others = by_model
     for other, measured in others:
-        rows = []
-        for point in measured:
-            ratio = _ratio(base.get(point.level), point)
-            if ratio is not None:
-                rows.append((point.name, number(ratio.value), _interval(ratio), _ratio_cell(ratio)))
-        if rows:
-            headings = (Column("at once", right=True), "output tok/s", "95 % interval", Column())
-            yield table(f"{other.label} ÷ {first.label}", headings, rows)
+        yield from _ratios(f"{other.label} ÷ {first.label}", other, measured, base)
+
+
+def _ratios(
+    title: str, model: LoadTestedRecord, measured: list[Point], base: list[Point]
+) -> Iterator[Table]:
+    """Yield a table of the output throughput of `model` ÷ that of `base`, if levels are the same.
+
+    `measured` are the points of `model`.
+    """
+    by_level = {point.level: point for point in base}
+    rows = []
+    for point in measured:
+        ratio = _ratio(by_level.get(point.level), point)
+        if ratio is not None:
+            rows.append((point.name, number(ratio.value), _interval(ratio), _ratio_cell(ratio)))
+    if rows:
+        level = Column(_level_name(model, measured), right=True)
+        headings = (level, "output tok/s, ratio", "95 % interval", Column())
+        yield table(title, headings, rows)
 
 
 def _ratio(a: Point | None, b: Point) -> Ratio | None:
@@ -178,6 +197,30 @@ def _ratio_cell(ratio: Ratio) -> Cell:
     if ratio.low is None:
         return Cell("one round: no interval", role="quiet")
     return Cell("" if ratio.shown else no_difference(ratio), role="quiet")
+
+
+# ------------------------------------------------------------ several runs
+
+
+def compared_blocks(
+    runs: Sequence[Result[LoadTestRecord]], obstacles: Sequence[str]
+) -> list[Block]:
+    """Return the tables of each run, then how throughput differs from the first run.
+
+    The ratios are those of each variant to the variant with the same label in the first run. If the
+    runs are not comparable, warnings say why.
+    """
+    parts: list[Block] = []
+    for position, one in enumerate(runs, 1):
+        parts += [*heading(position, one.file, one.snapshot), *blocks(one.found)]
+    first, *others = (one.found for one in runs)
+    of_first = {model.label: points(first, model) for model in first.models}
+    for position, record in enumerate(others, 2):
+        for model in record.models:
+            if base := of_first.get(model.label):
+                title = f"{model.label}: run {position} ÷ run 1"
+                parts += _ratios(title, model, points(record, model), base)
+    return [*parts, *not_comparable(obstacles)]
 
 
 # ------------------------------------------------------------ CSV
