@@ -12,6 +12,7 @@ from quantchat.session.continuing import restore
 from quantchat.session.live_variant import State
 from quantchat.session.recorder import record
 from quantchat.snapshot import store
+from quantchat.statistics.drafts import Drafts
 from quantchat.wire.messages import Generate
 
 
@@ -37,6 +38,7 @@ async def test_a_snapshot_is_continued(tmp_path: Path) -> None:
     before.replace_last()
     await before.wait()
     await until(lambda: before.conversation.turns[0].divergence is not None)
+    before.conversation.turns[0].answers["B"].drafts = Drafts(drafted=8, accepted=5, steps=3)
     snapshot = store.loads(store.dumps(record(before)), where="")
     await before.close()
 

@@ -61,6 +61,7 @@ def _answer(record: AnswerRecord, variant: VariantRecord | None) -> Answer:
         failure=record.failure,
         ledger=record.ledger,
         energy=record.energy,
+        drafts=record.drafts,
         cross_perplexities=list(record.cross_perplexities),
         ran_on=_ready(record, variant),
     )
