@@ -76,6 +76,13 @@ def test_goodput_counts_what_keeps_all_limits() -> None:
     assert math.isclose(figures.goodput_per_s.value, 1 / 0.2)
 
 
+@pytest.mark.parametrize(("text", "met"), [("ttft_ms < 100", 0), ("ttft_ms <= 100", 1)])
+def test_a_latency_equal_to_the_limit(text: str, met: int) -> None:
+    figures = level_figures([[request(0, 100, 200)]], limits(text))
+    assert figures is not None and figures.goodput_per_s is not None
+    assert math.isclose(figures.goodput_per_s.value, met / 0.2)
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

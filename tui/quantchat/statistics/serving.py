@@ -72,16 +72,20 @@ class Limit:
     """Upper limit in ms."""
     read: Callable[[RequestTimes], float | None]
     """Returns the latency in ms; None if it is undefined, as the ITL of a single token is."""
+    inclusive: bool = False
+    """Whether a latency equal to the upper limit meets it (`<=`)."""
 
     def holds(self, request: RequestTimes) -> bool:
         """Return whether `request` was answered within the limit."""
         if request.error:
             return False
         latency = self.read(request)
-        return latency is None or latency < self.value
+        if latency is None:
+            return True
+        return latency <= self.value if self.inclusive else latency < self.value
 
 
-_LIMIT = re.compile(r"(ttft_ms|tpot_ms|e2e_ms|itl_ms)(?:\.p(\d{1,2}))? *<=? *(\d+(?:\.\d*)?)")
+_LIMIT = re.compile(r"(ttft_ms|tpot_ms|e2e_ms|itl_ms)(?:\.p(\d{1,2}))? *(<=?) *(\d+(?:\.\d*)?)")
 _LATENCIES: dict[str, Callable[[RequestTimes], float | None]] = {
     "ttft_ms": ttft_ms,
     "tpot_ms": tpot_ms,
@@ -103,12 +107,14 @@ def _limit(text: str) -> Limit:
     if found is None:
         names = "ttft_ms, tpot_ms, itl_ms.pNN, e2e_ms"
         raise ValueError(f"{text!r} is not a limit on one of {names}: {example}")
-    name, percent, value = found.groups()
+    name, percent, comparison, value = found.groups()
     if (name == "itl_ms") != (percent is not None):
         raise ValueError(f"{text!r}: only itl_ms has a percentile, and needs one: {example}")
     if percent is None:
-        return Limit(text, float(value), _LATENCIES[name])
-    return Limit(text, float(value), lambda one: percentile(itl_ms(one), float(percent)))
+        read = _LATENCIES[name]
+    else:
+        read = lambda one: percentile(itl_ms(one), float(percent))  # noqa: E731
+    return Limit(text, float(value), read, inclusive=comparison == "<=")
 
 
 # ------------------------------------------------------------ a level
