@@ -252,6 +252,18 @@ def test_what_cannot_be_held_out_costs_no_checkpoint(
     assert "score" not in jobs.names()
 
 
+def test_a_held_out_text_that_is_too_short_is_the_reason(
+    tmp_path: Path, jobs: Jobs, capsys: Capture
+) -> None:
+    jobs.results["calibrate"] = CalibrateResult(samples=1, tokens=9)
+    assert main(["quantize", "model", "-o", "out", "--method", "nf4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for side in (told["before"], told["after"]):
+        assert side["perplexity"] is None
+        assert side["why"] == "the held-out text has 9 tokens, and at least 64 are needed"
+    assert "score" not in jobs.names()
+
+
 def test_a_model_too_large_to_write_its_chats_is_told_what_else_there_is(
     jobs: Jobs, capsys: Capture
 ) -> None:

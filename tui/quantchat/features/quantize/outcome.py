@@ -60,7 +60,7 @@ class ModelFigures:
     perplexity: Perplexity | None
     """None if the perplexity was not requested or is not available."""
     why: str = ""
-    """Why a requested perplexity is not available; empty if the held-out text is too short."""
+    """Why a requested perplexity is not available."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ async def judge(
 
     The perplexity is over the held-out part of the calibration set that `held_out` names; with
     None, there is no perplexity. If a perplexity cannot be measured, the `ModelFigures` of its
-    model has the reason, unless the text is too short (`FEWEST`).
+    model has the reason.
     """
     text, why = None, ""
     if held_out is not None:
@@ -155,9 +155,11 @@ async def judge(
         name: str, variant: AnyVariant, place: PreparedModel
     ) -> tuple[ModelFigures, _TokenScores | None]:
         size = _size(variant, place)[0]
-        tokens = _tokens(text) if text else 0
-        if text is None or tokens < FEWEST:
+        if text is None:
             return ModelFigures(size, None, why), None
+        if (tokens := _tokens(text)) < FEWEST:
+            short = f"the held-out text has {tokens} tokens, and at least {FEWEST} are needed"
+            return ModelFigures(size, None, short), None
         window, title = min(WINDOW, tokens), f"perplexity {name}"
         try:
             read = await _read(variant, place, text, window, title, on_progress, start)
