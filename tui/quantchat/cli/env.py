@@ -47,7 +47,7 @@ def env(ctx: click.Context, as_json: bool) -> None:
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Requirements file for `pip install -r`. "
-    + f"Not needed if NAME is one of {', '.join(declared())}, the environments of engines.",
+    + f"Not needed for {', '.join(declared())}: these have built-in requirements.",
 )
 @click.option(
     "--python",
@@ -57,10 +57,7 @@ def env(ctx: click.Context, as_json: bool) -> None:
 )
 @click.pass_obj
 def create(environments: Environments, name: str, requirements: Path | None, python: str) -> None:
-    """Make the environment NAME with pip.
-
-    --requirements is not needed if NAME is one of the environments with built-in requirements.
-    """
+    """Make the environment NAME with pip."""
     from quantchat.console.stages import stage_display
 
     if not re.fullmatch(paths.ENVIRONMENT, name):

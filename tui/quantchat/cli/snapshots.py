@@ -102,7 +102,7 @@ def discard(folder: Path, name: str) -> None:
 @json_option
 @click.pass_obj
 def latest(folder: Path, as_json: bool) -> None:
-    """Print the path of the newest snapshot. Every command also takes "latest" as its NAME."""
+    """Print the path of the newest snapshot, which commands also find as "latest"."""
     path = str(find_snapshot(folder, LATEST))
     click.echo(json.dumps({"file": path}) if as_json else one_line(path))
 

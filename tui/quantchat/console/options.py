@@ -40,7 +40,7 @@ def pairs_option(command: _Command) -> _Command:
         metavar="X,Y|all",
         default="",
         help="Take these two variants, by label or by their place in the profile (A, B, C, …). "
-        "Default: the first two. `all`: the first variant with each other one.",
+        "Default: the first two. `all`: compare the first variant with each of the others.",
     )(command)
 
 
@@ -95,7 +95,8 @@ def low_bandwidth_option(command: _Command) -> _Command:
         "low_bandwidth",
         default=None,
         envvar=["QUANTCHAT_LOW_BANDWIDTH", "QUANTCHAT_FEW_BYTES"],
-        help="For slow connections: draw once a second, no mouse (default: fewer draws over SSH).",
+        help="For slow connections: draw streamed text once a second, no mouse "
+        "(default: fewer draws over SSH).",
     )(command)
 
 

@@ -80,7 +80,8 @@ def _refuse_servers(profile: Profile) -> None:
     "--until-width",
     type=Share(),
     metavar="SHARE",
-    help="Measure until the 95 % interval of the speed is this narrow, such as 5% for ±5 %.",
+    help="Measure until the 95 % interval of the ratio of decode throughput is this narrow, such "
+    "as 5% for ±5 %.",
 )
 @click.option(
     "--minutes",
