@@ -17,5 +17,6 @@ def shortage(calibration: CalibrationUsed) -> str:
         return ""
     return (
         f"calibrated on {found:.2g} tokens for each of the {calibration.widest} inputs of its"
-        " widest module: GPTQ needs more than one; set more samples, or more sample_tokens"
+        " widest module: at least one is needed, and several are better; set more samples, or more"
+        " sample_tokens"
     )

@@ -64,7 +64,7 @@ class _Engine(QuantizedOnLoad[HQQ]):
 
     def left_unquantized(self, spec: HQQ, files: ModelFiles, tensor: TensorInfo) -> str:
         if tensor.elements % (8 * spec.group_size):
-            return f"layers whose size the group size {spec.group_size} does not divide"
+            return f"layers whose size is not a multiple of 8 groups of {spec.group_size}"
         return ""
 
 
