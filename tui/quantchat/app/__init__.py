@@ -1,4 +1,7 @@
-"""The screen. Importing this package is cheap: `run` imports Textual."""
+"""The terminal user interface ("the screen").
+
+Importing this package is fast, because Textual is imported only when `run` is called.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,13 @@ def run(
     """Show `profile` until the user quits; None shows the start screen. Returns the exit status.
 
     With `votes`, the user votes blind on the answers of two variants. With `chat`, the conversation
-    of that snapshot is continued. `pair` are the variants to show first. `on_voted` is called with
-    the snapshot of the votes, if there are any, after the screen is closed.
+    of that snapshot is continued. `pair` has the indices, in the profile, of the variants that are
+    shown first: left and right. If votes were given, `on_voted` is called with the path of their
+    snapshot after the screen is closed.
 
     Snapshots are saved in the folder `snapshots`; None means the user's default folder.
-    `low_bandwidth` says whether few bytes are sent to the terminal; None means: fewer over SSH.
+    `low_bandwidth` says whether few bytes are sent to the terminal. None means what the preferences
+    say; if they do not say it, fewer bytes are sent over SSH than to a local terminal.
     Raises UserError if the preferences have a mistake, if there is no terminal, if the terminal
     cannot move its cursor, or if the log cannot be written.
     """
@@ -99,7 +104,10 @@ def run(
 
 
 def _preferences() -> Preferences | None:
-    """Return the user's preferences. Without a file, nothing is imported to read it."""
+    """Return the user's preferences, or None if there is no file of preferences.
+
+    The module that reads the file is imported only if the file exists, to start faster.
+    """
     if not paths.preferences_file().is_file():
         return None
     from quantchat.app import preferences

@@ -1,4 +1,4 @@
-"""The Textual application: its theme, keys, error handling and orderly end."""
+"""The Textual application: its theme, keys, error handling and shutdown."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ _CLEAR = "\x1b[2J"
 """Clears the terminal (ECMA-48, ED)."""
 
 REPEAT_S = 10
-"""Seconds after which the same internal error is reported again, because an error in drawing occurs
-anew with each frame."""
+"""Seconds in which the same internal error is reported only once: an error in drawing would occur
+again with each frame."""
 
 MakeComparison: TypeAlias = "Callable[[Profile], Comparison]"
 """Makes the comparison of a profile; tests pass one with scripted workers."""
 
 
 class _LaterBuilder:
-    """A `CheckpointBuilder` that is imported at its first use.
+    """A checkpoint provider that imports and uses `CheckpointBuilder` at its first call.
 
-    So the first frame is drawn sooner.
+    Without this import at the start, the first frame is drawn sooner.
     """
 
     def __init__(self) -> None:
@@ -128,12 +128,13 @@ class QuantchatApp(PacedApp):
         provider: CheckpointProvider | None = None,
         start: StartWorker | None = None,
     ) -> None:
-        """Save into the folder `snapshots`; None means the user's default folder.
+        """Save snapshots in the folder `snapshots`; None means the user's default folder.
 
         With `votes`, open a blind vote between two variants of `profile`. With `chat`, continue
-        its conversation. `pair` are the variants to show first. Without `preferences`, use the
-        defaults. `provider` and `start` build the checkpoints and start the workers of work that
-        begins on the start screen; None means the real ones.
+        the conversation of that snapshot. `pair` has the indices of the variants that are shown
+        first. Without `preferences`, use the defaults. Load tests and picks, which the user starts
+        on the start screen, build checkpoints with `provider` and start workers with `start`; None
+        means the real ones.
         """
         map_alt_enter()
         read_pastes_as_text()
@@ -211,7 +212,7 @@ class QuantchatApp(PacedApp):
     def comparison_screen(
         self, profile: Profile, pair: tuple[int, int], chat: Snapshot | None = None
     ) -> ComparisonScreen:
-        """Return a new comparison screen for `profile`, which continues `chat`."""
+        """Return a new comparison screen for `profile`; with `chat`, continue that conversation."""
         from quantchat.app.screens.comparison import ComparisonScreen
 
         preferred = self._preferences
@@ -336,7 +337,7 @@ class QuantchatApp(PacedApp):
         return self.closing_lines()
 
     def finish_saving(self) -> None:
-        """Wait for a snapshot that is still being written; the disk may hang. Raises nothing."""
+        """Wait, for a limited time, for a snapshot that is still being written. Raises nothing."""
         if self._comparison_screen is not None:
             try:
                 self._saved_while_ending = self._comparison_screen.recovery.wait_for_save()

@@ -1,4 +1,4 @@
-"""Counts the cells that text takes, so that it fits on every terminal.
+"""Counts the terminal cells that text takes, so that it fits on every terminal.
 
 Terminals disagree: 👩‍💻 takes two cells if the terminal knows joined emoji, else four; a vowel sign
 of Devanagari takes one cell in tmux and xterm, but none in Rich's tables. Text that takes more
@@ -6,9 +6,9 @@ cells than counted overwrites its neighbour. So this module counts, character by
 cells that any terminal uses. `with_counted_width` then moves the cursor to the counted position,
 however many cells the terminal used.
 
-All other characters use Rich's tables (from wcwidth), which Textual uses for its layout. wcwidth
-also finds the grapheme clusters (UAX #29), because Rich does not recognize Devanagari conjuncts and
-skin tones.
+For characters on which terminals agree, the widths come from Rich's tables (made from wcwidth),
+which Textual uses for its layout. Grapheme clusters (UAX #29) are found with wcwidth, because Rich
+does not recognize Devanagari conjuncts and skin tones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from itertools import accumulate
 from rich import _unicode_data, cells
 
 _BASIC_PLANES_END = 0x20000
-"""Code from which on no character is a vowel sign: there are only ideographs, tags and private
-characters."""
+"""From this code point on, Unicode has only ideographs, tags and private-use characters: no vowel
+signs."""
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 """Modifiers of the emoji before them; some terminals draw them as separate emoji."""
 _EMOJI_STYLE = "\ufe0f"
@@ -74,7 +74,10 @@ def _widened() -> re.Pattern[str]:
 
 
 def cell_length(text: str, unicode_version: str = "auto") -> int:
-    """Return the most cells that `text` takes: the sum over its characters."""
+    """Return the most cells that `text` takes on any terminal.
+
+    This is the sum over its characters, plus one cell for each symbol that U+FE0F makes wide.
+    """
     size = cells.get_character_cell_size
     total = sum([size(character, unicode_version) for character in text])
     return total + (len(_widened().findall(text)) if _EMOJI_STYLE in text else 0)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from quantchat.text import without_controls
 
 _SCREEN_CHUNK = 760
-"""Bytes per string: GNU screen takes at most 768 (its MAXSTR), including the wrapping."""
+"""Bytes of the text in one escape string. GNU screen accepts at most 768 bytes (its MAXSTR),
+including the escape characters around the text."""
 
 LIMIT = 74_994
 """Longest base64 text that xterm accepts in an OSC 52; other terminals accept at least that."""

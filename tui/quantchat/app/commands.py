@@ -1,12 +1,18 @@
 """The commands of the start screen and the comparison screen.
 
-Keys, help, palette and most key lines are made from this list. Every command has a key that works
-over SSH and inside tmux and GNU screen: it is a function key, or a control character that has its
-own byte and is not the prefix of either multiplexer (Ctrl+B, Ctrl+A), or Alt with a letter, which
-terminals send as ESC and the letter (not B and F, which move by words), or an arrow, a page key,
-Enter, Esc, Space or Del, alone or with Alt or Shift, or a plain letter where no text is typed.
-Textual's TextArea uses two of these keys for editing, F6 (select a line) and F7 (select all);
-PromptBox gives them back to our commands.
+The key bindings, the help, the palette and most key lines are made from the lists in this module.
+Every command has a key that works over SSH and inside tmux and GNU screen. Such a key is one of:
+
+- a function key
+- Ctrl with a character that terminals send as one byte of its own, except the prefix keys of the
+  two multiplexers (Ctrl+B, Ctrl+A)
+- Alt with a letter, which terminals send as ESC and the letter, except Alt+B and Alt+F, which move
+  the cursor by words
+- an arrow, a page key, Enter, Esc, Space or Del, alone or with Alt or Shift
+- a letter, where no text is typed
+
+Textual's TextArea uses two of these keys for editing, F6 (select a line) and F7 (select all).
+`PromptBox` uses them for our commands instead.
 """
 
 from __future__ import annotations
@@ -15,8 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-# Textual reads its settings when it is imported, and preferences must set them before that. So this
-# module, which preferences import, does not import Textual at run time.
+# Textual reads its settings from the environment when it is imported. quantchat sets them before
+# that, from the user's preferences. So this module, which `preferences` imports, does not import
+# Textual at run time.
 if TYPE_CHECKING:
     from textual.binding import Binding
 
@@ -76,18 +83,18 @@ class Command:
         return key if len(key) == 1 else key.upper()
 
     def binding(self, namespace: str = "") -> Binding:
-        """Return Textual's binding; `namespace` (`screen.`, `app.`) owns the action."""
+        """Return Textual's binding; `namespace` (`screen.`, `app.`) says what has the action."""
         from textual.binding import Binding
 
         return Binding(self.default_keys, namespace + self.id, self.help, show=False, id=self.id)
 
 
 _keymap: dict[str, str] = {}
-"""The keys of the user's preferences, by the commands' ids."""
+"""Id of a command → its keys in the user's preferences."""
 
 
 def use_keys(keys: Mapping[str, str]) -> None:
-    """Show the keys of the user, by the commands' ids, in place of the default ones."""
+    """Use `keys` (id of a command → its keys) in place of the default keys."""
     _keymap.clear()
     _keymap.update(keys)
 
@@ -171,7 +178,7 @@ COMMANDS: tuple[Command, ...] = (
         "ask_missing",
         "alt+m",
         "ask missing",
-        "Send each variant the prompts missed while it was not shown, had failed or was unloaded",
+        "Send each variant the prompts that it missed while not shown, failed or unloaded",
         "Conversation",
         25,
     ),

@@ -27,8 +27,8 @@ DISK_WAIT_S = 3.0
 async def anything_recovered(folder: Path | None) -> bool:
     """Return whether the snapshots' `folder` holds unsaved work of an earlier run.
 
-    A share may hang for ever, and importing the snapshot schema takes longer than a frame: both
-    happen in a thread.
+    A thread reads the folder, because a network share may hang for ever, and imports the snapshot
+    schema, because that takes longer than a frame.
     """
 
     def found() -> bool:
@@ -64,8 +64,8 @@ class RecoveringApp(Protocol):
 class CrashRecovery:
     """Saves the conversation of `comparison` in `folder`, unless it is saved already.
 
-    `folder` None means the user's default folder. May be called from any thread: the event loop
-    may be stuck when quantchat has to end.
+    `folder` None means the user's default folder. Any thread may call the methods, because the
+    event loop may be stuck when quantchat has to end.
     """
 
     def __init__(self, comparison: Comparison, folder: Path | None) -> None:
@@ -79,7 +79,8 @@ class CrashRecovery:
         self._save: Future[Path] | None = None
         """The future that the last `save` returned."""
         self.measured: DeviceReadings | None = None
-        """The last sample of the machine, used at the end instead of the driver, which may hang."""
+        """The last sample of the machine. While quantchat ends, it is used in place of a new
+        sample, for which the GPU driver might hang."""
 
     @property
     def saving(self) -> bool:
@@ -106,7 +107,7 @@ class CrashRecovery:
         return self._save
 
     def mark_saved(self) -> None:
-        """Count the conversation as saved: it was read from a file."""
+        """Count the conversation as saved, because it was read from a file."""
         self._saved_chat = self._extent(None)[0]
 
     def wait_for_save(self) -> Path | None:

@@ -27,7 +27,7 @@ SAMPLER_WAIT_S = 1.0
 driver takes longer."""
 
 MakeSampler = Callable[[], "DeviceSampler"]
-"""Makes a sampler; tests pass one of a scripted machine."""
+"""Makes a sampler; tests pass a function whose sampler returns scripted values."""
 
 
 def real_sampler() -> DeviceSampler:
@@ -47,14 +47,20 @@ class WorkerToMeasure:
 
 @dataclass(frozen=True)
 class DeviceReadings:
-    """A sample of the machine, and each worker's memory by the label of its variant."""
+    """A sample of the machine, and the memory of each worker.
+
+    `workers` maps the label of a variant to its worker and the memory of that worker.
+    """
 
     device: DeviceSample
     workers: dict[str, tuple[WorkerToMeasure, ProcessMemory]]
 
 
 class DeviceWatch:
-    """Measures on request and calls `on_measured` on the event loop that created it."""
+    """Samples the machine on request, in a thread, and passes each result to `on_measured`.
+
+    `on_measured` is called on the event loop that runs when this object is created.
+    """
 
     def __init__(
         self,
@@ -70,7 +76,7 @@ class DeviceWatch:
         threading.Thread(target=self._run, name="device-watch", daemon=True).start()
 
     def request(self, workers: Mapping[str, WorkerToMeasure]) -> None:
-        """Request a sample of the machine, and the memory of `workers` by their variants' labels.
+        """Request a sample of the machine and of the memory of `workers` (label → worker).
 
         Does nothing while a request is pending, so that requests never pile up.
         """
@@ -80,7 +86,10 @@ class DeviceWatch:
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[DeviceSampler]:
-        """Let the event loop's thread use the sampler. Raises UserError while it is busy."""
+        """Let the event loop's thread use the sampler within this context.
+
+        Raises UserError if the sampler stays busy for `SAMPLER_WAIT_S`.
+        """
         if not self._in_use.acquire(timeout=SAMPLER_WAIT_S):
             raise UserError("the GPU driver does not answer yet", hint="try again in a moment")
         try:

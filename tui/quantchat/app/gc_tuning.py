@@ -1,8 +1,8 @@
-"""Keeps full garbage collections out of the start and out of streaming.
+"""Avoids full garbage collections while quantchat starts and while answers stream.
 
 A full collection looks at every object of modules, widgets and answers, and no key is handled
 meanwhile. By default Python runs several full collections while two answers stream; with this
-module it runs none. Without collections during imports, the first frame comes sooner.
+module it runs hardly any. Without collections during imports, the first frame comes sooner.
 `benchmarks/gc_tuning.py` measures both effects, and docs/reference/screen.md has the figures.
 """
 
@@ -22,9 +22,9 @@ _started = False
 
 @contextlib.contextmanager
 def no_collection_while_importing() -> Iterator[None]:
-    """Turn the collector off while the screen is imported; `first_frame_drawn` turns it on again.
+    """Turn the collector off until `first_frame_drawn` is called or this context ends.
 
-    Also keep pydantic from searching for plugins.
+    Also keep pydantic from searching for plugins, which would take time.
     """
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()
@@ -35,14 +35,20 @@ def no_collection_while_importing() -> Iterator[None]:
 
 
 def first_frame_drawn() -> None:
-    """Turn the collector on again; it never looks at the imported objects again."""
+    """Turn the collector on again.
+
+    From now on it skips the objects that exist now, until `collect_while_idle` is called.
+    """
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
 
 
 def start() -> None:
-    """Make full collections rare in the whole process; so only quantchat itself calls this."""
+    """Make full collections rare in the whole process.
+
+    Only quantchat's own program calls this, not a program that imports quantchat.
+    """
     global _started
     _started = True
     youngest, middle, _ = gc.get_threshold()
@@ -52,7 +58,7 @@ def start() -> None:
 def collect_while_idle() -> None:
     """Run a full collection now; later collections skip the objects that remain.
 
-    If those objects become garbage later, the next call finds them. Does nothing before `start`.
+    The next call of this function looks at all objects again. Does nothing before `start`.
     """
     if _started:
         gc.unfreeze()

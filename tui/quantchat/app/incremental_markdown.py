@@ -1,8 +1,9 @@
-"""Draws a streamed answer as lines; the cost of one more token does not grow with its length.
+"""Draws a streamed Markdown answer as lines; the cost of a token does not grow with the answer.
 
 Only the last top-level block can still change, so only that block ("the tail") is parsed and drawn
-again. A block that becomes long (an endless paragraph, two thousand lines of code, a table) is cut:
-the part before the cut stays as it was drawn.
+again when text arrives. If a block becomes long (an endless paragraph, two thousand lines of code,
+a table), it is cut: the part before the cut is drawn for the last time and no longer belongs to
+the tail.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ SLICE_CHARACTERS = 300
 """Most new characters that are parsed in one step."""
 MAX_REPARSED = 16_000
 """Longest answer, in characters, that is parsed again as a whole when it is complete. Only a parse
-of the whole text finds a pair of markers with a cut between them, and a link whose address stands
-further below."""
+of the whole text finds emphasis that began before a cut and ended after it, and the address of a
+link if it is defined further below."""
 STEP_S = 0.015
 """Processor time in s after which a step ends, so that keys are handled before the next step."""
 
@@ -75,15 +76,16 @@ class Job:
 
 
 class IncrementalMarkdown:
-    """Turns raw text into drawn lines without control characters, for the last width of `fit`.
+    """Turns raw text into drawn lines without control characters, for the width given to `fit`.
 
-    No call takes much longer than `STEP_S`, whatever the text is. While `busy`, the caller must
-    call `advance` again and run the `jobs`.
+    No call except `finish` takes much longer than `STEP_S`, whatever the text is. While `busy`, the
+    caller must call `advance` again and run the `jobs`.
     """
 
     def __init__(self) -> None:
         self._width = 80
         self._closed: list[_DrawnBlock] = []
+        """The closed parts: finished blocks, and the parts of long blocks before a cut."""
         self._first_lines: list[int] = [0]
         """Number of the first line of each closed part; the last item is that of the tail."""
         self._open: list[Content] = []
@@ -93,6 +95,7 @@ class IncrementalMarkdown:
         self._fed: list[str] = []
         """All raw text so far."""
         self._tail = ""
+        """The source text of the tail, without control characters."""
         self._opener = ""
         """Text to parse before the tail after a cut: the start of its code fence or table."""
         self._continues = False
@@ -117,7 +120,7 @@ class IncrementalMarkdown:
 
     @property
     def final_height(self) -> int:
-        """The number of lines, from the top, that will not change."""
+        """The number of lines above the tail, which more text will not change."""
         return self._first_lines[-1]
 
     @property

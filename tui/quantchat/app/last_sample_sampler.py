@@ -1,4 +1,4 @@
-"""A sampler for the end of quantchat that does not call the GPU driver, which might hang."""
+"""A sampler for use while quantchat ends: it does not call the GPU driver, which might hang."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantchat.wire.variant import Ledger
 
 
 class LastSampleSampler(DeviceSampler):
-    """Returns the last measurement again."""
+    """Returns the last readings again instead of taking new ones."""
 
     def __init__(self, measured: DeviceReadings | None) -> None:
         super().__init__()

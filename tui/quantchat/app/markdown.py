@@ -42,8 +42,8 @@ MAX_COLOURED = 12_000
 """Longest code, in characters, that is coloured: the time of some Pygments lexers grows with the
 square of the length."""
 _LONGEST_LINK = 1000
-"""Longest word, in characters, that is searched for addresses: the time grows with the square of
-the length, and no real address is longer."""
+"""Longest word, in characters, that is searched for web and e-mail addresses: the time grows with
+the square of the length, and no real address is longer."""
 _WORD = re.compile(r"\S+")
 _FIRST_WORD = re.compile(rf"\S{{1,{_LONGEST_LINK + 1}}}")
 
@@ -71,8 +71,8 @@ delimiters."""
 def _keep_product(state: StateInline, silent: bool) -> bool:
     """Keep the asterisks of products and powers: 17*23, width*height*depth, 2**10.
 
-    CommonMark begins emphasis also within a word. Here an asterisk after a letter or digit can only
-    end emphasis, and one between two digits is never a marker.
+    In CommonMark, emphasis can also begin within a word. With this rule an asterisk after a letter
+    or digit can only end emphasis, and an asterisk between two digits is never a marker.
     """
     if silent or _keep_match(state, silent, _IN_NUMBER):
         return not silent
@@ -106,7 +106,7 @@ def _keep_match(state: StateInline, silent: bool, pattern: re.Pattern[str]) -> b
 
 
 def _neutralise(state: StateCore) -> None:
-    """Neutralise characters from entities: `&#x202E;` becomes a control when it is parsed."""
+    """Neutralise characters from entities: the parser makes `&#x202E;` a control character."""
     for token in state.tokens:
         for part in (token, *(token.children or ())):
             part.content = neutralise(part.content)
@@ -115,7 +115,7 @@ def _neutralise(state: StateCore) -> None:
 
 
 class _WordByWord:
-    """Finds addresses word by word; on a whole text, linkify-it takes quadratic time."""
+    """Finds web and e-mail addresses word by word; on a whole text, linkify-it is quadratic."""
 
     def __init__(self) -> None:
         self._words = LinkifyIt()
@@ -245,7 +245,10 @@ def coloured_code(code: str, language: str) -> Content:
 
 
 def code_lines(code: Content, width: int) -> list[Content]:
-    """Return the lines of `code` on its background; wrap long ones: nothing scrolls sideways."""
+    """Return the lines of `code` on the background of code blocks.
+
+    Long lines are wrapped at `width` cells, because nothing on the screen scrolls sideways.
+    """
     room = max(2, width - 2)
     parts: list[tuple[int, str, int]] = []
     start = 0
@@ -385,7 +388,7 @@ class _Drawing:
         return _HEADINGS.get(before.tag, _HEADING)
 
     def _needs_blank_line(self, tokens: Sequence[Token], index: int) -> bool:
-        """Whether this paragraph needs a blank line before it: it follows another in its item."""
+        """Return whether the paragraph follows another block in its list item or quote."""
         inside = self._lines and self._prefixes and self._bullet is None
         before = tokens[index - 1].type if index else ""
         after_another = before in ("fence", "code_block") or before.endswith("_close")

@@ -13,7 +13,7 @@ _MIN_WIDTH = 3
 _UNCUT_LENGTH = 9
 """Words up to this length must fit into their column whole; longer words may be cut."""
 _RULE_WIDTH = 12
-"""Cells of the rule between two records."""
+"""Width, in cells, of the line between two records (see `table_lines`)."""
 
 
 def table_lines(
@@ -97,7 +97,8 @@ def column_widths(rows: Sequence[Sequence[Content]], width: int) -> list[int]:
     ]
     room = width - len(_SEPARATOR) * (len(widths) - 1)
     while sum(widths) > room and max(widths) > _MIN_WIDTH:
-        # Shrink the widest to the second widest in one step, or by as much as is missing.
+        # In one step, shrink the widest columns to the width of the second widest, or by fewer
+        # cells if that is enough.
         widest = max(widths)
         equal = [index for index, cells in enumerate(widths) if cells == widest]
         below = max([cells for cells in widths if cells < widest], default=_MIN_WIDTH)

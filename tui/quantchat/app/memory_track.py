@@ -18,6 +18,7 @@ class MemoryTrack:
         self.latest: ProcessMemory | None = None
         self.ledger: Ledger | None = None
         self.history: deque[tuple[float, int]] = deque(maxlen=HISTORY)
+        """(time in s by the monotonic clock, bytes) of each measurement with known memory."""
         self._pid: int | None = None
 
     def add(self, at_s: float, pid: int, ledger: Ledger, memory: ProcessMemory) -> None:

@@ -53,8 +53,8 @@ class CommandChosen(Message):
 class ProfileChosen(Message):
     """The user opened `profile` on the start screen.
 
-    `plan` is measured as soon as the two variants of `pair` are ready. The conversation of the
-    snapshot `chat` is continued.
+    `pair` has the indices of the left and the right variant in the profile. `plan` is measured as
+    soon as both are ready. The conversation of the snapshot `chat` is continued.
     """
 
     profile: Profile

@@ -62,7 +62,7 @@ def answers_as_markdown(turn: Turn, comparison: Comparison) -> str:
 
 
 def _what_runs_by_label(comparison: Comparison) -> dict[str, str]:
-    """Return the engine and device of each loaded variant, by label."""
+    """Return, by label, what runs each loaded variant: kernel, dtype, device and more."""
     return {v.label: what_runs(v.model_info) for v in comparison.variants if v.model_info}
 
 

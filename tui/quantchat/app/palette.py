@@ -42,8 +42,8 @@ _SYNONYMS = {
 """Id of a command → further words by which users look for it."""
 
 _ALL_WORDS = 100.0
-"""Added to the score of a command if each word of the query begins one of its words. It is higher
-than the score of any fuzzy match of single letters."""
+"""Added to the score of a command if each word of the query is the start of one of the command's
+words. This is higher than the score of any fuzzy match of single letters."""
 
 
 def title(command: Command) -> str:
@@ -52,7 +52,7 @@ def title(command: Command) -> str:
 
 
 class CommandProvider(SystemCommandsProvider):
-    """Also searches in the help and the synonyms of the app's commands."""
+    """A provider that searches the help and the synonyms of the app's commands too."""
 
     async def search(self, query: str) -> Hits:
         """Yield the commands that match `query`."""

@@ -34,9 +34,9 @@ class PasteParser(XTermParser):
 
     Textual's parser looks for escape sequences inside a paste: an ESC starts one, and unknown
     sequences become keys. If the end marker arrives in two reads (busy machine, slow line), the
-    parser misses it, and all following keys are pasted. The parser also handles each character by
-    itself, which takes seconds for a megabyte, and drops NUL. Remove this class when Textual's
-    parser looks for nothing but the end marker inside a paste.
+    parser misses it and takes all following keys as part of the paste. The parser also handles each
+    character by itself, which takes seconds for a megabyte, and drops NUL. Remove this class when
+    Textual's parser looks for nothing but the end marker inside a paste.
     """
 
     _recent_keys = ""
@@ -111,9 +111,10 @@ def _all_or_nothing(paste: Callable[[Any, Paste], Any]) -> Callable[[Any, Paste]
 
 
 def limit_typing() -> None:
-    """Make multi-line text boxes ignore keys beyond their limits, with one notification per box.
+    """Make multi-line text boxes ignore keys that would exceed `MAX_CHARACTERS` or `MAX_LINES`.
 
-    A second call changes nothing.
+    The first ignored key shows a notification; the next notification comes only after a key has
+    been accepted in between. A second call changes nothing.
     """
     if getattr(TextArea._replace_via_keyboard, "limited", False):
         return

@@ -61,7 +61,7 @@ class PlainText:
         return self._drawn[number]
 
     def feed(self, text: str) -> None:
-        """Append raw `text`."""
+        """Append `text`, which may contain control characters."""
         first = len(self._lines) - 1
         begun, *more = neutralise(text).split("\n")
         self._lines[-1] += begun
@@ -69,7 +69,7 @@ class PlainText:
         self._draw(first)
 
     def complete_with(self, text: str) -> None:
-        """Set the complete raw `text`, whatever was fed before."""
+        """Set the complete `text`, whatever was fed before."""
         self._lines = neutralise(text).split("\n")
         self._draw(0)
 

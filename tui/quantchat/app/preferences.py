@@ -44,9 +44,9 @@ class Preferences(Table):
     theme: Literal["dark", "light", "high contrast"] = "dark"
     """Colours of the screen. F11 changes them and writes this key."""
     low_bandwidth: bool | None = None
-    """`true`, as the option `--low-bandwidth`: draw an answer once a second, and leave the mouse to
-    the terminal. `false`: draw at the full rate, over SSH too. Not set: at the full rate in a local
-    terminal, four times a second over SSH."""
+    """`true`, like the option `--low-bandwidth`: draw an answer once a second, and leave the mouse
+    to the terminal. `false`: draw at the full rate, over SSH too. Not set: at the full rate in a
+    local terminal, four times a second over SSH."""
     history: bool = True
     """Whether prompts are remembered for the next start (↑ recalls them)."""
     keys: dict[str, str] = Field({})
@@ -55,7 +55,7 @@ class Preferences(Table):
     """Sampling and length of answers on the screen, for settings that the profile does not have."""
 
     def apply_to(self, profile: Profile) -> Profile:
-        """Return `profile` with these generation settings added to those that it has itself."""
+        """Return `profile` with these generation settings where it has none of its own."""
         given = profile.generation.model_fields_set
         ours = {
             key: getattr(self.generation, key)

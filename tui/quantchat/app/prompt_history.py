@@ -19,7 +19,7 @@ _MAX_BYTES = 4 * 2**20
 
 
 class PromptHistory:
-    """Remembers prompts in `file`, by default the user's. Only the user can read it.
+    """Remembers prompts in `file`, by default the user's history. Only the user can read it.
 
     If the disk hangs or is full, quantchat goes on without a history.
     """

@@ -29,7 +29,7 @@ CLEANUP_S = 1.0
 thread, and the process is ended by force."""
 
 SAVE_S = 6.0
-"""Most seconds that this thread may take to save: a disk may be slow or not respond."""
+"""Most seconds that saving in that other thread may take: a disk may be slow or not respond."""
 
 _SCREEN_OFF = "\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
 """Turns mouse and paste reports off, leaves the alternate screen, shows the cursor (xterm,
@@ -157,7 +157,7 @@ def on_signals(end: Callable[[int], None], save: Callable[[], list[str]]) -> Non
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            # Only the main thread may set handlers; some tests run in another one.
+            # Only the main thread may set handlers, and some tests run in another thread.
             with contextlib.suppress(ValueError):
                 signal.signal(number, handle)
 

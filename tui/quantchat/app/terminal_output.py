@@ -23,7 +23,7 @@ class TerminalOutput:
         self._descriptor = descriptor
         self._own = _reopened(descriptor)
         self._most_s: float | None = None
-        """Longest time in which the terminal may accept nothing; None: as long as necessary."""
+        """Longest time, in s, in which the terminal may accept nothing; None means no limit."""
         self._progress_s = 0.0
         """When the terminal last accepted bytes, by the monotonic clock."""
 
@@ -47,7 +47,10 @@ class TerminalOutput:
         return len(text)
 
     def limit_waiting(self, most_s: float | None) -> None:
-        """From now on, give up on a terminal that accepts nothing for `most_s`; None: never."""
+        """From now on, give up if the terminal accepts nothing for `most_s` seconds.
+
+        None means never.
+        """
         self._most_s, self._progress_s = most_s, time.monotonic()
 
     def flush(self) -> None:

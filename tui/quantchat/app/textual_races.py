@@ -1,8 +1,8 @@
 """Patches for exceptions that Textual 8.2.8 raises on fast keys and on very narrow terminals.
 
-Each patch gives its reason and can be removed when Textual no longer raises; the test
-`tests/fakes/random_keys.py` shows that. Review them when the Textual version in pyproject.toml
-changes.
+Each patch gives its reason. It can be removed when Textual no longer raises the exception; the test
+`tests/fakes/random_keys.py` shows whether it does. Review the patches when the Textual version in
+pyproject.toml changes.
 """
 
 from __future__ import annotations

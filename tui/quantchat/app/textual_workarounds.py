@@ -158,9 +158,9 @@ def draw_each_script() -> None:
     For vowel signs and joined emoji, Rich counts fewer cells than many terminals use, so that the
     text overwrites the next column. Textual, when it strips the blanks at the end of a line
     (`Content.rstrip_end`), counts characters instead of cells: a line of combining marks becomes
-    too short, and the compositor does not draw lines of a wrong length. So both count cells with
-    `cell_widths`, and where terminals may disagree, escape sequences put the cursor where the count
-    says. Remove this when both measure as the terminal does (mode 2027).
+    too short, and the compositor does not draw lines of a wrong length. So this function makes both
+    count cells with `cell_widths`. Where terminals may disagree, escape sequences put the cursor
+    where the count says. Remove this when both measure as the terminal does (mode 2027).
     """
     patch_rich()
     _wrap.chop_cells = chop_cells  # type: ignore[attr-defined]
@@ -226,11 +226,11 @@ class PacedDriver(LinuxDriver):
             self._writer_thread._queue.maxsize = 0
 
     def _sigcont_application(self, *_: Any) -> None:
-        """Resume after SIGTSTP as Textual does; after SIGSTOP, end the threads before starting new.
+        """Resume after SIGTSTP as Textual does; after SIGSTOP, restart Textual's threads.
 
-        After SIGSTOP the threads still run. Textual would start a second pair of them, and at the
-        end of the program one of the two key readers would still wait for a key. Remove this when
-        Textual checks whether its threads run.
+        After SIGSTOP the threads that read keys and write to the terminal still run. Textual would
+        start a second pair of them, and at the end of the program one of the two key readers would
+        still wait for a key. Remove this when Textual checks whether its threads run.
         """
         if self._key_thread is None or not self._key_thread.is_alive():
             super()._sigcont_application()

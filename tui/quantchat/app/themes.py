@@ -7,8 +7,8 @@ from dataclasses import replace
 from textual.theme import Theme
 
 VARIABLES = {"side-left": "#7fb4e0", "side-right": "#e0b178", "quiet": "#8b95a3", "rule": "#2e333c"}
-"""Our colour variables (the two sides, secondary text, rules), with values for themes that do not
-define them."""
+"""Our colour variables (the two sides, secondary text, dividing lines), with values for themes that
+do not define them."""
 
 # The dark backgrounds have a saturation below 0.15, so that Rich maps them to greys on a terminal
 # with 256 colours. More saturated, they would become navy or teal.
@@ -77,8 +77,8 @@ _CONTRAST = Theme(
 
 THEMES = (_DARK, _LIGHT, _CONTRAST)
 
-# The nearest of 16 colours to most of those above is a grey, the same for both sides. So a terminal
-# with only 16 colours gets other colours, which are among these 16 (the standard palette of VGA).
+# A terminal with only 16 colours would show most of the colours above as greys, and the same grey
+# for both sides. So it gets other colours, which are among its 16 (the standard palette of VGA).
 _BLACK, _RED, _GREEN = "#000000", "#aa0000", "#00aa00"
 _BLUE, _MAGENTA, _SILVER, _GREY = "#0000aa", "#aa00aa", "#aaaaaa", "#555555"
 _BRIGHT_RED, _BRIGHT_GREEN, _YELLOW = "#ff5555", "#55ff55", "#ffff55"

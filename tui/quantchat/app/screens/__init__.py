@@ -1,1 +1,1 @@
-"""The screens: start, comparison, and what opens over it."""
+"""The screens: start, comparison, blind vote, and the dialogs that open over them."""

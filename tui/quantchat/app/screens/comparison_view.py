@@ -59,7 +59,10 @@ LONG_NOTICE_S = 15.0
 
 
 class ComparisonView(Screen[None]):
-    """Shows `comparison`: loads it after the first frame, ends its workers when it is closed."""
+    """Shows `comparison`.
+
+    Its variants are loaded after the first frame, and its workers end when the screen is closed.
+    """
 
     AUTO_FOCUS = "PromptBox"
     DEFAULT_CSS = """
@@ -74,7 +77,7 @@ class ComparisonView(Screen[None]):
         snapshots: Path | None = None,
         make_sampler: MakeSampler = real_sampler,
     ) -> None:
-        """Save into the folder `snapshots`; None means the user's default folder."""
+        """Save snapshots in the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self.comparison = comparison
         self.snapshots = snapshots
@@ -181,7 +184,7 @@ class ComparisonView(Screen[None]):
         await self.comparison.close()
 
     def on_resize(self, event: Resize) -> None:
-        """Use tabs on a narrow terminal, taller strips on a tall one, no strips on a low one."""
+        """Show tabs on a narrow terminal; adapt the height of the strip charts, 0 to 3 lines."""
         width, height = event.size
         heights = ((LOW_LINES, 0), (34, 1), (46, 2))
         self.columns.fit(
@@ -203,7 +206,7 @@ class ComparisonView(Screen[None]):
             gc_tuning.collect_while_idle()
         self._was_active = active
         if comparison.busy != self._keys_busy:
-            self._order_keys()  # a measurement or vote ends without a change of the comparison
+            self._order_keys()  # the comparison reports no change when a measurement or vote ends
         if not (active or self.stale):
             return
         self.stale = False

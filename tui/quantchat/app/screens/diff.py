@@ -72,7 +72,7 @@ def diff_text(first: str, second: str) -> Content:
 
 
 def _marked(part: str, style: str) -> Content:
-    """Return `part` in `style`, without its white space at both ends."""
+    """Return `part` in `style`, except the white space at its ends."""
     words = part.strip()
     begin = part.find(words)
     return (

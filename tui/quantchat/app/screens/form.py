@@ -33,6 +33,7 @@ class Form(ModalScreen["_Result | None"], Generic[_Result]):
     """Returns the `result` of the fields, or None if the user cancels."""
 
     WHAT: ClassVar[str]
+    """The title of the dialog."""
     VERB: ClassVar[str]
     """What Enter does."""
     LABELS: ClassVar[dict[str, str]]
@@ -83,7 +84,7 @@ class Form(ModalScreen["_Result | None"], Generic[_Result]):
         raise NotImplementedError
 
     def result(self) -> _Result:
-        """Return what the fields ask for. Raises WrongValue, or UserError if that is impossible."""
+        """Return what the user entered. Raises WrongValue, or UserError if it is impossible."""
         raise NotImplementedError
 
     def text(self, name: str) -> str:
@@ -91,9 +92,9 @@ class Form(ModalScreen["_Result | None"], Generic[_Result]):
         return self.query_one(f"#{name}", Input).value.strip()
 
     def value(self, name: str, kind: click.ParamType[Any]) -> Any:
-        """Return the value of the field `name`, checked as an option of a command is.
+        """Return the value of the field `name`, checked like an option on the command line.
 
-        None if it is empty. Raises WrongValue.
+        Return None if the field is empty. Raises WrongValue.
         """
         text = self.text(name)
         if not text:

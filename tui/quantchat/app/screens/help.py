@@ -144,7 +144,10 @@ class HelpScreen(ModalScreen[None]):
         terms: Sequence[tuple[str, str]] = _TERMS,
         note: str = _NOTE,
     ) -> None:
-        """Show `commands`, `terms`, a `note`, and in `unknown` why a figure is not known."""
+        """Show `commands`, `terms` and `note`.
+
+        `unknown` has, for each figure that is not known, its name and the reason.
+        """
         super().__init__()
         self._commands = commands
         self._unknown = unknown

@@ -1,6 +1,6 @@
-"""A load test on the screen: a throughput bar for each load level, as its rounds come in.
+"""A load test on the screen: a throughput bar for each load level, updated after each round.
 
-A level is a number of requests at once, a request rate, or the size of a batch.
+A load level is a number of requests at once, a request rate, or the size of a batch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from quantchat.wire.jobs import LoadTestProgress
 from quantchat.wire.messages import Progress
 
 _READ_S = 0.5
-"""Seconds between two looks at the finished rounds."""
+"""Seconds between two reads of the results of finished rounds."""
 
 
 class LoadTestScreen(ProgressScreen):
@@ -56,7 +56,7 @@ class LoadTestScreen(ProgressScreen):
         provider: CheckpointProvider,
         start: StartWorker,
     ) -> None:
-        """Save into the folder `snapshots`; None means the user's default folder."""
+        """Save the snapshot in the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self._setup = setup
         self._snapshots = snapshots
@@ -74,7 +74,7 @@ class LoadTestScreen(ProgressScreen):
             yield Static(id="result")
 
     def on_mount(self) -> None:
-        """Draw the bars while the rounds come in."""
+        """Update the bars at intervals while the test runs."""
         self.set_interval(_READ_S, self._draw_finished_rounds)
 
     # ------------------------------------------------------------ the work
@@ -104,7 +104,7 @@ class LoadTestScreen(ProgressScreen):
         try:
             await self._measuring
         except asyncio.CancelledError:
-            if not self._stopping:  # quantchat ends
+            if not self._stopping:  # the user has not stopped the test: quantchat ends
                 raise
 
     async def _save(self, test: LoadTest) -> None:
@@ -156,7 +156,7 @@ class LoadTestScreen(ProgressScreen):
 
 
 def _lines(record: LoadTestRecord, now: LoadTestProgress | None, width: int) -> Iterator[Content]:
-    """Yield a line for each variant, and one for each of its levels with a bar."""
+    """Yield a line for each variant, followed by a line with a bar for each of its load levels."""
     by_model = [(model, points(record, model)) for model in record.models]
     values = [p.figures.output_tps.value for _, got in by_model for p in got if p.figures]
     top = ceiling(max([*values, _live(now)], default=0.0))
@@ -193,12 +193,12 @@ def _level_line(point: Point, model: LoadTestedRecord, top: float, cells: int) -
 
 
 def _live(now: LoadTestProgress | None) -> float:
-    """Return the throughput of the running round so far, in tok/s of answered requests."""
+    """Return the output tokens per second of the running round, from the requests answered."""
     return now.output_tokens / now.seconds if now and now.seconds > 0 else 0.0
 
 
 def _now_line(now: LoadTestProgress, record: LoadTestRecord, top: float, cells: int) -> Content:
-    """Return the running round: requests in flight, answered, failed, and its throughput so far."""
+    """Return the line of the running round: its throughput so far and the counts of requests."""
     level = record.levels[now.level]
     name = f"{Point(level, [], [], '').name:>7}▸ "
     live = _live(now)

@@ -60,12 +60,12 @@ class LoadTestForm(Form[LoadTestSetup]):
     def fields(self) -> ComposeResult:
         """Yield the fields."""
         yield Input(placeholder=",".join(map(str, LEVELS)))
-        yield Input(placeholder="next as soon as one is answered; 0.5,2 (servers only)")
+        yield Input(placeholder="no fixed rate; e.g. 0.5,2 (servers only)")
         yield Input(placeholder="4 × “at once”, at least 8 (servers only)")
         yield Input(placeholder=f"server: the profile's prompts; local: {PROMPT_TOKENS}")
         yield Input(str(OUTPUT_TOKENS))
         yield Input(str(ROUNDS))
-        yield Input(placeholder="none; ttft_ms < 500, itl_ms.p95 < 50")
+        yield Input(placeholder="none; e.g. ttft_ms < 500, itl_ms.p95 < 50")
         yield Tick("prompts of different lengths (local models)")
 
     def about(self) -> str:
@@ -96,7 +96,10 @@ class LoadTestForm(Form[LoadTestSetup]):
         return LoadTestSetup(self._profile, plan)
 
     def _parsed(self, name: str, parse: Callable[[str], _Value]) -> _Value | None:
-        """Return what `parse` makes of a field; None if it is empty. Raises WrongValue."""
+        """Return the text of the field `name` as parsed by `parse`; None if it is empty.
+
+        Raises WrongValue.
+        """
         text = self.text(name)
         try:
             return parse(text) if text else None

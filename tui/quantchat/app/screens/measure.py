@@ -38,7 +38,7 @@ class MeasuringScreen(ProgressScreen):
         snapshots: Path | None,
         recovery: CrashRecovery,
     ) -> None:
-        """Save into the folder `snapshots`; None means the user's default folder."""
+        """Save the snapshot in the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self._comparison = comparison
         self._plan = plan

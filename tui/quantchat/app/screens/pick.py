@@ -1,4 +1,7 @@
-"""Picks one of many variants on the screen: progress of each, a table that sorts, the decision."""
+"""A pick on the screen: measures many variants and recommends one of them.
+
+The screen shows the progress of each variant, a table that can be sorted, and the recommendation.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ from quantchat.snapshot.pick import CandidateRecord, PickRecord
 from quantchat.wire.messages import Progress
 
 _DRAW_S = 0.2
-"""Seconds between two frames: progress may come more often."""
+"""Seconds between two redraws, because progress may be reported more often than that."""
 
 _SORTING = "s: sort by the next column · r: reverse"
 
@@ -64,7 +67,7 @@ class PickScreen(ProgressScreen):
         provider: CheckpointProvider,
         start: StartWorker,
     ) -> None:
-        """Save into the folder `snapshots`; None means the user's default folder."""
+        """Save the snapshot in the folder `snapshots`; None means the user's default folder."""
         super().__init__()
         self._setup = setup
         self._snapshots = snapshots
@@ -72,9 +75,9 @@ class PickScreen(ProgressScreen):
         self._picking: run.Picking | None = None
         self._stopping = False
         self._record: PickRecord | None = None
-        """The decision that follows from what was measured up to the last step."""
+        """The decision that follows from what has been measured so far."""
         self._flags: list[str] = []
-        """Warnings of the measurements, known at the end."""
+        """Warnings about the measurements; filled when the pick ends."""
         self._deciding = self._outdated = False
         self._doing: dict[str, str] = {}
         """What is being done with a variant, by its label."""
@@ -186,7 +189,7 @@ class PickScreen(ProgressScreen):
             self.run_worker(self._decide(), exit_on_error=False)
 
     async def _decide(self) -> None:
-        """Compute the decision so far; it takes long enough to be noticed on the screen."""
+        """Compute the decision so far, in a thread, because this would delay the screen."""
         while self._outdated and (picking := self._picking) is not None and not self.over:
             self._outdated = False
             record = await to_daemon_thread(lambda picking=picking: picking.record)  # type: ignore[misc]

@@ -60,12 +60,12 @@ class PickForm(Form[PickSetup]):
         defaults = PickSettings(prompts=())
         yield Input(placeholder="the profile's; or bf16,nf4,gptq,…; or all")
         yield Choices(*(Choice(one, value=place == 0) for place, one in enumerate(_PREFERENCES)))
-        yield Input(placeholder="no limit; 24GB, 800MiB")
-        yield Input(placeholder=f"{defaults.max_new_tokens + PROMPT_TOKENS} tokens; 4096, 16k")
-        yield Input(placeholder="no limit; 40")
-        yield Input(placeholder="no limit; 0.05")
-        yield Input(placeholder="no limit; 1% (needs lm-evaluation-harness)")
-        yield Input(placeholder="until everything is measured; 20")
+        yield Input(placeholder="no limit; e.g. 24GB or 800MiB")
+        yield Input(placeholder=f"{defaults.max_new_tokens + PROMPT_TOKENS} tokens; e.g. 16k")
+        yield Input(placeholder="no limit; e.g. 40")
+        yield Input(placeholder="no limit; e.g. 0.05")
+        yield Input(placeholder="no limit; e.g. 1% (needs lm-evaluation-harness)")
+        yield Input(placeholder="until everything is measured; e.g. 20")
         yield Input(str(defaults.rounds))
         yield Tick("ignore them and measure everything again")
 
@@ -73,8 +73,8 @@ class PickForm(Form[PickSetup]):
         """Say what is measured, and that a stopped pick continues."""
         count = plural(len(prompts.of_profile(self._profile.run)), "prompt")
         return (
-            f"Loads one variant after the other, measures its speed on {count} and its distance"
-            " from the original. A stopped pick continues, also with other limits."
+            f"Loads one variant after the other, measures its speed on {count} and its KLD from"
+            " the reference model. A stopped pick continues, also with other limits."
         )
 
     def result(self) -> PickSetup:

@@ -23,9 +23,13 @@ must be reloaded."""
 
 
 class ProgressScreen(ModalScreen[None]):
-    """Runs `work` when it is shown. Esc stops the work; when the work is over, Esc closes."""
+    """Runs `work` when the screen is shown.
+
+    Esc stops the work; when the work is over, Esc closes the screen.
+    """
 
     WHAT: ClassVar[str]
+    """The title of the screen."""
     KEYS: ClassVar[str]
     """What Esc does while the work runs."""
 
@@ -43,6 +47,7 @@ class ProgressScreen(ModalScreen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.over = False
+        """Whether the work is over."""
         self._stopped_s: float | None = None
         """When the user asked the work to stop, by the monotonic clock."""
 

@@ -71,7 +71,8 @@ async def offer(
 ) -> None:
     """Show on `screen` the recovered snapshots of `folder`, the newest first.
 
-    Stops when none is left or the user decides later.
+    Stops when none is left or the user postpones the decision. `on_decided` is called after each
+    snapshot that the user saved or discarded.
     """
 
     def next_one(decided: bool | None) -> None:
@@ -90,7 +91,10 @@ async def offer(
 
 
 def _newest(folder: Path | None) -> tuple[list[str], tuple[Path, Snapshot] | None]:
-    """Return the newest recovered snapshot of `folder`, and why newer ones cannot be read."""
+    """Return why snapshots cannot be read, and the newest recovered one that can be read.
+
+    The second item is None if `folder` has no readable recovered snapshot.
+    """
     unreadable: list[str] = []
     for path in recovered.recovered_snapshots(folder):
         try:

@@ -126,7 +126,7 @@ class SavedList(OptionList):
             self.app.push_screen(screen, self._fill_if)
 
     def action_compare(self) -> None:
-        """Show the marked snapshots compared."""
+        """Show a comparison of the marked snapshots."""
         self._begin(self._compare)
 
     async def _compare(self) -> None:
@@ -140,7 +140,10 @@ class SavedList(OptionList):
         self.app.push_screen(screen)
 
     def action_report(self) -> None:
-        """Write an HTML report of the marked snapshots beside them."""
+        """Write an HTML report of the marked snapshots into their folder.
+
+        Without marks, report on the highlighted snapshot.
+        """
         self._begin(self._report)
 
     async def _report(self) -> None:
@@ -209,7 +212,7 @@ def _require_trust(rerun: Rerun, path: Path, command: str) -> None:
         raise UserError(
             "; ".join(rerun.needs_trust),
             where=path.name,
-            hint=f"`{command}` allows what a snapshot names",
+            hint=f"if you trust the snapshot, use `{command}` in the shell",
         )
 
 

@@ -26,7 +26,10 @@ _BEFORE, _AFTER = 24, 80
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A place in the conversation: the turn's index, who wrote it, and the text around it."""
+    """A place in the conversation: the turn's index, who wrote it, and the text there.
+
+    `text` is the text that was found, `before` and `after` are the characters around it.
+    """
 
     turn: int
     who: str
@@ -90,9 +93,9 @@ class SearchScreen(ModalScreen["SearchHit | None"]):
 
 
 def search(conversation: Conversation, words: str) -> list[SearchHit]:
-    """Return the places with `words` in any case, the newest turn first, at most `MAX_FOUND`.
+    """Return the places where `words` occur, ignoring case, the newest turn first.
 
-    Only the first match in each prompt or answer is returned.
+    At most `MAX_FOUND` places are returned, and only the first one in each prompt or answer.
     """
     wanted = words.strip()
     found: list[SearchHit] = []

@@ -26,9 +26,9 @@ from quantchat.session.recommended import Recommendation
 from quantchat.text import neutralise, one_line
 
 _LISTS = {"stop": ("[", "]"), "logit_bias": ("{", "}")}
-"""Settings of several values, written as in TOML, and the brackets around these values."""
+"""Setting that holds several values → the brackets around these values in TOML."""
 _EXAMPLES = {"stop": '"User:", "\\n\\n"', "logit_bias": "198 = -100, 25 = 3.5"}
-"""Setting of several values → an example of its text."""
+"""Setting that holds several values → an example of its text."""
 _NUMBERS = [name for name in Generation.model_fields if name not in ("system", *_LISTS)]
 
 
@@ -111,7 +111,7 @@ class SettingsScreen(ModalScreen["Generation | None"]):
         self.query_one("#about", Static).update(Content(one_line(filled)))
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
-        """Show the description of the focused setting, as the profile's schema has it."""
+        """Show the description of the focused setting, from the schema of profiles."""
         meaning = self._meanings.get(event.widget.id or "")
         if meaning is not None:
             self.query_one("#about", Static).update(Content(meaning))

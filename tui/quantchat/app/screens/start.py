@@ -44,9 +44,9 @@ SAMPLE_EVERY_S = 2.0
 _Result = TypeVar("_Result")
 
 CHECK_S = 10.0
-"""Longest time, in s, to look at the models of one profile, because a network share may hang."""
+"""Longest time, in s, for reading the sizes of a profile's models; a network share may hang."""
 _DEMO = "demo"
-"""The profile that runs anywhere."""
+"""Name of the shipped profile that runs on any machine."""
 _PROFILE_KEYS = (
     *((command.key, command.label) for command in (OPEN_PROFILE, *PROFILE_COMMANDS)),
     *(("F1", "help"), ("Tab", "snapshots"), ("^Q", "quit")),
@@ -68,7 +68,7 @@ _NOT_CHECKED = (" ", "")
 
 
 class StartScreen(Screen[None]):
-    """Posts `ProfileChosen` when the user opens a profile; snapshots have their own list."""
+    """Posts `ProfileChosen` when the user opens a profile; `SavedList` handles the snapshots."""
 
     BINDINGS: ClassVar[list[BindingType]] = [command.binding() for command in PROFILE_COMMANDS]
     DEFAULT_CSS = """
@@ -104,8 +104,8 @@ class StartScreen(Screen[None]):
         self._watch: DeviceWatch | None = None
         self._entries: list[library.Entry] = []
         self._opening_needs: dict[str, OpeningNeeds] = {}
-        """What opening each profile takes on this machine, by the profile's name: its memory and
-        downloads; filled by `_check`."""
+        """Name of a profile → the memory and the downloads that opening it on this machine needs;
+        filled by `_check`."""
         self._checking = False
         self._no_key_pressed = True
         """Whether the user has pressed no key yet, so that the highlight may move by itself."""
@@ -150,7 +150,11 @@ class StartScreen(Screen[None]):
             await offer(self, self._snapshots, self._list_snapshots)
 
     def _preselected(self) -> int | None:
-        """Return the first profile of the user that may fit here, else the demo, else the first."""
+        """Return the index of the profile to highlight at first.
+
+        This is the user's first profile that may fit into this machine's memory, else the demo,
+        else the first profile of the list; None if the list is empty.
+        """
         from quantchat.profile.library import Origin
 
         def may_fit(entry: library.Entry) -> bool:
@@ -200,7 +204,7 @@ class StartScreen(Screen[None]):
             self.run_worker(self._check(measured.device), exit_on_error=False)
 
     async def _check(self, sample: DeviceSample) -> None:
-        """Find out for each profile whether it fits here and what it would download."""
+        """Find out, for each profile, whether it fits into memory and what it would download."""
         from quantchat.measuring.fit_here import OpeningNeeds, opening_needs
 
         profiles = self.query_one("#profiles", OptionList)
@@ -259,7 +263,7 @@ class StartScreen(Screen[None]):
     def _ask_and_run(
         self, form: Callable[[Profile], Form[_Result]], task: Callable[..., ProgressScreen]
     ) -> None:
-        """Show `form` for the highlighted profile, then run the `task` that it asks for."""
+        """Show `form` for the highlighted profile, then run `task` with the user's choices."""
 
         def begin(setup: _Result | None) -> None:
             if setup is not None:
@@ -336,7 +340,8 @@ def _fit(plan: DevicePlan, about: str) -> Content:
         text += f": {plan.device.unusable}"
     elif plan.total is not None and plan.device.free is not None:
         # Variants that share several GPUs are always `tight`, because the sum of the free memory
-        # says nothing about a single GPU; then loading is not the reason.
+        # says nothing about a single GPU. For them, the memory needed while loading is not the
+        # reason.
         loading = plan.fit == "tight" and not plan.shares_several_gpus
         needed = f"{about}{size(plan.peak if loading else plan.total)}"
         when = " while loading" if loading else ""

@@ -118,6 +118,7 @@ class VoteScreen(Screen[None]):
         self._names = (Static(classes="name"), Static(classes="name"))
         self._texts: tuple[AnswerView, AnswerView] = (AnswerView(), AnswerView())
         self._written = ["", ""]
+        """The text shown so far, left and right."""
         self._ballot: Ballot | None = None
         self._decided = asyncio.Event()
         self._over = False

@@ -39,9 +39,10 @@ class AnswerView(Widget):
     ) -> None:
         """Draw `mark` into the text, and grow by `step` lines at a time while streaming.
 
-        A `raw` text is drawn as it is, not as Markdown.
+        With `raw`, draw the text as it is, not as Markdown.
 
-        Each growth scrolls the text, and scrolling sends all visible lines to the terminal again.
+        A larger `step` sends less to the terminal: whenever the widget grows, its text scrolls, and
+        then all visible lines are sent again.
         """
         super().__init__()
         self._text: IncrementalMarkdown | PlainText = PlainText() if raw else IncrementalMarkdown()
@@ -60,7 +61,7 @@ class AnswerView(Widget):
     # ------------------------------------------------------------ adding text
 
     def write(self, text: str) -> None:
-        """Append raw `text`."""
+        """Append `text`, which may contain control characters."""
         if not text:
             return
         final_height, height = self._text.final_height, self._drawn_height
@@ -69,7 +70,7 @@ class AnswerView(Widget):
         self._continue()
 
     def complete_with(self, text: str) -> None:
-        """Draw the complete raw `text`. Nothing may be written afterwards."""
+        """Draw the complete `text` of the answer. Nothing may be written afterwards."""
         height, self._streaming = self._drawn_height, False
         self._text.complete_with(text)
         self._changed_from(0, height)
@@ -81,7 +82,7 @@ class AnswerView(Widget):
             self.run_worker(self._draw_backlog())
 
     async def _draw_backlog(self) -> None:
-        """Draw the text that still waits, so that no key has to wait.
+        """Draw the text that is not drawn yet, in short steps, so that no key has to wait.
 
         Short pieces are drawn here (`advance`). What would block the event loop, such as a large
         block or the colours of code, is computed in a thread (a job) once the pieces are drawn.
@@ -185,7 +186,8 @@ class AnswerView(Widget):
     def marked_line(self) -> int:
         """Number of the marked line.
 
-        If the answer diverges by ending before the other, the number of all lines.
+        If no line is marked, because the answer diverges by ending before the other, this is the
+        number of lines in the text.
         """
         place = self._mark.place(self._text) if self._mark is not None else None
         return place.line if place is not None else self._text.height
@@ -193,7 +195,7 @@ class AnswerView(Widget):
     # ------------------------------------------------------------ selecting and links
 
     def line_of(self, text: str) -> int | None:
-        """Return the number of the first line with `text` in any case, or None."""
+        """Return the number of the first line that contains `text`, ignoring case, or None."""
         wanted = text.casefold()
         lines = (self._text.line(number).plain.casefold() for number in range(self._text.height))
         return next((number for number, line in enumerate(lines) if wanted in line), None)

@@ -8,10 +8,11 @@ from textual.widget import Widget
 
 
 def blank_lines(widget: Widget, crop: Region) -> list[Strip]:
-    """Return blank lines for `crop`: a fast `render_lines` for containers without own content.
+    """Return blank lines for `crop`: a fast `render_lines` for containers that draw no content.
 
     Textual redraws a container, line by line and below its children, whenever its size or scroll
-    offset changes. For streamed text that was half of the cost of a frame.
+    offset changes. With Textual's own `render_lines`, this took half of the time of a frame while
+    text streamed.
     """
     return [with_line_filters(widget, Strip.blank(crop.width, widget.rich_style))] * crop.height
 

@@ -75,7 +75,8 @@ class ColumnHeader(Widget):
 def what_runs(info: ModelInfo) -> str:
     """Return what actually runs as one line: kernel, dtype, device, context, attention, mode.
 
-    Weights in another format than the label promises come first, such as "dequantized to bf16".
+    If the format of the weights is not the one that the label promises, the line begins with it,
+    such as "dequantized to bf16".
     """
     where = [info.device_name] if _is_server(info) else [info.dtype, info.where]
     return " · ".join([_kernel(info), *where, *_details(info)])

@@ -90,9 +90,9 @@ class Columns(Vertical):
     # ------------------------------------------------------------ visibility
 
     def fit(self, *, tabs: bool, strip_height: int) -> None:
-        """Switch to tabs or columns, and set the height of the strips in lines.
+        """Switch to tabs or columns, and set the height of the strip charts in lines.
 
-        Height 0 leaves a single line of figures.
+        With height 0, each live panel is a single line of figures.
         """
         self._tabs, self._strip_height = tabs, strip_height
         for column in self.pair:
@@ -130,7 +130,10 @@ class Columns(Vertical):
         return await self._toggle("prompts")
 
     async def next_raw(self) -> tuple[bool, bool]:
-        """Show the next of left, right, both and no column raw; return which are raw now."""
+        """Go to the next choice of columns shown raw: left, right, both, none.
+
+        Return whether the left and the right column are raw now.
+        """
         states = [(False, False), (True, False), (False, True), (True, True)]
         before = tuple(column.transcript.look.raw for column in self.pair)
         now = states[(states.index(before) + 1) % 4] if before in states else states[0]

@@ -38,7 +38,7 @@ class DifferenceLine(Widget):
         answers: tuple[Answer | None, Answer | None],
         memory: tuple[MemoryTrack, MemoryTrack],
     ) -> None:
-        """Draw the difference between the newest answers to one prompt, and in memory."""
+        """Draw how `answers`, to the newest prompt, differ in speed, and `variants` in memory."""
         self._variants, self._answers, self._memory = variants, answers, memory
         self.refresh()
 
@@ -61,9 +61,10 @@ class DifferenceLine(Widget):
 def _speed(
     first: Answer | None, second: Answer | None, *, short: bool = False
 ) -> tuple[int | None, Content] | None:
-    """Return the side that was faster in this single answer, and by how much.
+    """Return the side that was faster in this single answer, and a text that says by how much.
 
-    The side is None if both speeds are known but not comparable; the text then says why.
+    The side is 0 (left) or 1 (right), or None if both speeds are known but not comparable; the text
+    then says why.
     """
     if first is None or second is None:
         return None
@@ -102,10 +103,10 @@ def _mostly_together(first: Answer, second: Answer) -> bool:
 
 
 def _memory(first: MemoryTrack, second: MemoryTrack) -> tuple[int, Content] | None:
-    """Return the side that needs less memory, and by how much.
+    """Return the side that needs less memory (0 left, 1 right), and a text that says how much less.
 
-    On GPUs, process totals are compared, otherwise only the weights: resident memory varies more
-    between two starts of one variant than between two quantizations.
+    On GPUs, process totals are compared. Otherwise only the weights are compared, because resident
+    memory varies more between two starts of one variant than between two quantizations.
     """
     sizes = [track.latest.bytes if track.latest else None for track in (first, second)]
     sources = {track.latest.source for track in (first, second) if track.latest}

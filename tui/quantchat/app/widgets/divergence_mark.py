@@ -117,8 +117,8 @@ def find(lines: Iterable[str], source: str, start: int, end: int) -> Place | Non
 
     Each drawn character matches the next equal character of the source. If nothing of
     `source[start:end]` is drawn (an asterisk, say), the result is the text that follows it. If
-    `source[start:end]` spans lines, the result is its part in the first line. None if the lines
-    end before it.
+    `source[start:end]` spans lines, the result is its part in the first line. Return None if the
+    lines end before it.
     """
     at = 0
     for number, line in enumerate(lines):

@@ -14,7 +14,7 @@ from quantchat.session.conversation import Conversation
 class HistoryLine(Widget):
     """Says whose answers the newest turn continued.
 
-    Hidden in the first turn, and while both sides continue their own, equal conversations.
+    Hidden in the first turn, and while each side continues its own answers and these are equal.
     """
 
     DEFAULT_CSS = """
@@ -69,7 +69,7 @@ def histories_differ(conversation: Conversation, first: str, second: str) -> boo
 
 
 def history_text(comparison: Comparison) -> str:
-    """Return a sentence part that says whose answers the next turn continues."""
+    """Return a clause that says whose answers the next turn continues."""
     if comparison.history == "own":
         return "each side continues its own answers"
     side = comparison.sides[0 if comparison.history == "left" else 1]

@@ -36,7 +36,7 @@ class KeyLine(Widget):
             self.refresh()
 
     def render(self) -> Content:
-        """Return whole entries only; none is cut."""
+        """Return the entries that fit; none is cut."""
         return hints((one.key, self._label(one)) for one in self._visible_commands())
 
     def _visible_commands(self) -> list[Command]:

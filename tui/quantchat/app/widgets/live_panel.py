@@ -1,4 +1,7 @@
-"""The live panel under a column: throughput, latency, memory, each also over time."""
+"""The live panel at the bottom of a column: throughput, latency and memory of a variant.
+
+Two strip charts show throughput and memory over time.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,21 @@ from quantchat.statistics.streaming_percentiles import StreamingTiming
 from quantchat.wire.variant import ANY_SERVER, EXTERNAL_SERVER, Ledger
 
 INTERVAL_S = 0.5
-"""Seconds that one cell of the throughput strip covers."""
+"""Seconds that one cell of the strip chart of throughput covers."""
 MEMORY_INTERVAL_S = 1.0
-"""Seconds that one cell of the memory strip covers: the sampling interval."""
+"""Seconds that one cell of the strip chart of memory covers: the sampling interval."""
 _LABEL = 7
 """Width of the labels at the left, in cells."""
 _SCALE = 9
-"""Width of the scales at the right of the strips, in cells."""
+"""Width of the scales at the right of the strip charts, in cells."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Upper ends of the strips' scales, the same for both columns; 0 if there is no data."""
+    """Upper ends of the scales of the strip charts: throughput in tok/s, memory in bytes.
+
+    They are the same for both columns; 0 if there is no data.
+    """
 
     tok_s: float = 0.0
     memory: int = 0
@@ -71,7 +77,8 @@ class LivePanel(Widget):
         self._drawn_for = (0, 0, "")
         """Width, strip height and colour for which `_drawn_lines` was drawn."""
         self.strip_height = 1
-        """Height of each strip in lines; 0: a single line has the most important figures."""
+        """Height of each strip chart in lines. With 0, the panel is a single line with the most
+        important figures."""
 
     def observe(self, answer: Answer | None) -> None:
         """Compute the figures of `answer`, the variant's newest one."""
@@ -98,12 +105,12 @@ class LivePanel(Widget):
 
     @property
     def peaks(self) -> tuple[float, int]:
-        """The highest throughput (tok/s) and memory (bytes) of the strips."""
+        """The highest throughput (tok/s) and memory (bytes) in the strip charts."""
         sizes = (size for _, size in self._memory.history)
         return max(self._streaming.series, default=0.0), max(sizes, default=0)
 
     def draw(self, scales: Scales) -> None:
-        """Redraw the lines that changed since the last call, with the strips on `scales`."""
+        """Redraw the lines that changed since the last call; `scales` are for the strip charts."""
         self._scales = scales
         before = self._drawn_lines
         self._draw_lines()
@@ -118,12 +125,12 @@ class LivePanel(Widget):
         self._drawn_lines = self._lines(self.size.width)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """Return the height: five lines of figures and the two strips, or a single line."""
+        """Return the height: five lines of figures and two strip charts, or a single line."""
         del container, viewport, width
         return 5 + 2 * self.strip_height if self.strip_height else 1
 
     def render(self) -> Content:
-        """Return the lines of the last `draw`: figures, then strips."""
+        """Return the lines of the last `draw`: figures, then strip charts."""
         # Return the lines of the last `draw`, not new ones. If Textual repaints only some lines,
         # these would be newer than the rest, and `draw` would compare with lines never shown.
         if self._drawn_for != (self.size.width, self.strip_height, self.side):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TURNS_AT_ONCE = 12
 """Number of turns laid out at first, and each time the user scrolls above the first of them. Not
-all, because the cost of a streamed token grows with the number of widgets to lay out."""
+all turns are laid out, because the cost of a streamed token grows with the number of widgets."""
 WHEEL_ROWS = 5
 """Rows of the added turns that are shown at once if they were added by the mouse wheel."""
 
@@ -61,7 +61,7 @@ class Transcript(VerticalScroll, can_focus=False):
         """The laid-out turns by number, the oldest first."""
 
     def compose(self) -> ComposeResult:
-        """Lay out load note, number of earlier turns, stages and failure.
+        """Lay out the note on loading, the number of earlier turns, the stages and the failure.
 
         `sync` mounts turns before the stages.
         """
@@ -163,7 +163,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self._stages.tick()
 
     def show_state(self) -> None:
-        """Redraw the variant's state: load note, stages, failure."""
+        """Redraw the variant's state: note on loading, stages, failure."""
         self._stages.observe()
         self.show_trouble(self._variant.failure)
         self._describe()
@@ -253,7 +253,10 @@ class Transcript(VerticalScroll, can_focus=False):
         return False
 
     async def to_turn(self, index: int, text: str) -> None:
-        """Scroll to turn `index` of the conversation, to the first line with `text` in any case."""
+        """Scroll to turn `index` of the conversation, to its first line that contains `text`.
+
+        Upper and lower case are not distinguished.
+        """
         self.follow(False)
         while index < len(self._turns) - len(self._views):
             await self._show_earlier(0)

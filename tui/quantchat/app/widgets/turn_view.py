@@ -90,9 +90,10 @@ class TurnView(Vertical):
         return self._text.region.y + self._text.marked_line
 
     def line_of(self, text: str) -> int:
-        """Return the row of the answer's first line with `text` in any case, from the turn's top.
+        """Return the row, from the turn's top, of the answer's first line that contains `text`.
 
-        0 if the answer has no such line: then `text` is in the prompt, or wraps.
+        Upper and lower case are not distinguished. Return 0 if no line of the answer contains
+        `text`: then it is in the prompt, or is wrapped over two lines.
         """
         row = self._text.line_of(text)
         return 0 if row is None else self._text.region.y - self.region.y + row
