@@ -1,4 +1,7 @@
-"""The worker's main loop: one command after the other, in the only thread that runs torch."""
+"""The worker's main loop: carries out one command after the other.
+
+It runs in the main thread, which is the only thread that runs torch.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,15 @@ if TYPE_CHECKING:
     from quantchat.worker.servers.remote import RemoteDecoder
 
 FLUSH_S = 5.0
-"""Longest wait for the last events to be written when the worker ends."""
+"""Longest wait, in seconds, for the last events to be written when the worker ends."""
 
 
 def main(commands: int, events: int, life: int, parent: int) -> int:
     """Carry out the commands from the pipe `commands`, and send events to the pipe `events`.
 
-    The pipes are file descriptors. `life` is a third pipe, which is closed when the process
-    `parent` (its id) ends; then this process ends too.
+    The pipes are file descriptors. `life` is a third pipe, which only the parent process holds open
+    at its other end. `parent` is the id of this process. When it ends, this pipe is closed, and
+    the worker ends too. Returns the exit status.
     """
     began = time.perf_counter()
     for fd in (commands, events):
@@ -90,7 +94,7 @@ class _Server:
                 self._do(command)
             except BaseException as error:  # noqa: BLE001 - every error must be reported
                 if self._opener is not None and self._opener.explains(error):
-                    continue  # the watcher of the started server reports this failure
+                    continue  # `StartedServer.watch` reports that the server has ended
                 log(error)
                 failure = describe(error, turn=turn, loading=loading)
                 self._outbox.send(failure)
@@ -100,11 +104,11 @@ class _Server:
     def _forget(self, decoder: LoopDecoder | RemoteDecoder) -> None:
         try:
             decoder.forget()
-        except Exception as error:  # noqa: BLE001 - the KV cache cannot be trusted any more
+        except Exception as error:  # noqa: BLE001 - no further answer can be trusted
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        """Report an error that ends the variant and not only an answer."""
+        """Report an error after which the variant cannot be used, not only one answer."""
         self._outbox.send(describe(error))
 
     def _do(self, command: Request) -> None:
@@ -176,7 +180,7 @@ class _Server:
         def fetching(done: int, total: int) -> None:
             self._outbox.send(Progress(FETCHING, done, total, of_mib(done, total)))
 
-        # The draft comes first: if the model then fills a GPU, it leaves room for the draft.
+        # Load the draft model first: a large model is then placed in the GPU memory that is left.
         draft = load_draft(command, stage, fetching)
         loaded = load_any(command, stage, fetching, self._outbox.send)
         stage(WARMING_UP)
@@ -198,7 +202,7 @@ class _Server:
                 ledger=decoder.ledger(),
                 import_s=imported,
                 weights_s=weights,
-                # Includes compiling kernels before the weights are loaded.
+                # The rest, which includes compiling kernels before the weights are loaded.
                 warmup_s=ready - self._began - imported - fetch - weights,
                 fetch_s=fetch,
                 note=decoder.note,
@@ -216,10 +220,11 @@ class _Server:
 
 
 def seconds_by_stage(begun: Sequence[tuple[str, float]], ready: float) -> Mapping[str, float]:
-    """Return how long each stage took; `begun` has their names and starts, `ready` is the end.
+    """Return how long each stage took, in seconds, by the name of the stage.
 
-    An engine may report the layers that it quantizes as stages of its own, which are a part of
-    loading the weights.
+    `begun` has the name of each stage and the time at which it began; `ready` is the time at which
+    the last stage ended. An engine may report each layer that it quantizes as a stage; these stages
+    count as loading the weights.
     """
     ends = [at for _, at in begun[1:]] + [ready]
     seconds: defaultdict[str, float] = defaultdict(float)

@@ -15,10 +15,12 @@ _OVERHEAD = {
     "codebook": ("code",),
     "indices": ("g_idx", "_g_idx_long_cache", "g_idx_sort_indices", "ret_idx", "input_perm"),
 }
-"""Key: a kind of data that a quantization stores in addition to the weights; value: the names of
-these tensors in bitsandbytes, GPTQModel, torchao and compressed-tensors."""
+"""Key: a kind of data that a quantization stores in addition to the weights (`zeros` are zero
+points); value: the names of these tensors in bitsandbytes, GPTQModel, HQQ, torchao and
+compressed-tensors."""
 
 _KINDS = {name: kind for kind, names in _OVERHEAD.items() for name in names}
+"""The same the other way round. Key: the name of a tensor; value: the kind of data."""
 
 
 @dataclass
@@ -27,14 +29,18 @@ class TensorBytes:
 
     Besides parameters and buffers this includes what bitsandbytes attaches to its parameters
     (`quant_state`: scales, codebook, and with double quantization the scales of the scales; `SCB`:
-    the scales of int8), and the tensor attributes that GPTQ kernels repack their weights into.
+    the scales of int8), HQQ's `meta`, and the attributes in which GPTQ kernels store repacked
+    weights.
     """
 
     by_dtype: Counter[str] = field(default_factory=Counter)
+    """Bytes of all tensors, by dtype."""
     by_device: Counter[str] = field(default_factory=Counter)
+    """Bytes of all tensors, by torch device."""
     overhead: Counter[str] = field(default_factory=Counter)
-    """Bytes of the quantization's own data: scales, zeros, codebook, indices."""
+    """Bytes of the data that the quantization adds, by kind (the keys of `_OVERHEAD`)."""
     _seen: set[int] = field(default_factory=set)
+    """Addresses of the storages that are counted already."""
 
     @classmethod
     def of(cls, model: Any) -> TensorBytes:
@@ -78,7 +84,7 @@ class TensorBytes:
             self._count(name, getattr(holder, name, None))
 
     def _count_overhead(self, name: str, size: int) -> None:
-        if name in ("scales_and_zeros", "scale_and_zero"):  # both in one tensor, for CPU kernels
+        if name in ("scales_and_zeros", "scale_and_zero"):  # one tensor, for CPU kernels
             self.overhead["scales"] += size // 2
             self.overhead["zeros"] += size // 2
         elif name in _KINDS:
@@ -118,23 +124,26 @@ def _bytes_within(stored: Any) -> int:
 
 
 class Peak:
-    """The highest memory of a process so far, and when a reading first showed it."""
+    """The peak memory of a process in bytes, and when a reading first showed it (in ns)."""
 
     def __init__(self) -> None:
         self.bytes = -1
         self.at_ns = -1
 
     def update(self, highest: int, now: int) -> None:
-        """Store `highest`, in bytes, which was read at `now`."""
+        """Take in `highest`, the process' peak memory in bytes, which was read at `now` in ns."""
         if highest > self.bytes:
             self.bytes, self.at_ns = highest, now
 
 
 class LedgerReader:
-    """Reads the memory ledger of one loaded model; cheap enough to be read twice a second."""
+    """Reads the memory ledger of one loaded model; fast enough to be read twice a second."""
 
     def __init__(self, model: Any, device: str, draft: Any = None) -> None:
-        """Read the ledger of `model` and, if there is one, of the model `draft`."""
+        """Count the tensors of `model` and of the draft model `draft`, if there is one.
+
+        `device` is the torch device of the weights, the first if there are several.
+        """
         self._device = device
         self._tensors = TensorBytes.of(model)
         drafting = TensorBytes.of(draft) if draft is not None else TensorBytes()
@@ -145,7 +154,7 @@ class LedgerReader:
         self._peak = Peak()
 
     def read(self, kv_cache: int) -> Ledger:
-        """Return the ledger of this moment; `kv_cache` is the size of the KV cache in bytes."""
+        """Return the ledger at this moment; `kv_cache` is the size of the KV cache in bytes."""
         now = time.perf_counter_ns()
         weights = self._tensors.by_dtype.total()
         by_gpu: dict[str, int] = {}
@@ -183,9 +192,10 @@ class LedgerReader:
 
 
 def resident_bytes() -> tuple[int, int]:
-    """Return resident memory of this process and its peak, in bytes; -1 if unknown.
+    """Return the resident memory of this process and its peak, in bytes; -1 if unknown.
 
-    They are VmRSS and VmHWM of proc(5); without these only the peak is known, from getrusage(2).
+    They are VmRSS and VmHWM of proc(5). Where these do not exist, only the peak is known, from
+    getrusage(2).
     """
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123

@@ -1,11 +1,11 @@
-"""Send events from a separate thread, so that decoding never waits for a reader.
+"""Send events to the main process from a separate thread, so that decoding never waits for it.
 
-The thread also detokenizes, and sends tokens in batches: the decoding thread only puts an id and a
-time into a queue. Only the decoding thread may run torch.
+The outbox's thread also detokenizes, and sends tokens in batches. The decoding thread only puts the
+id and the time of each token into a queue. Only the decoding thread may run torch.
 
-An exception in this thread during an answer is reported as the failure of that turn, and the rest
-of the turn is dropped. Between two answers, an exception is reported as the variant's failure. If
-it cannot be reported, the worker ends, which the main process notices.
+An exception in the outbox's thread during an answer is reported as the failure of that turn, and
+the rest of the turn is dropped. Between two answers, an exception is reported as the variant's
+failure. If it cannot be reported, the worker ends, which the main process notices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from quantchat.worker.thinking_limit import PieceStream, ThinkingLimit
 from quantchat.worker.thoughts import Marks, OutputText
 
 BATCH_S = 0.03
-"""Tokens within this many seconds are sent as one batch. The screen is redrawn less often."""
+"""Tokens within this many seconds are sent as one batch. That is often enough for the screen, which
+is redrawn less often."""
 
 MEMORY_S = 0.5
 """Fewest seconds between two memory ledgers while decoding."""
@@ -60,10 +61,11 @@ class _End:
 class _Pieces:
     """Decodes token ids one by one into pieces; joined, these are the text of all tokens.
 
-    Consecutive tokens for single bytes are decoded together. If a later byte makes them invalid
-    UTF-8, characters that were already returned would become U+FFFD, and `DecodeStream` of
-    `tokenizers` raises an exception ("Invalid prefix encountered"). Then the pieces so far stay as
-    they are, and a new stream begins with the tokens that have completed no text yet.
+    `DecodeStream` of the library `tokenizers` decodes consecutive tokens for single bytes together.
+    If a later byte makes them invalid UTF-8, characters that were already returned would become
+    U+FFFD, so `DecodeStream` raises an exception ("Invalid prefix encountered"). Then the pieces
+    returned so far stay as they are, and a new `DecodeStream` begins with the tokens that have
+    completed no text yet.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -78,7 +80,11 @@ class _Pieces:
         """Tokens that have completed no text yet."""
 
     def step(self, token: int) -> str:
-        """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
+        """Return the text that `token` completes, "" if it completes no character.
+
+        If the tokenizer raises an exception, decode once more with a new `DecodeStream`; a second
+        exception is not caught.
+        """
         incomplete = [*self._incomplete, token]
         try:
             return self._step(token)
@@ -96,9 +102,9 @@ class _Pieces:
 
 
 class Outbox:
-    """Writes events to descriptor `fd` in the order they were queued.
+    """Writes events to the file descriptor `fd` in the order in which they were queued.
 
-    It sends `Alive` after `alive_s` seconds without another event, or never if `alive_s` is None.
+    After `alive_s` seconds without another event it sends `Alive`; never if `alive_s` is None.
     """
 
     def __init__(self, fd: int, alive_s: float | None = None) -> None:
@@ -112,7 +118,7 @@ class Outbox:
         self._read_memory: Callable[[], Memory] | None = None
         self._memory_due = 0.0
         self._turn = -1
-        """The turn that tokens belong to; -1 between two answers."""
+        """The turn to which queued tokens belong; -1 between two answers."""
         self._failed_turn: int | None = None
         """The last turn whose text could not be decoded or sent."""
         self._stopped_turn: int | None = None
@@ -129,10 +135,12 @@ class Outbox:
         template: str = "",
         thought_marks: Sequence[str] | None = None,
     ) -> None:
-        """Decode tokens with `tokenizer`, a `tokenizers.Tokenizer`, and report memory with them.
+        """Set how tokens are decoded and memory is read, once a model is loaded.
 
-        The marks around thoughts are found in `template`, the model's chat template, unless the
-        profile names them (`thought_marks`).
+        `tokenizer` is a `tokenizers.Tokenizer`, or an object with its methods. `read_memory`
+        returns the memory ledger, which is sent between tokens. The marks around thoughts are
+        `thought_marks`, if the profile names them; otherwise those in `template`, the model's chat
+        template.
         """
         self._tokenizer = tokenizer
         self._marks = Marks(tokenizer, template, thought_marks)
@@ -145,17 +153,18 @@ class Outbox:
     def begin(self, turn: int, prompt: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
         """Begin `turn`: later tokens belong to it, and follow the tokens of `prompt`.
 
-        The first text of `stop` that appears ends the turn. The outbox's thread notices that, not
-        the decoding thread, so further tokens may follow; they are dropped.
+        The first stop string in `stop` that appears in the output ends the turn. The outbox's
+        thread notices that, not the decoding thread, so further tokens may be queued; they are
+        dropped.
         """
         self._queue.put(_Begin(turn, prompt, stop))
 
     def token(self, token_id: int, time_ns: int) -> None:
-        """Queue one output token, known on the host at `time_ns`."""
+        """Queue one output token, whose id the CPU knew at `time_ns` (`time.perf_counter_ns`)."""
         self._queue.put(_Token(token_id, time_ns))
 
     def end(self, turn: int, reason: str, finished_ns: int) -> None:
-        """Queue the end of `turn`: the rest of its text, its memory, then `Finished`.
+        """Queue the end of `turn`: its memory ledger, then `Finished` with the whole text.
 
         The memory is read now, because the caller may drop the KV cache right after.
         """
@@ -167,7 +176,7 @@ class Outbox:
         return turn in (self._stopped_turn, self._failed_turn)
 
     def thinking_limit(self, prompt: Sequence[int], most: int) -> ThinkingLimit:
-        """Return a limit of `most` tokens for the thoughts in the output after `prompt`."""
+        """Return an object that limits thoughts in the output after `prompt` to `most` tokens."""
         return ThinkingLimit(self._tokenizer, self._marks, self._new_pieces(), prompt, most)
 
     def flush(self, timeout_s: float) -> None:
@@ -226,7 +235,7 @@ class Outbox:
             self._memory_due = time.monotonic() + MEMORY_S
 
     def _new_pieces(self) -> PieceStream:
-        # A tokenizer that is not of the library `tokenizers` has its own stream.
+        # A tokenizer that is not a `tokenizers.Tokenizer` has its own decoder for single tokens.
         own = getattr(self._tokenizer, "pieces", None)
         stream: PieceStream = own() if own else _Pieces(self._tokenizer)
         return stream

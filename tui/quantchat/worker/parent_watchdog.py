@@ -1,8 +1,9 @@
 """End the worker and all processes it started when its parent dies, for whatever reason.
 
-The kernel kills the worker at once, but not its children (a compiler, a server). So a shell in the
-worker's session, which needs one megabyte, waits until a pipe is closed that only the parent holds
-open, and then kills all processes of the session.
+The worker asks the kernel to kill it when its parent dies, but this does not end the worker's
+children (a compiler, a server). So a shell in the worker's POSIX session waits until a pipe is
+closed whose write end only the parent holds open. That happens when the parent dies, and the shell
+then kills all processes of the session. The shell needs one megabyte of memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from quantchat.wire.process_session import WAIT_AND_KILL, kill_session
 
 _PR_SET_PDEATHSIG = 1
+"""The option of prctl(2) that sets the signal which the kernel sends when the parent dies."""
 
 SHELL = "/bin/sh"
 
@@ -38,8 +40,9 @@ def die_with(parent: int) -> None:
 def watch(parent_pipe: int) -> None:
     """Start the shell that reads the pipe `parent_pipe`, and close the pipe here.
 
-    Call it while this process has no other thread, no child, and no other inheritable descriptor
-    above 2: the shell would inherit that descriptor, and a pipe that it holds open never ends.
+    Call this while the process has no other thread, no child, and no other inheritable file
+    descriptor above 2. The shell would inherit such a descriptor. If it is the write end of a pipe,
+    the reader of the pipe would then never see that it is closed.
     """
     actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_DUP2, parent_pipe, 0),
@@ -55,7 +58,7 @@ def watch(parent_pipe: int) -> None:
 def end_now() -> None:
     """End this process and all processes that it started, at once, without saving anything."""
     if os.getsid(0) == os.getpid():
-        # Spare the shell until last: it finishes this work if the kernel kills this process first.
+        # Kill the shell last: if the kernel kills this process first, the shell kills the others.
         kill_session(os.getpid(), spared=[os.getpid(), *_watchers])
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

@@ -1,9 +1,10 @@
 """Limit the time and memory of a model's tokenizer and chat template.
 
-Both are downloaded files and can compute anything: a normalizer that doubles its text forty times,
-a pattern that backtracks for hours, a loop of a billion steps. A timer interrupts Python code, and
-the user sees the reason. Native code cannot be interrupted: if it takes too long or too much
-memory, the kernel ends the worker, and the main process reports that (`WorkerEnded.reason`).
+Both are defined by downloaded files and can compute anything: a normalizer that doubles its text
+forty times, a regular expression that backtracks for hours, a loop of a billion steps. A timer
+interrupts Python code, and the user sees the reason. Native code cannot be interrupted: if it takes
+too long or too much memory, the kernel ends the worker, and the main process reports that
+(`WorkerEnded.reason`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from types import FrameType
 from quantchat.worker.failures import Refused
 
 SECONDS = 30
-"""Limit of processor time in seconds, which does not depend on the load of the machine."""
+"""Limit in seconds of processor time. Unlike elapsed time it does not depend on the load of the
+machine."""
 GRACE_S = 5
-"""Further seconds of processor time until the kernel ends the process."""
+"""Seconds of processor time, after `SECONDS`, until the kernel ends the process."""
 MEMORY = 4 * 2**30
 """Limit of memory in bytes, in addition to what the process already uses."""
 
@@ -38,7 +40,7 @@ HINT = (
 
 
 class Interrupted(BaseException):
-    """The user stopped the answer. Not an Exception, which a library might catch."""
+    """The user stopped the answer. It is no subclass of Exception, which a library might catch."""
 
 
 @contextlib.contextmanager
@@ -46,8 +48,8 @@ def bounded(what: str, asked_to_stop: Callable[[], bool] = lambda: False) -> Ite
     """Limit processor time and memory while the context lasts.
 
     `what` names the work, e.g. "reading the prompt". Raises Refused if the work takes too much time
-    or memory, and Interrupted when `asked_to_stop()` is true. Only the main thread can be
-    interrupted.
+    or memory, and Interrupted when `asked_to_stop()` is true. Work in another thread than the main
+    thread cannot be interrupted, and the kernel ends the process if it takes too long.
     """
     began = time.process_time()
 
@@ -86,7 +88,10 @@ def _too_much(what: str, how_much: str) -> Refused:
 
 @contextlib.contextmanager
 def _limit(kind: int, most: int) -> Iterator[None]:
-    """Lower the soft limit of a resource to `most`, unless it is lower already."""
+    """Within this context, lower a soft limit of the process to `most`, unless it is lower already.
+
+    `kind` is a resource, such as `resource.RLIMIT_CPU`.
+    """
     soft, hard = resource.getrlimit(kind)
     bounds = [bound for bound in (soft, hard, most) if bound != resource.RLIM_INFINITY]
     resource.setrlimit(kind, (min(bounds), hard))
@@ -98,6 +103,7 @@ def _limit(kind: int, most: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ticking(tick: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within this context, call `tick` every `_TICK_S` seconds of processor time."""
     before = signal.signal(signal.SIGPROF, tick)
     signal.siginterrupt(signal.SIGPROF, False)
     signal.setitimer(signal.ITIMER_PROF, _TICK_S, _TICK_S)
@@ -110,7 +116,7 @@ def _ticking(tick: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 def _data_bytes() -> int | None:
-    """Return the bytes that count against RLIMIT_DATA now (getrlimit(2)); None if unknown."""
+    """Return the bytes that now count toward RLIMIT_DATA (getrlimit(2)); None if unknown."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

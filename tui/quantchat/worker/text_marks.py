@@ -1,4 +1,4 @@
-"""Find marks in a text that arrives in pieces."""
+"""Find marks in a text that arrives in pieces. A mark is a string such as a stop string."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def first_mark(text: str, marks: Iterable[str]) -> tuple[int, str] | None:
-    """Return the position of the first of `marks` in `text`, and the mark, or None."""
+    """Return the index in `text` at which the first of `marks` begins, and the mark, or None."""
     return min(((text.find(one), one) for one in marks if one in text), default=None)
 
 
@@ -22,8 +22,8 @@ def held_back(text: str, marks: Iterable[str]) -> int:
 class StopStrings:
     """Ends an output at the first stop string, and never outputs a part of a stop string.
 
-    The result does not depend on how the output is cut into pieces. Of several stop strings the one
-    that is complete first ends the output.
+    The result does not depend on how the output is cut into pieces. If the output contains several
+    stop strings, the string whose last character comes first ends the output.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -34,7 +34,7 @@ class StopStrings:
         """Whether the output has ended."""
 
     def feed(self, text: str) -> str:
-        """Return the text that `text` adds to the output, before a stop string."""
+        """Return what `text`, the next piece, adds to the output before the stop string."""
         if not self._texts or self.found:
             return "" if self.found else text
         self._held_back += text
@@ -48,7 +48,7 @@ class StopStrings:
         return added
 
     def before(self, text: str) -> str | None:
-        """Return the part of a whole `text` before the stop string; None if it has none."""
+        """Return the part of the whole output `text` before a stop string; None if it has none."""
         found = [(text.find(one) + len(one), -len(one)) for one in self._texts if one in text]
         if not found:
             return None

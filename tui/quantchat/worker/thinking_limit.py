@@ -1,4 +1,4 @@
-"""End a model's thoughts after a number of tokens."""
+"""End a model's thoughts after a given number of tokens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ class PieceStream(Protocol):
     """Decodes the tokens of one answer."""
 
     def step(self, token: int) -> str:
-        """Return the text that `token` completes, often "". Raises what the tokenizer raises."""
+        """Return the text that `token` completes, "" if it completes no character.
+
+        Exceptions of the tokenizer are not caught.
+        """
 
 
 class ThinkingLimit:
     """Says which tokens to insert when the thoughts of an output have reached `most` tokens.
 
-    These tokens are the mark that ends thoughts; after it the model writes its answer. `tokenizer`
-    is a `tokenizers.Tokenizer`; `pieces` decodes the output, which follows the tokens of `prompt`.
-    Thoughts and marks are counted as in `OutputText`.
+    These tokens are the mark that ends thoughts, such as `</think>`; after it the model writes its
+    answer. `tokenizer` is a `tokenizers.Tokenizer`; `pieces` decodes the output, which follows the
+    tokens of `prompt`. Tokens are counted as in `OutputText.thought_tokens`.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class ThinkingLimit:
         """Tokens that still have to be inserted."""
 
     def add(self, token: int) -> None:
-        """Count `token`, the next token of the output."""
+        """Take in `token`, the next token of the output, whether the model chose it or not."""
         if self._answered:
             return
         if self._to_insert:

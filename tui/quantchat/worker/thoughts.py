@@ -1,7 +1,8 @@
 """Separate a model's thoughts (its reasoning) from its answer.
 
-Reasoning models write both into one output, with marks between them. Some marks are special tokens,
-which decoded text does not contain. Chat templates expect earlier turns without marks and thoughts.
+Reasoning models write both into one output, with marks such as `<think>` around the thoughts. Some
+marks are special tokens, which are left out when tokens are decoded to text. Thoughts must be
+separated, because chat templates expect earlier turns without marks and thoughts.
 """
 
 from __future__ import annotations
@@ -25,21 +26,25 @@ mark."""
 
 CHANNEL, MESSAGE, START = "<|channel|>", "<|message|>", "<|start|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", START, CHANNEL)
-"""Marks of the format harmony (gpt-oss). Each message names its channel: analysis, commentary or
-final. https://developers.openai.com/cookbook/articles/openai-harmony"""
+"""Marks of the output format harmony (gpt-oss), and those of them that end a text. An output
+consists of messages. The header of each message names its channel: analysis, commentary or final.
+https://developers.openai.com/cookbook/articles/openai-harmony"""
 _FINAL = "final"
+"""The channel of the answer; the other channels count as thoughts."""
 _BREAK = "\n\n"
-"""Put between two messages of one kind, which are joined into one text."""
+"""Put between two messages that are both answer or both thoughts, when they are joined."""
 
 _HARMONY = (MESSAGE, *_ENDS)
+"""All marks of harmony."""
 
 
 class Splitter:
     """Splits an output, which comes in pieces, into answer and thoughts.
 
-    The result does not depend on how the output is cut into pieces. `pairs` are the marks to look
-    for; with `channels`, also those of harmony. `closing_mark` is the mark that will close the
-    thoughts if the prompt has already opened them; otherwise empty.
+    The result does not depend on how the output is cut into pieces. `pairs` has the opening and
+    closing marks to look for; with `channels`, the marks of harmony are looked for too. If the
+    prompt ends with an opening mark, the output begins with thoughts, and `closing_mark` is the
+    mark that will close them; otherwise it is empty.
     """
 
     def __init__(
@@ -48,24 +53,24 @@ class Splitter:
         self._pairs = pairs
         self._channels = channels and not closing_mark
         self._state = "part" if closing_mark else "start"
-        """`start`: before any text; `header`: in the header of a message (harmony); `part`: in
-        text."""
+        """`start`: before any text; `header`: in the header of a message of harmony; `part`: in a
+        part, which is a stretch of answer or thoughts between two marks."""
         self._kind = "thoughts" if closing_mark else "answer"
-        """Kind of the current part: answer or thoughts."""
+        """Whether the current part is `answer` or `thoughts`."""
         self._ends: tuple[str, ...] = (closing_mark,) if closing_mark else ()
         """Marks that end the current part."""
         self._pending = ""
         """Text that is not split yet, because it may be the beginning of a mark."""
         self._after_mark = bool(closing_mark)
-        """Whether only line breaks have come since the last mark; they are dropped."""
+        """Whether nothing but line breaks has come since the last mark; these are dropped."""
         self._kinds_with_text: set[str] = set()
-        """The kinds (answer, thoughts) that have text so far."""
+        """Which of `answer` and `thoughts` have text so far."""
         self.marked = bool(closing_mark)
         """Whether any mark has come."""
 
     @property
     def answering(self) -> bool:
-        """Whether the current part is the answer, or there is no text yet."""
+        """Whether the current part is the answer; also True before any text has come."""
         return self._state != "header" and self._kind == "answer"
 
     @property
@@ -83,7 +88,10 @@ class Splitter:
         return self._take(last=False)
 
     def end(self) -> tuple[str, str]:
-        """Return what the held-back text adds to both, at the end of the output."""
+        """Return what the rest of the output adds to the answer and to the thoughts, at its end.
+
+        The rest is the text that was held back because it might have begun a mark.
+        """
         return self._take(last=True)
 
     def _take(self, *, last: bool) -> tuple[str, str]:
@@ -107,7 +115,11 @@ class Splitter:
         return added["answer"], added["thoughts"]
 
     def _step(self, last: bool) -> tuple[str, bool] | None:
-        """Return text of the current part, and whether a mark ends it; None to wait for more."""
+        """Take text from `_pending`; return it, and whether a mark follows it.
+
+        Return None if nothing can be taken before more text has come. `last` says that no more text
+        will come.
+        """
         if self._state == "start":
             return self._begin(last)
         if self._state == "header":
@@ -157,11 +169,13 @@ class Splitter:
 
 
 def split_at_end(text: str) -> tuple[str, str]:
-    """Return answer and thoughts of a whole output whose thoughts the prompt has opened.
+    """Return answer and thoughts of `text`, the whole output of a server.
 
-    A server does not send back the prompt that its chat template renders, so only a closing mark
-    shows that this prompt has opened the thoughts. The mark counts only next to a line break or at
-    an end of the text, because an answer may mention the mark.
+    For use if no thoughts were found otherwise. The prompt may have ended with an opening mark, but
+    a server does not send back the prompt that its chat template renders. So only a closing mark in
+    the output shows that the output began with thoughts. The mark counts only if a line break
+    precedes or follows it, or if it is at the start or the end of the text, because an answer may
+    mention the mark.
     """
     for close in PAIRS.values():
         found = re.search(rf"(?:\A|(?<=\n)){re.escape(close)}|{re.escape(close)}(?=\n|\Z)", text)
@@ -171,12 +185,17 @@ def split_at_end(text: str) -> tuple[str, str]:
 
 
 class Marks:
-    """The marks in a model's tokenizer or chat template."""
+    """The marks that a model uses, found in its tokenizer or chat template."""
 
     def __init__(
         self, tokenizer: Any, template: str = "", named_marks: Sequence[str] | None = None
     ) -> None:
-        """`tokenizer` is a `tokenizers.Tokenizer`; the profile names `named_marks`."""
+        """Find the marks of a model.
+
+        `tokenizer` is a `tokenizers.Tokenizer`, `template` the chat template. `named_marks` are the
+        marks that the profile names, if it names any: opening mark, which may be empty, and closing
+        mark.
+        """
         added = tokenizer.get_added_tokens_decoder()
         names = {token.content for token in added.values()}
         self._tokenizer = tokenizer
@@ -187,7 +206,7 @@ class Marks:
             if end in names or (one in template and end in template)
         }
         self._closing_mark = ""
-        """The closing mark if the profile says that each prompt opens thoughts; otherwise empty."""
+        """The closing mark if, by the profile, prompts end with an opening mark; else empty."""
         if named_marks:
             self._pairs, self._closing_mark = _pairs_of(named_marks)
         self._channels = {CHANNEL, MESSAGE} <= names
@@ -195,17 +214,21 @@ class Marks:
         self.tokens = {
             id_: text for id_, text in self._special.items() if any(text in mark for mark in marks)
         }
-        """Special tokens that are marks or parts of marks, which decoded text does not contain."""
+        """Key: id of a special token that is a mark or a part of a mark, which decoding leaves out;
+        value: its text."""
 
     def splitter(self, prompt: Sequence[int]) -> Splitter:
-        """Return a splitter for the output after `prompt`, whose end may open the thoughts."""
+        """Return a splitter for the output after the tokens `prompt`.
+
+        If `prompt` ends with an opening mark, the output begins with thoughts.
+        """
         end = self._tokenizer.decode(prompt[-16:], skip_special_tokens=False).rstrip()
         opens = (close for one, close in self._pairs.items() if end.endswith(one))
         opened = next(opens, self._closing_mark)
         return Splitter(self._pairs, channels=self._channels, closing_mark=opened)
 
     def marked_text(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` with marks, without other special tokens."""
+        """Return the text of `ids` with its marks, but without other special tokens."""
         if not self.tokens.keys() & set(ids):
             return str(self._tokenizer.decode(ids, skip_special_tokens=True))
         kept = [id_ for id_ in ids if id_ in self.tokens or id_ not in self._special]
@@ -217,7 +240,11 @@ class Marks:
 
 
 def _pairs_of(marks: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Return the marks that a profile names: a pair, or a closing mark if prompts open thoughts."""
+    """Return the pairs of marks, and the closing mark of thoughts that the prompt opens.
+
+    `marks` are the opening and the closing mark in a profile. If the opening mark is empty, each
+    prompt ends with it, and there are no pairs. Otherwise the second value is empty.
+    """
     start, end = marks
     return ({start: end}, "") if start else ({}, end)
 
@@ -225,7 +252,7 @@ def _pairs_of(marks: Sequence[str]) -> tuple[dict[str, str], str]:
 def server_splitter(marks: Sequence[str] | None) -> Splitter:
     """Return a splitter for the text of a server, which may leave the marks in.
 
-    `marks` are those that the profile names.
+    `marks` are the opening and the closing mark that the profile names, if it names any.
     """
     if marks is None:
         return Splitter(channels=True)
@@ -234,7 +261,7 @@ def server_splitter(marks: Sequence[str] | None) -> Splitter:
 
 
 class OutputText:
-    """The text of one output, token by token and as a whole; a stop string of `stop` ends it."""
+    """The text of one output, token by token and as a whole; a stop string in `stop` ends it."""
 
     def __init__(self, marks: Marks, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
         self._marks = marks
@@ -242,7 +269,7 @@ class OutputText:
         self._splitter = marks.splitter(prompt)
         self._stop = StopStrings(stop)
         self.thought_tokens = 0
-        """Tokens of thoughts and marks."""
+        """Number of tokens of thoughts and marks so far."""
 
     @property
     def stopped(self) -> bool:
@@ -251,7 +278,7 @@ class OutputText:
 
     @property
     def closing(self) -> str:
-        """The text that ends the current thoughts; empty outside thoughts."""
+        """The marks that end the current thoughts (`Splitter.closing`); empty outside thoughts."""
         return self._splitter.closing
 
     def add(self, token: int, piece: str) -> tuple[str, str]:
@@ -264,7 +291,11 @@ class OutputText:
         return split
 
     def whole(self, ids: Sequence[int]) -> tuple[str, str, str]:
-        """Return answer, thoughts and raw text of all `ids`; raw is empty if it is the answer."""
+        """Return answer, thoughts and raw text of `ids`, all tokens of the output.
+
+        The raw text includes marks and special tokens. It is empty if the output has no mark and no
+        stop string, because it would then only repeat the answer.
+        """
         splitter = self._marks.splitter(self._prompt)
         marked = self._marks.marked_text(ids)
         before = self._stop.before(marked) if self.stopped else None

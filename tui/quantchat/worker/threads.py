@@ -13,8 +13,9 @@ def start(
 ) -> threading.Thread:
     """Run `work` in a daemon thread called `name`.
 
-    An exception that leaves `work` is written to the log, then `failed` is called with it, in that
-    thread. `failed` must report it, and end the worker if the worker cannot run without `work`.
+    If `work` raises an exception, it is written to the log, and `failed` is called with it in the
+    same thread. `failed` must report it, and end the worker if the worker cannot run without
+    `work`.
     """
 
     def run() -> None:

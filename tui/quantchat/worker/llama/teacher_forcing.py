@@ -1,4 +1,7 @@
-"""Teacher forcing with llama.cpp: the log-probability of given tokens, in a separate context."""
+"""Teacher forcing with llama.cpp: compute the log-probabilities of given tokens.
+
+This uses a new `Context` (llama.cpp's KV cache), so the KV cache of the chat stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ from quantchat.worker.llama.model import LlamaModel
 def score_tokens(
     model: LlamaModel, prompt: list[int], request: ScoreTokens, cancelled: Callable[[], bool]
 ) -> TokenScores:
-    """Return the log-probabilities and ranks of `request.ids` after `prompt`.
+    """Return the log-probabilities and ranks of the tokens `request.ids[first:]` after `prompt`.
 
-    `cancelled` is called during the work; if it returns True, the work ends. Raises Refused if the
-    tokens do not fit into the context, or after a cancellation.
+    A rank is the number of tokens that are likelier at the same position. The result also has the
+    log-probabilities of the tokens `request.also` at the last position. `cancelled` is called
+    during the work; if it returns True, the work ends. Raises Refused if the tokens do not fit into
+    the context, or after a cancellation.
     """
     inputs = [*prompt, *request.ids[:-1]]  # the last token is only scored, never an input
     if len(inputs) > model.context_length:
@@ -60,7 +65,7 @@ def score_tokens(
 
 
 def log_softmax(logits: Any) -> Any:
-    """Return the log-probabilities of `logits`, (n, vocabulary), each at least `MIN_LOGPROB`."""
+    """Return the log-probabilities, each at least `MIN_LOGPROB`, of `logits` (n, vocabulary)."""
     if numpy.isnan(logits).any():
         raise Refused("internal", "the model computes NaN (not a number)")
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -69,5 +74,8 @@ def log_softmax(logits: Any) -> Any:
 
 
 def _logprob_of(row: Any, token: int, ends: list[int]) -> float:
-    """Return the log-probability of `token`; for `END`, that of all end tokens together."""
+    """Return the log-probability of `token` in `row`, the log-probabilities of one position.
+
+    For the token `END`, return that of all tokens `ends` together.
+    """
     return float(numpy.logaddexp.reduce(row[ends]) if token == END else row[token])

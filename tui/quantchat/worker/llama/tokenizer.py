@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file, with the methods of transformers' tokenizers that are needed."""
+"""The tokenizer of a GGUF file, with those methods of transformers' tokenizers that are called."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import llama_cpp as c
 
 _UNUSED, _CONTROL, _ADDED = 1 << 1, 1 << 3, 1 << 4
-"""Attributes of tokens (`llama_token_attr`): unused (pads the vocabulary), special, added."""
+"""Flags in the attributes of a token (`llama_token_attr`): unused (the token only pads the
+vocabulary), special (a control token), added (`LLAMA_TOKEN_ATTR_USER_DEFINED`)."""
 _SENTENCEPIECE = 1
-"""`LLAMA_VOCAB_TYPE_SPM`: the first token is decoded with a leading space that is not in the
-text."""
+"""`LLAMA_VOCAB_TYPE_SPM`, a SentencePiece vocabulary: llama.cpp decodes the first token of a text
+with a leading space that the text does not have."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class LlamaTokenizer:
         return b"".join(pieces).decode(errors="replace")
 
     def pieces(self) -> Pieces:
-        """Return a decoder for one token after the other, which leaves out special tokens."""
+        """Return a decoder that takes one token at a time, and leaves out special tokens."""
         return Pieces(self)
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
@@ -95,7 +96,7 @@ class LlamaTokenizer:
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, verbose: bool = True
     ) -> dict[str, list[int]]:
-        """Return the ids of `text` as `input_ids`."""
+        """Return a dict with the token ids of `text` as `input_ids`; `verbose` has no effect."""
         del verbose
         return {"input_ids": self.encode(text, add_special_tokens=add_special_tokens).ids}
 
@@ -115,7 +116,10 @@ class LlamaTokenizer:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """Return the text of the messages in the chat template. Raises jinja2.TemplateError."""
+        """Return the messages, rendered with the chat template, as text.
+
+        `variables` are variables of the template. Raises jinja2.TemplateError.
+        """
         from jinja2 import TemplateError
 
         del tokenize
@@ -141,7 +145,7 @@ class LlamaTokenizer:
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """Ids that end an answer: the ends of a text, a turn or a message."""
+        """Ids of the tokens that end an answer: end of text, end of turn or end of message."""
         return frozenset(i for i in range(self.size) if c.llama_vocab_is_eog(self._vocab, i))
 
     def _attributes(self) -> Iterator[tuple[int, int]]:
@@ -164,7 +168,7 @@ class LlamaTokenizer:
 
 
 class Pieces:
-    """Decodes token ids one by one; the results joined are the text of all tokens."""
+    """Decodes token ids one by one; the results, joined, are the text of all tokens."""
 
     def __init__(self, tokenizer: LlamaTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -172,7 +176,10 @@ class Pieces:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def step(self, token: int) -> str:
-        """Return the text that `token` completes, often ""."""
+        """Return the text that `token` completes.
+
+        It is "" if `token` ends within the UTF-8 bytes of a character, and for a special token.
+        """
         piece = self._tokenizer._piece(token, special=False, first=self._first)
         self._first = False
         return self._utf8.decode(piece)

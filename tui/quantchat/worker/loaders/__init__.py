@@ -1,15 +1,18 @@
-"""Loaders: one module per engine, which loads its models.
+"""Loaders: one module per engine, which loads the models of variants with this engine.
 
-A loader is a module with `load(command, stage)`, which returns a `Loaded`. The engine's declaration
-(`quantchat.engines`) names the module, and `LoadModel` carries that name. A loader may also define:
+A loader is a module with the function `load(command, stage)`, which returns a `Loaded`. `command`
+is the `LoadModel` message that asks for the model; `stage` is a callback that takes the name of
+each stage of loading. The engine's declaration (`quantchat.engines`) names the module, and
+`LoadModel.loader` holds that name. A loader may also define:
 
-- `UNUSED`: libraries that its imports would load although no answer needs them (`import_pruning`)
+- `UNUSED`: libraries that its imports would load although no answer needs them; they are hidden
+  from imports (`import_pruning`)
 - `COMPILES = True`: `load` also takes `building`, a callback for the progress of compiling a kernel
-- `ALONE = True`: `load(command, stage, fetching)` itself finds, fetches and checks the files, and
-  returns a model that is not a torch model
+- `ALONE = True`: `load(command, stage, fetching)` itself finds, downloads and checks the files, and
+  returns a model that is not a torch model; `fetching` is a callback for the progress of downloads
 - `SERVER = True`: `load(command)` returns a client of a server
-- `kernels(device, tools)`: tries the engine's kernels on this machine, for `doctor`; `tools` are
-  the compilers that were found
+- `kernels(device, tools)`: tries the engine's kernels on this machine, for the command `doctor`;
+  `tools` are the compilers that were found
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def loader_of(command: LoadModel) -> ModuleType:
-    """Return the loader's module without importing ML libraries.
+    """Return the loader that `command` names, a module, without importing ML libraries.
 
     Raises Refused if there is no such module or a required library is missing.
     """
@@ -69,10 +72,10 @@ def loader_of(command: LoadModel) -> ModuleType:
 
 
 def hide_unused(command: LoadModel) -> None:
-    """Hide libraries that `command` does not need; call it before ML libraries are imported.
+    """Hide libraries that loading `command` does not need, so that importing them fails.
 
-    A module that is None in `sys.modules` cannot be imported, and transformers treats it as not
-    installed. With `trust_remote_code` nothing is hidden: the model's code may need anything.
+    transformers then treats them as not installed. Call this before ML libraries are imported. With
+    `trust_remote_code` nothing is hidden, because the model's own code may need any library.
     """
     if command.trust_remote_code:
         return
@@ -87,12 +90,12 @@ def load(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded:
-    """Load the torch model that `command` names; download it first if it is on a hub.
+    """Load the torch model that `command` names; download it first if it is not a local folder.
 
     Calls `stage` at the start of each stage (download, import, weights), `fetching` with the
     downloaded and total bytes, and `building` with the progress of compiling a kernel. Raises
-    Refused for a model or setting that the engine does not support; exceptions of the libraries are
-    not caught.
+    Refused for a model or setting that the engine does not support. Exceptions of the ML libraries
+    are not caught.
     """
     loader = loader_of(command)
     requested, options, note = command, command.options, ""
@@ -101,7 +104,7 @@ def load(
         check_kind(command.model, command.reader, gguf=gguf)
     else:
         stage(FETCHING)
-        # Of the small files, before gigabytes are downloaded.
+        # Check the small files (such as config.json) before gigabytes of weights are downloaded.
         check_kind(str(small_files(command)), command.reader, gguf=gguf)
         found = checkpoint(command, fetching)
         command, note = replace(command, model=str(found.folder), revision=None), found.note
@@ -110,7 +113,7 @@ def load(
     importing = contextlib.ExitStack()
 
     def next_stage(name: str) -> None:
-        importing.close()  # garbage collection was paused until the first stage after the imports
+        importing.close()  # the first stage after the imports ends the pause of garbage collection
         stage(name)
 
     with importing, contextlib.ExitStack() as loading:
@@ -137,9 +140,10 @@ def load(
 
 
 def without_needless_compiler(command: LoadModel) -> contextlib.AbstractContextManager[None]:
-    """Return a context without torch's compiler, unless `command` may need it.
+    """Return a context in which torch's compiler is not imported, unless `command` may need it.
 
-    It may be needed for the mode `compile`, by the model's own code, and by a kernel on a GPU.
+    The compiler may be needed for the decode mode `compile`, by the model's own code, and by a
+    kernel on a GPU.
     """
     import torch
 
@@ -154,7 +158,11 @@ def load_any(
     fetching: Callable[[int, int], None] = lambda done, total: None,
     building: Callable[[Progress], None] = lambda progress: None,
 ) -> Loaded | LlamaModel:
-    """Load a model as `load` does, or with a loader that is `ALONE` one that is no torch model."""
+    """Load the model that `command` names, whether or not it is a torch model.
+
+    A loader with `ALONE = True` returns a model that is not a torch model. With any other loader,
+    do as `load` does.
+    """
     loader = loader_of(command)
     if getattr(loader, "ALONE", False):
         model: LlamaModel = loader.load(command, stage, fetching)
@@ -165,11 +173,11 @@ def load_any(
 def load_draft(
     command: LoadModel, stage: Callable[[str], None], fetching: Callable[[int, int], None]
 ) -> Loaded | None:
-    """Load the draft model that `command` names (option `draft`); None if it names no model.
+    """Load the draft model that the option `draft` of `command` names; None if it names no model.
 
-    The name is a folder, `org/name` or `org/name@revision`. The draft model is loaded with plain
-    transformers; the options of `command` for pickles and for a model's own code apply to it too.
-    Raises Refused.
+    The name is an absolute folder, `org/name` or `org/name@revision`. The draft model is loaded
+    with the engine `transformers`. The settings `allow_pickle` and `trust_remote_code` of `command`
+    apply to it too. Raises Refused as `load` does; the reason names the draft.
     """
     name = command.option("draft", "")
     if name in ("", PROMPT_LOOKUP):
@@ -201,9 +209,10 @@ def decoder_of(
     report: Callable[[str], None],
     draft: Loaded | None = None,
 ) -> LoopDecoder:
-    """Return the decoder of `loaded`, warmed up; call `report` with the name of each slow stage.
+    """Return a decoder that generates with `loaded`, after its warm-up.
 
-    The model `draft`, if there is one, drafts tokens for `loaded`.
+    Calls `report` with the name of each slow stage of the warm-up. The model `draft`, if there is
+    one, drafts tokens for `loaded`.
     """
     if isinstance(loaded, Loaded):
         from quantchat.worker.decode.decoder import Decoder
@@ -216,9 +225,10 @@ def decoder_of(
 
 
 def _adapter(name: str | None) -> Adapter | None:
-    """Return the adapter `name` once it is checked; None if `name` is empty.
+    """Check the LoRA adapter `name` and return it; None if `name` is empty.
 
-    Call this before the model is loaded, since loading may take minutes.
+    Call this before the model is loaded: loading may take minutes, and a bad adapter should be
+    reported at once.
     """
     if not name:
         return None

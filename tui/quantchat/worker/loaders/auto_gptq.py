@@ -1,4 +1,4 @@
-"""Load GPTQ checkpoints with auto-gptq 0.7.1, which is archived and needs transformers 4."""
+"""Load GPTQ checkpoints with auto-gptq 0.7.1, the last release, which needs transformers 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KERNELS: dict[str, dict[str, bool]] = {
     "marlin": {"use_marlin": True},
     "triton": {"use_triton": True},
 }
-"""Arguments of `from_quantized` for each value of `kernel`."""
+"""Key: a value of the option `kernel`; value: the arguments of auto-gptq's `from_quantized`."""
 
 
 def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
@@ -43,7 +43,8 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
         ) from error
 
     device = device_for(command)
-    # The kernels use the activations' dtype and do not support bfloat16; float16 is slow on a CPU.
+    # The kernels compute in the dtype of the activations, and do not support bfloat16. On a CPU,
+    # float16 is slow.
     dtype = command.dtype
     if dtype == "auto":
         dtype = "float16" if device.startswith("cuda") else "float32"
@@ -76,10 +77,11 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
 
 @contextlib.contextmanager
 def _tie_after_loading() -> Iterator[None]:
-    """Make auto-gptq tie an output head to its embedding after loading, within this context.
+    """Within this context, make auto-gptq tie the output head to the embedding after loading.
 
-    auto-gptq 0.7.1 ties them before loading. accelerate 1.x then loads the tied parameter under the
-    head's name, for which a checkpoint has no tensor, so the embedding stays empty.
+    auto-gptq 0.7.1 ties head and embedding (lets them share one parameter) before loading.
+    accelerate 1.x then looks for the shared parameter under the head's name. The checkpoint has no
+    tensor of this name, so the embedding would stay empty.
     """
     from accelerate.utils import modeling
 

@@ -1,4 +1,4 @@
-"""Load AutoRound checkpoints in the format of GPTQ or AWQ with GPTQModel, like those of GPTQ."""
+"""Load AutoRound checkpoints that are stored in the format of GPTQ or AWQ, with GPTQModel."""
 
 from quantchat.worker.loaders.gptq import COMPILES, UNUSED, load
 

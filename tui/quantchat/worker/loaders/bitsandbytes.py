@@ -29,7 +29,7 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     """Load and quantize a model, or load a quantized bitsandbytes checkpoint.
 
     `options`: `quant_type` (nf4, fp4, int8), `double_quant`, `compute_dtype`. Raises Refused for a
-    checkpoint of another quantization.
+    checkpoint whose quantization differs from `quant_type`.
     """
     import bitsandbytes
     from transformers import AutoConfig, BitsAndBytesConfig
@@ -95,7 +95,11 @@ def _check_quantized(quantized: Any, wanted: str) -> None:
 
 
 def _unpack_odd_widths(model: Any, nn: Any) -> None:
-    """Make 4-bit layers that cannot be repacked compute as on a CPU without AVX512-BF16."""
+    """Keep bitsandbytes from repacking 4-bit layers whose widths it cannot repack.
+
+    On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights for a faster kernel, which fails
+    for some widths (`is_repackable`). Such a layer then computes as on a CPU without AVX512-BF16.
+    """
     for layer in model.modules():
         if not isinstance(layer, nn.Linear4bit):
             continue
@@ -104,7 +108,7 @@ def _unpack_odd_widths(model: Any, nn: Any) -> None:
 
 
 def _kernel(model: Any, nn: Any) -> str:
-    """Return the kernel name from the loaded layers, which may differ from the requested one."""
+    """Return the name of the kernel in the loaded layers, which may not be the requested kernel."""
     for module in model.modules():
         if isinstance(module, nn.Linear8bitLt):
             return "Linear8bitLt int8"

@@ -1,4 +1,4 @@
-"""Tries the kernels of bitsandbytes: runs a small layer of each type."""
+"""Tries the kernels of bitsandbytes: runs a small layer of each `quant_type`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from quantchat.worker.loaders.probe import WIDTH, check_output, probe_dtype, sho
 
 
 def kernels(device: str, tools: BuildTools) -> list[Kernel]:
-    """Run a layer of each type on `device`. Raises whatever the library's import raises."""
+    """Run a layer of each `quant_type` on `device`, and return which of them work.
+
+    `tools` is not used, because bitsandbytes compiles nothing. Raises whatever importing
+    bitsandbytes raises.
+    """
     import bitsandbytes
     from bitsandbytes.functional import has_avx512bf16
 

@@ -25,10 +25,12 @@ def load(
     stage: Callable[[str], None],
     fetching: Callable[[int, int], None] = lambda done, total: None,
 ) -> LlamaModel:
-    """Load a GGUF file. Raises Refused.
+    """Load a GGUF file. Raises Refused if there is none, or if llama.cpp cannot load it.
 
-    `options`: `gguf_file` (see `gguf.choose_file`), `n_gpu_layers`, `n_ctx`, `type_k`, `type_v`,
-    `mmap`.
+    Calls `stage` with the name of each stage, and `fetching` with the downloaded and total bytes.
+    `options`: `gguf_file`, the name of a file or a quantization (see
+    `quantchat.common.gguf.choose_file`); and `n_gpu_layers`, `n_ctx`, `type_k`, `type_v` and
+    `mmap`, which mean the same as in llama.cpp.
     """
     requested, note = command, ""
     wanted = command.option("gguf_file", "") or ANY
@@ -60,7 +62,11 @@ def load(
 
 
 def _file(folder: Path, wanted: str) -> Path:
-    """Return the complete GGUF file in `folder` that matches `wanted`. Raises Refused."""
+    """Return the GGUF file in `folder` that `wanted` names (see `choose_file`).
+
+    For a model that is split into several files, return the first. Raises Refused if `wanted` does
+    not name exactly one model, or if a file of a split model is missing.
+    """
     names = [str(file.relative_to(folder)) for file in folder.rglob(ANY)]
     try:
         file = folder / choose_file(names, wanted)

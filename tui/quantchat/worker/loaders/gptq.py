@@ -33,14 +33,15 @@ def load(
 ) -> Loaded:
     """Load a GPTQ or AWQ checkpoint, whichever library wrote it.
 
-    Calls `building` with the progress of compiling a kernel. `options`: `kernel`, `auto` or a name
-    of GPTQModel's `BACKEND`, with or without the prefix `gptq_`. Raises Refused for an unknown
-    kernel, a checkpoint without GPTQ layers, or a model that GPTQModel cannot load.
+    Calls `building` with the progress of compiling a kernel. `options`: `kernel`, which is `auto`
+    or a value of GPTQModel's enum `BACKEND`, with or without the prefix `gptq_` or `awq_`. Raises
+    Refused for an unknown kernel, a checkpoint without GPTQ or AWQ layers, or a model that
+    GPTQModel cannot load.
     """
     import torch
 
     if torch.version.cuda and torch.cuda.is_available():
-        cuda_toolkit.use(torch.version.cuda)  # before GPTQModel looks for a compiler
+        cuda_toolkit.use(torch.version.cuda)  # choose nvcc before GPTQModel looks for it
     # Imported before the stage WEIGHTS, so that the time counts as import.
     from accelerate.hooks import remove_hook_from_submodules
     from gptqmodel import BACKEND, GPTQModel
@@ -58,7 +59,8 @@ def load(
         dtype = chosen.dtype
         backend, note, slow = _backend(family, chosen.name, BACKEND), chosen.note, chosen.slow
     elif kernel_option == "auto" and _whole_rows(command.model):
-        # GPTQModel 7.6 would choose its fused kernel, which fails at the first matrix product.
+        # For such a checkpoint on a CPU, GPTQModel 7.6 would choose its fused kernel, which fails
+        # at the first matrix product.
         backend = _backend(family, "torch", BACKEND)
     stage(WEIGHTS)
     more: dict[str, Any] = {}
@@ -78,7 +80,8 @@ def load(
             ).model
         )
     if single is not None:
-        # Accelerate's hooks are useless with one device: at each layer they check inputs in Python.
+        # accelerate's hooks move the inputs of a layer to its device. With a single device they
+        # only cost time, because they check the inputs of each layer in Python.
         remove_hook_from_submodules(model)
     layer = next((m for m in model.modules() if isinstance(m, BaseQuantLinear)), None)
     if layer is None:
@@ -95,7 +98,7 @@ def load(
 
 
 def text_model(model: Any) -> Any:
-    """Return the part of `model` that generates text: for Llama 4 its language model.
+    """Return the part of `model` that generates text: for Llama 4 its language model, else `model`.
 
     GPTQModel loads Llama 4 with its vision tower, and the forward pass of that class fails in
     transformers 5.24 ("no attribute 'image_outputs'"). The engine `transformers` also loads only
@@ -106,25 +109,26 @@ def text_model(model: Any) -> Any:
 
 
 def _whole_rows(model: str) -> bool:
-    """Return whether the checkpoint in folder `model` has one scale per row, without groups."""
+    """Return whether the checkpoint in the folder `model` has one scale per row, and no groups."""
     found = folder_of(model).quantization
     return found is not None and found.get("group_size") in (-1, None)
 
 
 @contextlib.contextmanager
 def name_model_kind(model: str, doing: str) -> Iterator[None]:
-    """Raise Refused that names the kind of model if GPTQModel fails to `doing` it (a verb).
+    """Raise Refused that names the model's architecture if GPTQModel does not support it.
 
-    For an unsupported kind of model, GPTQModel's own errors name only a tensor or an attribute of
-    its code. Other errors are clear, and are not changed: memory, devices, missing libraries,
-    damaged files.
+    `model` is the model's folder; `doing` is a verb for what is done with the model within this
+    context, such as "load". For an unsupported architecture, GPTQModel's own errors name only a
+    tensor or an attribute in its code. Errors about memory, devices, missing libraries and damaged
+    files say what is wrong, and are not changed.
     """
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, FileNotFoundError, LookupError,
             RuntimeError, TypeError, ValueError) as error:  # fmt: skip
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # an error of the system; without errno, GPTQModel raised it for a missing tensor
+            raise  # from the operating system; GPTQModel's own, for a missing tensor, has no errno
         failure = describe(error, loading=model)
         if failure.kind != "bad_checkpoint" or "afetensor" in type(error).__name__:
             raise
@@ -141,9 +145,10 @@ def name_model_kind(model: str, doing: str) -> Iterator[None]:
 
 
 def _single_device(command: LoadModel, device: str) -> str | None:
-    """Return `device`, or None if GPTQModel must spread the layers over all GPUs.
+    """Return `device`, or None if it was chosen automatically and the weights do not fit on it.
 
-    Raises Refused if the weights do not fit on all GPUs together.
+    With None, GPTQModel spreads the layers over all GPUs. Raises Refused if the weights do not fit
+    on all GPUs together.
     """
     several = room_by_gpu(command, device)
     if not several:
@@ -155,10 +160,11 @@ def _single_device(command: LoadModel, device: str) -> str | None:
 
 @contextlib.contextmanager
 def _only_on(device: str) -> Iterator[None]:
-    """Prevent GPTQModel from spreading the layers over all GPUs, within this context.
+    """Within this context, make GPTQModel put all layers on `device`, not on all GPUs.
 
-    GPTQModel 7.6 spreads them whatever `device` or `device_map` says (models/loader.py never takes
-    the branch for an explicit map). Remove this workaround when GPTQModel is fixed.
+    GPTQModel 7.6 spreads the layers over all GPUs, whatever its arguments `device` and `device_map`
+    say: models/loader.py never takes the branch for an explicit map. Remove this workaround when
+    GPTQModel is fixed.
     """
     from gptqmodel.models import loader
 
@@ -173,11 +179,11 @@ def _only_on(device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_memory() -> Iterator[None]:
-    """Prevent GPTQModel from writing weights to a temporary folder, within this context.
+    """Within this context, prevent GPTQModel from writing weights to a temporary folder.
 
-    GPTQModel 7.6 makes accelerate write each tensor of a model on the CPU to a file of its own, and
-    read it again (`offload_state_dict`), which takes longer than all else. Remove this workaround
-    when GPTQModel no longer does so.
+    For a model on the CPU, GPTQModel 7.6 makes accelerate write each tensor to its own file and
+    read the file again (`offload_state_dict`), which takes longer than the rest of loading. Remove
+    this workaround when GPTQModel no longer does so.
     """
     import accelerate
 
@@ -194,7 +200,11 @@ def in_memory() -> Iterator[None]:
 
 
 def _backend(family: str, kernel: str, backends: Any) -> Any:
-    """Return GPTQModel's `BACKEND` for `kernel`; `family` is the method, `gptq` or `awq`."""
+    """Return the member of GPTQModel's enum `BACKEND` for `kernel`.
+
+    `family` is the quantization method, `gptq` or `awq`; `backends` is the enum. Raises Refused for
+    an unknown kernel.
+    """
     names = {backend.value: backend for backend in backends}
     for name in (f"{family}_{kernel}", kernel):
         if name == "auto" or (name in names and name.startswith(f"{family}_")):

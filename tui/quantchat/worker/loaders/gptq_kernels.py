@@ -1,7 +1,8 @@
-"""Choose the GPTQModel kernel for a GPU; compile it before choosing it.
+"""Choose the fastest GPTQModel kernel that works on a GPU, and compile it.
 
-GPTQModel itself chooses a kernel before it knows whether the kernel can be compiled: Machete needs
-CUTLASS from the network, and Marlin needs nvcc. If compiling fails, the load fails.
+GPTQModel itself chooses a kernel before it knows whether the kernel can be compiled (Machete needs
+CUTLASS from the network, Marlin needs nvcc), and if compiling fails, it cannot load the model. So
+this module compiles a kernel before it chooses it, and otherwise tries the next kernel.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from quantchat.worker.model.loaded import choose_dtype
 
 @dataclass(frozen=True)
 class Chosen:
-    """The chosen kernel, and notes for the user."""
+    """The chosen kernel, its dtype, and notes for the user."""
 
     name: str
     dtype: Any
@@ -41,7 +42,7 @@ class Chosen:
 
 
 def method_of(command: LoadModel) -> str:
-    """Return GPTQModel's name of the method in whose format the checkpoint is: `gptq` or `awq`."""
+    """Return the method whose format the checkpoint has, as GPTQModel names it: `gptq` or `awq`."""
     if command.engine != "autoround":
         return command.engine
     found = folder_of(command.model).quantization or {}
@@ -51,8 +52,8 @@ def method_of(command: LoadModel) -> str:
 def choose(command: LoadModel, stage: Callable[[str], None], building: Building) -> Chosen:
     """Choose the kernel for a checkpoint on a GPU, and compile it if necessary.
 
-    Calls `building` with the compiler's progress. Raises Refused if the variant names a kernel that
-    cannot be compiled.
+    Calls `stage` when compiling or loading a kernel begins, and `building` with the compiler's
+    progress. Raises Refused if the variant names a kernel that cannot be compiled.
     """
     from transformers import AutoConfig
 
@@ -91,11 +92,13 @@ def _install() -> str:
 
 
 def _chosen(name: str, dtype: Any, note: str = "", hint: str = "") -> Chosen:
-    """Return the kernel `name` as chosen; set up GPTQModel for its use.
+    """Return the kernel `name` as the chosen kernel, and set up GPTQModel for it.
 
     GPTQModel's kernel `torch` unpacks weights with Triton, or with torch.compile, which needs
-    Triton too. If Triton cannot launch kernels here, both are switched off: the first token would
-    fail.
+    Triton too. If Triton cannot launch kernels here, both are switched off, because otherwise
+    computing the first token would fail.
+
+    `note` says why faster kernels were not chosen; `hint` says what to do if the kernel is slow.
     """
     if name == "torch" and triton_problem():
         os.environ |= {"GPTQ_TORCH_TRITON_DEQUANT": "0", "TORCHDYNAMO_DISABLE": "1"}
@@ -121,7 +124,7 @@ def quantization(model: str, config: Any) -> dict[str, int]:
 def _dtype(command: LoadModel, config: Any) -> Any:
     """Return the `torch.dtype` of the activations; for `auto`, GPTQModel's choice.
 
-    A GPU that only emulates bfloat16 gets float16 (`fast_dtype`).
+    In place of a bfloat16 that the GPU only emulates, `auto` gives float16 (`fast_dtype`).
     """
     dtype = choose_dtype(command.dtype)
     if dtype != "auto":
@@ -133,7 +136,11 @@ def _dtype(command: LoadModel, config: Any) -> Any:
 
 
 def unsupported_reason(name: str, settings: Mapping[str, int], dtype: Any, family: str) -> str:
-    """Return why the kernel does not support this checkpoint or GPU; empty if it does."""
+    """Return why the kernel `name` does not support this checkpoint or GPU; empty if it does.
+
+    `settings` are those of `quantization`; `dtype` is the `torch.dtype` of the activations;
+    `family` is the method, `gptq` or `awq`.
+    """
     from gptqmodel import BACKEND
     from gptqmodel.models._const import DEVICE
     from gptqmodel.quantization.config import FORMAT, METHOD
@@ -149,10 +156,12 @@ def unsupported_reason(name: str, settings: Mapping[str, int], dtype: Any, famil
 def supports(
     kernel: Any, name: str, settings: Mapping[str, int], dtype: Any, device: Any
 ) -> tuple[bool, Exception | None]:
-    """Return whether the layer class `kernel` of kernel `name` supports the settings, and why not.
+    """Return whether a kernel supports the settings, and if not, the reason as an exception.
 
-    `device` is a GPTQModel `DEVICE`. Compiles nothing, unlike the class's own `validate`, which
-    checks whether its extension can be loaded.
+    `name` is the kernel, `kernel` its layer class in GPTQModel, and `device` a member of
+    GPTQModel's enum `DEVICE`. For a kernel with an extension, this calls the class method
+    `_validate`, because `validate` also checks whether the extension can be loaded, and would
+    compile it.
     """
     import torch
 

@@ -21,9 +21,9 @@ from quantchat.worker.loaders.probe import WIDTH, check_output, probe_dtype, sho
 
 
 def kernels(device: str, tools: BuildTools) -> list[Kernel]:
-    """Return each kernel for GPTQ checkpoints, in the order in which `auto` tries them.
+    """Return each kernel for GPTQ checkpoints and its state, in GPTQModel's order of preference.
 
-    `tools` are the installed build tools. Raises whatever the library's import raises.
+    `tools` are the installed build tools. Raises whatever importing GPTQModel raises.
     """
     from gptqmodel.quantization.config import FORMAT, METHOD
     from gptqmodel.utils import importer
@@ -70,7 +70,7 @@ def _gptq(kernel_class: Any, name: str, device: str, tools: BuildTools) -> tuple
 
 
 def _compiled(name: str, tools: BuildTools) -> tuple[KernelState, str]:
-    """Return whether an extension was compiled before, or can be compiled."""
+    """Return whether the extension `name` was compiled before or can be compiled, and a detail."""
     from gptqmodel import extension as extensions
 
     extension = extensions._EXTENSION_SPECS_BY_NAME[name].resolve()
@@ -83,7 +83,7 @@ def _compiled(name: str, tools: BuildTools) -> tuple[KernelState, str]:
 
 
 def _run_gptq(kernel_class: Any, device: str) -> None:
-    """Build a layer with constant weights in the same way as loading does, and run it."""
+    """Build a layer with constant weights, in the way in which a model is loaded, and run it."""
     import torch
 
     dtype = probe_dtype(device)

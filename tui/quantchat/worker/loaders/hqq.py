@@ -1,7 +1,7 @@
 """Load models with HQQ: half-quadratic quantization (Badri and Shaji 2023), without calibration.
 
-transformers 5 cannot quantize with HQQ. So this module replaces the layers one by one; only one
-layer at a time is in full precision on the device.
+transformers 5 cannot quantize with HQQ. So this module loads the model on the CPU and replaces its
+layers one by one. On the GPU, only one layer at a time is in full precision.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNUSED = tuple(name for name in OPTIONAL if name != "hqq")
 def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
     """Load and quantize a model. `options`: `bits`, `group_size`.
 
-    Raises Refused for a checkpoint that is quantized already.
+    Calls `stage` for each layer. Raises Refused for a checkpoint that is quantized already.
     """
     # Imported before the stage WEIGHTS, so that the time counts as import.
     from hqq.core import quantize
@@ -57,7 +57,9 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
         model,
         tokenizer,
         kernel=f"HQQLinear {bits}-bit g{group}",
-        note=f"not quantized, because {group} does not divide them: {names}" if skipped else "",
+        note=f"not quantized, because {8 * group} does not divide their number of weights: {names}"
+        if skipped
+        else "",
         slow_kernel=_SLOW,
         bits=bits,
     )

@@ -1,7 +1,7 @@
-"""Build GPTQModel's compiled kernels before they are chosen, and report progress and failures.
+"""Compile the extensions of GPTQModel's kernels, and report progress and failures.
 
-GPTQModel compiles an extension silently at its first use: half a minute for ExLlamaV2, minutes for
-Marlin.
+An extension is a library in C++ and CUDA that contains a kernel. GPTQModel compiles it on first use
+without any message, which takes half a minute for ExLlamaV2 and minutes for Marlin.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ Building = Callable[[Progress], None]
 """A callback for the progress of compiling a kernel."""
 
 _ERROR = re.compile(r"(?:fatal )?error: [^\n|]+")
+"""An error in the output of a compiler."""
 _OBJECT = re.compile(r"^build (\S+\.o): ", re.M)
+"""A line of build.ninja that names an object file."""
 
 
 def built(name: str, dtype: Any, stage: Callable[[str], None], building: Building) -> str:
-    """Build or load the kernel's extension; return why that failed, or an empty text.
+    """Compile or load the extension of the kernel `name`; return why that failed, else "".
 
-    Calls `building` with the compiler's progress. Triton compiles its kernels later; for them,
-    return why Triton cannot work here.
+    Calls `stage` with a label of the work, and `building` with the compiler's progress. A kernel
+    without an extension needs no work. Triton kernels are compiled later, when they run; for them,
+    return why Triton cannot work here. `dtype` is the `torch.dtype` of the activations.
     """
     import torch
     from gptqmodel import extension as extensions
@@ -66,7 +69,8 @@ def built(name: str, dtype: Any, stage: Callable[[str], None], building: Buildin
 def compiled_before(extension: Any) -> bool:
     """Return whether an extension was compiled on this machine, perhaps for another torch or GPU.
 
-    Does not compute the extension's exact folder: that would generate or download its sources.
+    The exact folder of the compiled extension is not computed, because GPTQModel would then
+    generate or download the sources.
     """
     return any(extension.base_build_root().glob(f"*/{extension.name}*.so"))
 
@@ -81,7 +85,8 @@ def _reason(text: str) -> str:
 def _make_sources_writable() -> None:
     """Give GPTQModel a writable copy of Marlin's sources if its own folder is read-only.
 
-    GPTQModel generates kernel sources next to its own, in site-packages.
+    GPTQModel writes generated sources of kernels next to the sources that it ships, in
+    site-packages.
     """
     from gptqmodel.utils import marlin
 
@@ -100,10 +105,10 @@ def _make_sources_writable() -> None:
 
 
 def _copy_contents(source: str, target: str) -> None:
-    """Copy a file's content if it differs.
+    """Copy the content of the file `source` to `target`, if it differs.
 
-    Does not copy the read-only mode. An equal file keeps its time, so that ninja does not rebuild
-    it.
+    Does not copy the read-only mode. If the content is equal, `target` keeps its modification time,
+    so that ninja does not compile it again.
     """
     old, new = Path(target), Path(source).read_bytes()
     if not old.is_file() or old.read_bytes() != new:
@@ -115,9 +120,10 @@ def _copy_contents(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def _progress_reported(root: Path, tell: Callable[[int, int, str], None]) -> Iterator[None]:
-    """Report the progress of the build under `root` each `POLL_S` seconds within this context.
+    """Within this context, report the progress of the build under `root` every `POLL_S` seconds.
 
-    A build that takes less time reports nothing.
+    Calls `tell` with the numbers of compiled and of all files and a detail, from a thread. A build
+    that takes less than `POLL_S` reports nothing.
     """
     over = threading.Event()
     began = time.monotonic()
@@ -139,9 +145,10 @@ def _progress_reported(root: Path, tell: Callable[[int, int, str], None]) -> Ite
 
 
 def progress_of(root: Path) -> tuple[int, int]:
-    """Return the counts of compiled and all object files of the build under `root`.
+    """Return how many object files are compiled, and how many the build under `root` has.
 
-    Return (0, 0) before the build begins. torch writes a build.ninja that lists the object files.
+    Return (0, 0) before the build begins. The object files are those that build.ninja lists, a file
+    that torch writes at the start of a build.
     """
     builds = [one for one in root.glob("*/build.ninja") if not any(one.parent.glob("*.so"))]
     try:

@@ -9,5 +9,8 @@ SERVER = True
 
 
 def load(command: LoadModel) -> RemoteDecoder:
-    """Return a client of the server, which is not connected yet. Raises Refused."""
+    """Return a client of the server that `command` names. The client is not connected yet.
+
+    Raises Refused if the client library is missing or a setting cannot be used.
+    """
     return RemoteDecoder(command)

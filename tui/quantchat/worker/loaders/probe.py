@@ -1,4 +1,7 @@
-"""Code that the engines' probes share: run a small layer on a kernel, and check its output."""
+"""Code that the probes of several engines share.
+
+A probe runs a small test layer with each kernel of an engine, for the command `doctor`.
+"""
 
 from __future__ import annotations
 
@@ -25,5 +28,5 @@ def check_output(output: Any) -> None:
 
 
 def short(error: BaseException | None) -> str:
-    """Return `error` in one line."""
+    """Return the message of `error` in one line, or its class if the message is empty."""
     return on_one_line(str(error)) or type(error).__name__

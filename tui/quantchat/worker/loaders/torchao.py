@@ -25,13 +25,15 @@ UNUSED = tuple(name for name in OPTIONAL if name != "torchao")
 _BITS = {"int4": 4, "nvfp4": 4, "int8": 8, "int8-dynamic": 8, "float8": 8}
 
 _BLOCK = 16
-"""Weights that share a scale in NVFP4; torchao needs multiples of this in both dimensions."""
+"""Number of weights that share a scale in NVFP4. torchao quantizes a layer only if its numbers of
+inputs and of outputs are multiples of this."""
 
 
 def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
-    """Load and quantize a model. `options`: `quant_type`, `group_size` (None: one that fits).
+    """Load and quantize a model. `options`: `quant_type`, `group_size`.
 
-    Raises Refused for a checkpoint that is quantized already.
+    Without `group_size`, chooses a group size for int4. Raises Refused for a checkpoint that is
+    quantized already.
     """
     import torchao  # noqa: F401 - before the stage WEIGHTS, so that the time counts as import
     from transformers import AutoConfig, TorchAoConfig
@@ -66,13 +68,19 @@ def load(command: LoadModel, stage: Callable[[str], None]) -> Loaded:
 
 
 def _group(model: Any) -> int:
-    """Return a group size that divides the layers' widths; 32 if none does, for most of them."""
+    """Return the largest usual group size that divides the number of inputs of every layer.
+
+    If there is none, return 32, which divides most of them; the other layers are not quantized.
+    """
     found = fitting_group(layer.in_features for _, layer in body_linears(model))
     return found if found > 0 else 32
 
 
 def _refusal(kind: str, group: int) -> Callable[[Any], bool]:
-    """Return a function that returns True for a linear layer that torchao would not quantize."""
+    """Return a function that returns True for a linear layer that torchao cannot quantize.
+
+    `kind` is the `quant_type`.
+    """
     if kind == "int4":
         return lambda layer: layer.in_features % group > 0
     if kind == "nvfp4":
@@ -81,7 +89,10 @@ def _refusal(kind: str, group: int) -> Callable[[Any], bool]:
 
 
 def _config(kind: str, group: int, device: str) -> Any:
-    """Return torchao's config. The layout of int4 differs between GPU and CPU."""
+    """Return torchao's config for `kind`, a `quant_type`. Only int4 has groups.
+
+    The memory layout of int4 weights differs between GPU and CPU.
+    """
     from torchao import quantization
 
     if kind == "int8":
@@ -104,7 +115,7 @@ def _config(kind: str, group: int, device: str) -> Any:
 
 
 def _slow(kind: str) -> str:
-    """Return why the speed is misleading; empty for a type that has its own kernel."""
+    """Return why the measured speed is misleading; empty if torchao has a kernel for `kind`."""
     if kind not in ("float8", "nvfp4"):
         return ""
     return f"torchao unpacks the {kind} weights for each product: compare quality, not speed"

@@ -1,7 +1,7 @@
 """Load models with transformers alone: bf16 and fp16 baselines, and many quantized checkpoints.
 
-These include GGUF files, and AWQ, HQQ, compressed-tensors, torchao and fp8 checkpoints, whose
-config names the quantization.
+Quantized checkpoints are AWQ, HQQ, compressed-tensors, torchao and fp8 checkpoints, in which
+config.json names the quantization. GGUF files are loaded too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Use a LoRA adapter (Hu et al. 2021) through PEFT: beside a model's weights, or merged into them.
 
-Quantized weights stay unchanged, as in QLoRA: merging an adapter into them would round them again.
-An adapter is merged only into a full-precision model, before it is quantized.
+Beside quantized weights the adapter stays separate, as in QLoRA: merging it would round the weights
+again. An adapter is merged only into a full-precision model, before that model is quantized.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Adapter:
     folder: Path
     config: dict[str, object]
     tensors: int
-    """Number of tensors in its file."""
+    """Number of tensors in the adapter's file."""
 
     @property
     def kind(self) -> str:
-        """Kind, rank and layers: `LoRA r8 on q_proj, v_proj`."""
+        """The adapter's kind, rank and layers, e.g. `LoRA r8 on q_proj, v_proj`."""
         targets = self.config.get("target_modules")  # a list of names, or one pattern
         parts = ", ".join(sorted(map(str, targets))) if isinstance(targets, list) else targets
         return f"LoRA r{self.config.get('r')} on {parts}"
@@ -40,8 +40,8 @@ class Adapter:
 def check_adapter(name: str) -> Adapter:
     """Check the adapter `name`: an absolute folder, `org/name` or `org/name@revision`.
 
-    Loads no weights. Raises Refused if it cannot be downloaded, is damaged, pickled or not LoRA, or
-    if PEFT is missing.
+    Loads no weights. Raises Refused if the adapter cannot be downloaded, is damaged, pickled or not
+    LoRA, or if PEFT is missing.
     """
     folder = Path(name)
     if not folder.is_absolute():
@@ -49,7 +49,7 @@ def check_adapter(name: str) -> Adapter:
     config = _config(folder, name)
     tensors = len(tensor_names(folder / WEIGHTS))
     try:
-        import peft  # noqa: F401 - transformers' message does not name quantchat's extra
+        import peft  # noqa: F401 - only checks: transformers' own error names no extra of quantchat
     except ImportError as error:
         raise Refused(
             "missing_library",
@@ -60,7 +60,10 @@ def check_adapter(name: str) -> Adapter:
 
 
 def attach(model: Any, adapter: Adapter) -> None:
-    """Add `adapter` to `model`, without changing its weights. Raises Refused if it does not fit."""
+    """Add `adapter` to `model`, whose weights stay unchanged.
+
+    Raises Refused if the adapter does not fit the model.
+    """
     with _misfit_refused(adapter):
         model.load_adapter(str(adapter.folder))
     _check_complete(model, adapter)
@@ -69,7 +72,8 @@ def attach(model: Any, adapter: Adapter) -> None:
 def merge(model: Any, adapter: Adapter) -> Any:
     """Merge `adapter` into the weights of `model`, in place; return the merged model.
 
-    In full precision only: the weights keep their dtype. Raises Refused as `attach` does.
+    The model must be in full precision; its weights keep their dtype. Raises Refused as `attach`
+    does.
     """
     from peft import PeftModel
 
@@ -85,13 +89,13 @@ def _misfit_refused(adapter: Adapter) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:300]
-        if "ignore_mismatched_sizes" in why:  # transformers only names its option
+        if "ignore_mismatched_sizes" in why:  # transformers' message only names this option
             why = "its tensors have other shapes than its config or the model requires"
         raise _misfit(adapter, why) from error
 
 
 def _check_complete(model: Any, adapter: Adapter) -> None:
-    """Refuse an adapter if PEFT has skipped some of its tensors, about which PEFT only warns."""
+    """Raise Refused if PEFT has skipped some tensors of the adapter: PEFT itself only warns."""
     there = sum("lora_" in name for name, _ in model.named_parameters())
     if there != adapter.tensors:
         what = f"only {there} of its {adapter.tensors} tensors have a place in the model"

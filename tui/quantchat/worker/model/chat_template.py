@@ -10,8 +10,7 @@ from quantchat.worker.failures import Refused, on_one_line
 from quantchat.worker.text_bounds import bounded
 
 _PROBE = "quantchat probe 7"
-"""A question that must appear in the rendered text: that proves that the template uses the
-messages."""
+"""A question for the check. If the rendered text contains it, the template uses the messages."""
 _IN_PARTS = "_quantchat_content_in_parts"
 """Attribute of a tokenizer whose template expects the content of a message as a list of parts."""
 
@@ -34,10 +33,11 @@ class WithChatTemplate:
 
 
 def check_template(tokenizer: Any, variables: Mapping[str, Any]) -> None:
-    """Render a short chat, and find out which form of content the template of `tokenizer` expects.
+    """Render a short chat, and find out whether the template expects a message's content in parts.
 
-    Templates of vision models loop over the parts of a message: from a plain string they would
-    render single letters, or nothing. Raises Refused if rendering fails or does not end.
+    The result is stored in `tokenizer` (`_IN_PARTS`). Templates of vision models loop over the
+    parts of a message: from a plain string they would render single letters, or nothing.
+    `variables` are variables of the template. Raises Refused if rendering fails or does not end.
     """
     if tokenizer.chat_template:
         with bounded("trying the chat template"):
@@ -51,19 +51,19 @@ def _try(tokenizer: Any, variables: Mapping[str, Any]) -> None:
             if _PROBE in render(tokenizer, [Message("user", _PROBE)], variables):
                 return
     except Exception as error:  # Jinja and the functions that a template calls raise anything
-        if in_parts:  # with content as a string it was rendered, but without the question
+        if in_parts:  # a string as content was rendered before, but without the question
             raise _refusal(_NO_QUESTION, _HINT) from error
         raise _cannot_render(tokenizer, error) from error
     raise _refusal(_NO_QUESTION, _HINT)
 
 
 def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
-    """Return the text of `messages` in the chat template of `tokenizer`, ready for an answer.
+    """Return `messages` as text, rendered with the chat template, up to the start of the answer.
 
-    `variables` are variables of the template. Thoughts of earlier answers are passed under the
-    names that templates use; nearly all templates leave them out. If the template refuses a system
-    message (Gemma, early Mistral), its text is put before the first question. Raises what rendering
-    raises.
+    `variables` are variables of the template. Thoughts of earlier answers are passed to the
+    template, though nearly all templates leave them out. If the template refuses a system message
+    (Gemma, early Mistral), the text of this message is put before the first question. Exceptions
+    of the template and of the tokenizer are not caught.
     """
     from jinja2 import TemplateError
 
@@ -86,7 +86,7 @@ def render(tokenizer: Any, messages: Sequence[Message], variables: Mapping[str, 
 
 def _as_dict(message: Message) -> dict[str, str]:
     found = {"role": message.role, "content": message.content}
-    if message.thoughts:  # Qwen3, GLM and MiniMax read the first name, gpt-oss the second
+    if message.thoughts:  # Qwen3, GLM, MiniMax read the first key, gpt-oss the second
         found |= {"reasoning_content": message.thoughts, "thinking": message.thoughts}
     return found
 

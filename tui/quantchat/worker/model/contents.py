@@ -1,8 +1,8 @@
 """Count which weights of a loaded model are quantized, and describe the result in words.
 
-The settings of a model do not show that: bitsandbytes quantizes only plain linear layers and skips
-the experts of a mixture of experts, and transformers dequantizes formats for which it has no
-kernel, and says so only in its log.
+The model's quantization config does not show that. bitsandbytes quantizes only plain linear layers
+and skips the experts of a mixture of experts. transformers dequantizes formats for which it has no
+kernel, and reports that only in its log.
 """
 
 from __future__ import annotations
@@ -18,42 +18,47 @@ from quantchat.worker.memory import TensorBytes, is_subclass
 from quantchat.worker.model.devices import weights_on_disk
 
 _REPORTED_SHARE = 0.05
-"""Share of unquantized weights, embeddings not counted, above which the share is reported."""
+"""The share of unquantized weights (embeddings not counted) is reported if it is at least this."""
 
 _UNPACKED = 1.25
-"""Weights count as unpacked if their bits in memory are more than this many times the bits of the
-format. (3-bit weights, ten in a word, take 1.07 times as many.)"""
+"""Weights count as unpacked if they take at least this many times the bits of their format in
+memory. (Packed 3-bit weights, ten in a 32-bit word, take 1.07 times the bits of their format.)"""
 
 _EMBEDDINGS, _EXPERTS, _LAYERS = "embeddings", "experts", "layers"
 _TOWERS = "image and audio parts"
-"""Parts of a model, as shown to the user."""
+"""Parts of a model, as shown to the user; `layers` are all other weights."""
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 _PACKED = {"uint8": 2, "int32": 8}
-"""Weights in one element of a packed dtype, at 4 bits each."""
+"""Key: the dtype of a tensor of packed 4-bit weights; value: the number of weights per element."""
 
 
 @dataclass
 class Contents:
-    """Numbers of weights as trained: each weight in a packed tensor counts as one."""
+    """Numbers of quantized and unquantized weights of a model.
+
+    A weight is one number of the trained model: a tensor with packed weights counts as many as it
+    holds. "Unquantized weights" are those in matrices; vectors are counted separately.
+    """
 
     quantized: int = 0
+    """Number of quantized weights."""
     kernels: Counter[str] = field(default_factory=Counter)
-    """Quantized weights by the class that holds them."""
+    """Number of quantized weights, by the class of the module (and tensor) that holds them."""
     plain: Counter[str] = field(default_factory=Counter)
-    """Weights that are not quantized, by their part of the model."""
+    """Number of unquantized weights, by part of the model."""
     dtypes: Counter[str] = field(default_factory=Counter)
-    """Weights that are not quantized, by dtype."""
+    """Number of unquantized weights, by dtype."""
     linears: Counter[str] = field(default_factory=Counter)
-    """Layers that are not quantized, by the class of their module."""
+    """Number of unquantized weights in the part `layers`, by the class of their module."""
     plain_bytes: int = 0
-    """Bytes of the weights that are not quantized, vectors (norms, biases) included."""
+    """Bytes of the unquantized weights, of vectors (norms, biases) and of buffers of floats."""
     vectors: int = 0
-    """Weights in vectors, which no method quantizes."""
+    """Number of weights in vectors, which no method quantizes."""
 
     @classmethod
     def of(cls, model: Any) -> Contents:
-        """Count the weights of `model`, a transformers model; vectors are counted separately."""
+        """Count the weights of `model`, a transformers model."""
         found = cls()
         ends = [model.get_input_embeddings(), model.get_output_embeddings()]
         ends = [id(module.weight) for module in ends if hasattr(module, "weight")]
@@ -83,22 +88,25 @@ class Contents:
 
     @property
     def weights(self) -> int:
-        """All weights of the model, as trained."""
+        """Number of all weights of the trained model."""
         return self.quantized + self.plain.total() + self.vectors
 
     @property
     def kernel(self) -> str:
-        """The class that holds most of the quantized weights; empty if there are none."""
+        """The key of `kernels` with the most weights; empty if no weights are quantized."""
         return next((name for name, _ in self.kernels.most_common(1)), "")
 
     @property
     def share_plain(self) -> float:
-        """Share of unquantized weights, without embeddings and output head."""
+        """Share of unquantized weights; embeddings, output head and vectors are not counted."""
         body = self.plain.total() - self.plain[_EMBEDDINGS]
         return body / max(1, body + self.quantized)
 
     def not_quantized(self) -> str:
-        """Return e.g. `experts not quantized: 91% of the weights are bfloat16`; empty below 5 %."""
+        """Return e.g. `experts not quantized: 91% of the weights are bfloat16`.
+
+        Empty if `share_plain` is below 5 %, or if no weights are quantized at all.
+        """
         if not self.quantized or self.share_plain < _REPORTED_SHARE:
             return ""
         body = {part: count for part, count in self.plain.items() if part != _EMBEDDINGS}
@@ -109,8 +117,8 @@ class Contents:
     def dequantized_contents(self, tensors: TensorBytes, promised: float) -> str:
         """Return e.g. `weights of 4 bits take 8.0 bits each`; empty if the weights are packed.
 
-        `promised` is the format's bits per quantized weight, without scales and zeros; `tensors`
-        are the tensors of the same model.
+        `promised` is the number of bits per quantized weight in the format, without scales and zero
+        points; 0 if unknown. `tensors` are the tensors of the same model.
         """
         packed = tensors.by_dtype.total() - tensors.overhead.total() - self.plain_bytes
         bits = 8 * packed / max(1, self.quantized)
@@ -136,7 +144,7 @@ class Contents:
 
 
 def label(kernel: str, contents: Contents) -> str:
-    """Return `kernel`, with the share of the weights that it computes unless that is nearly all."""
+    """Return `kernel`, with its share of the weights if many other weights are not quantized."""
     if not contents.not_quantized():
         return kernel
     whole = contents.plain.total() + contents.quantized
@@ -144,10 +152,10 @@ def label(kernel: str, contents: Contents) -> str:
 
 
 def unpacked(model: Any, method: str, folder: str, gguf: str = "") -> tuple[str, str]:
-    """Return kernel and note of a model that was dequantized while it was loaded.
+    """Return the label of the kernel and a note for a model that was dequantized during loading.
 
-    `method` names its quantization, `folder` holds its files; `gguf` is its GGUF file, empty if it
-    has none.
+    `method` is the model's quantization method, `folder` holds its files, and `gguf` is the name of
+    its GGUF file, empty if it has none.
     """
     dtype = str(model.dtype).removeprefix("torch.")
     in_memory = TensorBytes.of(model).by_dtype.total()
@@ -161,7 +169,10 @@ def _size(count: int) -> str:
 
 
 def _decoder_prefix(model: Any) -> str:
-    """Return the prefix of the names in the text decoder; empty if the model has no other parts."""
+    """Return the prefix of the names of modules in the text decoder.
+
+    Empty if the model has no other parts, such as a vision tower.
+    """
     if model.config.get_text_config() is model.config:
         return ""
     try:
@@ -195,7 +206,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def _packed_layer(module: Any) -> int:
-    """Return the number of weights of a GPTQ, AWQ or HQQ layer, however they are packed; else 0."""
+    """Return the number of weights if `module` is a GPTQ, AWQ or HQQ layer, else 0."""
     if not (hasattr(module, "qweight") or hasattr(module, "W_q")):
         return 0
     for wide, high in (("in_features", "out_features"), ("infeatures", "outfeatures")):
@@ -205,7 +216,7 @@ def _packed_layer(module: Any) -> int:
 
 
 def _packed_weights(module: Any, tensor: Any) -> int:
-    """Return the number of quantized weights in `tensor` of `module`."""
+    """Return the number of quantized weights in `tensor`, a parameter of `module`; 0 if none."""
     if (state := getattr(tensor, "quant_state", None)) is not None:  # bitsandbytes
         return math.prod(state.shape)
     if is_subclass(tensor):  # torchao's subclass has the shape of the weight

@@ -1,4 +1,4 @@
-"""Choose the device for the weights: the CPU, one GPU, or several GPUs if one is too small."""
+"""Choose the device for the weights: the CPU, one GPU, or several GPUs if each is too small."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ _DRIVERS = (Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
 
 _NO_GPU = re.compile(r"No CUDA GPUs are available|no NVIDIA driver|no CUDA-capable device", re.I)
 _TOO_OLD = re.compile(r"driver on your system is too old \(found version (\d+)\)")
-"""Messages of torch (c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp)."""
+"""Messages of torch if it finds no GPU, and if the driver is too old for it
+(c10/cuda/CUDAFunctions.cpp, torch/csrc/cuda/Module.cpp)."""
 
 
 def device_for(command: LoadModel) -> str:
-    """Return the torch device for a variant, and make it the current one. Raises Refused.
+    """Return the torch device for a variant, and make it torch's current device.
 
-    `auto` is the first GPU with room for the whole checkpoint, because a CUDA graph can capture a
-    decode step on one GPU only. If no GPU has room, it is the first GPU (see `room_by_gpu`).
+    For the setting `auto` it is the first GPU with enough free memory for the whole checkpoint,
+    because a CUDA graph can capture a decode step only if it runs on one GPU. If no GPU has enough,
+    it is the first GPU, and `room_by_gpu` then offers all GPUs. Raises Refused as `choose_device`
+    does.
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -40,12 +43,13 @@ def device_for(command: LoadModel) -> str:
 
 
 def choose_device(setting: str) -> str:
-    """Return the torch device for a profile's `device`, and make it the current one.
+    """Return the torch device for the setting `device` of a profile, and make it the current one.
 
-    Streams, events and graphs belong to the current device by default. If the model ran on GPU 1
-    while GPU 0 is current, waiting for an event would wait for GPU 0, and the token would be read
-    too early. Raises Refused if the device does not exist, and for `auto` if there is a GPU that
-    torch cannot use: then the user does not expect the CPU.
+    CUDA streams, events and graphs belong to torch's current device by default. If the model ran on
+    GPU 1 while GPU 0 is current, waiting for an event would wait for GPU 0, and the token would be
+    read too early. Raises Refused if the device does not exist. Also raises Refused, unless the
+    setting is `cpu`, if there is a GPU that torch cannot use, because the user then does not expect
+    the model to run on the CPU.
     """
     import torch
 
@@ -65,8 +69,8 @@ def choose_device(setting: str) -> str:
 def make_current(device: Any) -> None:
     """Make `device`, the `torch.device` of a loaded model's inputs, the current one.
 
-    The current device may be another one: if the first GPU is full, all weights are on the second,
-    and ExLlamaV2 makes the GPU of its last layer the current one (q_matrix.cu).
+    After loading, another device may be current. If the first GPU was full, all weights are on the
+    second; and ExLlamaV2 makes the GPU of the last layer current (q_matrix.cu).
     """
     if device.type == "cuda":
         import torch
@@ -84,13 +88,13 @@ def ignored_gpu_note(setting: str) -> str:
 
 
 def gpu_is_shown() -> bool:
-    """Return whether a driver is installed and its GPUs are not hidden from this process."""
+    """Return whether an NVIDIA driver is installed, and GPUs are not hidden from this process."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and any(file.exists() for file in _DRIVERS)
 
 
 def _unusable() -> Refused | None:
-    """Return the refusal if there is a GPU that torch cannot use; torch itself only warns.
+    """Return a Refused to raise if there is a GPU that torch cannot use; torch itself only warns.
 
     Return None if torch finds no GPU, as in a container with a driver but without a GPU.
     """
@@ -147,10 +151,10 @@ def bfloat16_note(dtype: Any, device: str) -> str:
 
 
 def fast_dtype(dtype: Any, device: str) -> Any:
-    """Return `dtype`, a `torch.dtype`; float16 in place of a bfloat16 that the GPU only emulates.
+    """Return `dtype`, a `torch.dtype`, or float16 if it is bfloat16 that the GPU only emulates.
 
-    Used if the user named no dtype. Activations above 65504 overflow in float16; no Llama model is
-    known to have such activations.
+    Call this only if the user has named no dtype. Activations above 65504 overflow in float16; no
+    Llama model is known to have such activations.
     """
     import torch
 
@@ -160,7 +164,7 @@ def fast_dtype(dtype: Any, device: str) -> Any:
 def _emulates_bfloat16(device: str) -> bool:
     """Return whether torch emulates bfloat16 in float32 on this GPU: compute capability < 8.0.
 
-    torch's own test does not help: it says that every GPU supports bfloat16.
+    torch's own function for that, `torch.cuda.is_bf16_supported`, counts emulation as support.
     """
     import torch
 
@@ -168,11 +172,11 @@ def _emulates_bfloat16(device: str) -> bool:
 
 
 def room_by_gpu(command: LoadModel, device: str) -> dict[int, int]:
-    """Return the bytes for weights on each GPU by index; empty if all weights go to `device`.
+    """Return the bytes that weights may take on each GPU, by index of the GPU.
 
-    With `auto`, several GPUs are offered if the checkpoint is larger than the room on `device`.
-    transformers fills one after the other, so a model that is quantized while it loads may still
-    end up on one GPU.
+    Empty if all weights go to `device`: if the setting is not `auto`, if there is one GPU, or if
+    the checkpoint fits into the free memory of `device`. transformers fills one GPU after the
+    other, so a model that is quantized while it is loaded may still end up on one GPU.
     """
     there = _gpus()
     if command.device != "auto" or there < 2:
@@ -183,7 +187,8 @@ def room_by_gpu(command: LoadModel, device: str) -> dict[int, int]:
 
 
 def _usable_bytes(index: int) -> int:
-    # The query creates a CUDA context of some hundred MB, so query a GPU only if needed.
+    """Return the bytes that weights may take on the GPU `index`: a share of its free memory."""
+    # The query creates a CUDA context of some hundred MB on this GPU, so query only if needed.
     import torch
 
     try:
@@ -200,9 +205,9 @@ def gpus_of(model: Any) -> list[str]:
 
 
 def refuse_offloaded(model: Any) -> None:
-    """Refuse a model if transformers has put a part of it on the CPU or the disk.
+    """Raise Refused if transformers has put a part of the model on the CPU or the disk.
 
-    Such a model would decode at the speed of the PCIe bus or the disk. Raises Refused.
+    Such a model would decode at the speed of the PCIe bus or the disk.
     """
     places = getattr(model, "hf_device_map", None) or {}
     if {"cpu", "disk"} & {str(place) for place in places.values()}:
@@ -210,7 +215,7 @@ def refuse_offloaded(model: Any) -> None:
 
 
 def weights_do_not_fit() -> Refused:
-    """Return the refusal for weights that do not fit on all GPUs together."""
+    """Return the Refused to raise if the weights do not fit on all GPUs together."""
     return Refused(
         "out_of_memory",
         "out of memory: the weights do not fit into "

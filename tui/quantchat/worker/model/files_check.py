@@ -1,4 +1,4 @@
-"""Check the files of a checkpoint before a library opens them, and name a damaged file.
+"""Check the files of a checkpoint before a library opens them, and name the file that is damaged.
 
 This takes milliseconds: JSON files are parsed, and only the headers of safetensors files are read.
 Pickled weights are refused, because opening a pickle runs any code that it contains.
@@ -51,7 +51,10 @@ ALLOW = "or, if you trust their source, add allow_pickle = true to the variant"
 
 
 def folder_of(model: str) -> ModelFolder:
-    """Return the small files of the folder `model`, parsed. Raises Refused if one is damaged."""
+    """Return the parsed JSON files that describe the model in the folder `model`.
+
+    The result also has the names of all files. Raises Refused if one of the JSON files is damaged.
+    """
     folder = Path(model)
     return ModelFolder(
         {name: json_object(folder / name) for name in DESCRIBING if (folder / name).exists()},
@@ -60,23 +63,23 @@ def folder_of(model: str) -> ModelFolder:
 
 
 def check_kind(model: str, reader: FolderReader, *, gguf: bool = False) -> None:
-    """Refuse a folder that its engine's library cannot load, or would load wrongly.
+    """Raise Refused for a folder `model` that the engine's library cannot load, or loads wrongly.
 
-    Libraries that its quantization needs are no longer hidden from imports afterwards.
-    Reads only the small files, so it works before the weights are downloaded. `gguf`: the weights
-    come from a GGUF file. Raises Refused.
+    `reader` says how this library reads a folder; `gguf` says that the weights come from a GGUF
+    file. Only small files are read, so the weights need not be downloaded yet. Also ends the hiding
+    (`import_pruning`) of libraries that the checkpoint's quantization needs.
     """
     found = folder_of(model)
     for problem in found.problems(reader, gguf=gguf):
         raise Refused(problem.kind, problem.what, problem.hint)
     if not gguf:
-        unhide(_method(found))  # before asking what is missing
+        unhide(_method(found))  # otherwise hidden libraries would be reported as missing
     for problem in found.missing_packages(reader, gguf=gguf):
         raise Refused(problem.kind, problem.what, problem.hint)
 
 
 def quantization_method(model: str) -> str:
-    """Return the quantization method that the folder `model` names; empty in full precision.
+    """Return the quantization method that the config in the folder `model` names, else "".
 
     Raises Refused if a file is damaged.
     """
@@ -89,10 +92,12 @@ def _method(folder: ModelFolder) -> str:
 
 
 def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> None:
-    """Refuse a folder in which a file is missing, cut short or of another kind. Raises Refused.
+    """Raise Refused if a file in the folder `model` is missing, damaged or not a regular file.
 
-    `gguf`: weights and tokenizer come from a GGUF file, which is not checked. Without `tokenizer`
-    the tokenizer comes from another folder. A model id of the hub is not checked.
+    Also raises Refused if the config names a kernel on the hub. `gguf` says that weights and
+    tokenizer come from a GGUF file, which is not checked here. `tokenizer` says whether the folder
+    must contain a tokenizer. If `model` is not a folder but a model id of the hub, nothing is
+    checked.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -123,7 +128,10 @@ def check_files(model: str, *, gguf: bool = False, tokenizer: bool = True) -> No
 
 
 def _refuse_kernels(config: Any) -> None:
-    """Refuse a config that names a kernel on the hub: transformers downloads and runs its code."""
+    """Raise Refused if the config names a kernel on the hub.
+
+    transformers would download the kernel and run its code.
+    """
     if isinstance(config, list):
         for one in config:
             _refuse_kernels(one)
@@ -143,7 +151,7 @@ def _refuse_kernels(config: Any) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a tokenizer. Raises Refused."""
+    """Raise Refused if there is no tokenizer in `folder`."""
     if any(f.name in _TOKENIZERS or f.suffix in _MODELS for f in folder.iterdir()):
         return
     if (folder / _TEKKEN).exists():
@@ -169,7 +177,7 @@ def _check_index(
 
 
 def json_object(file: Path) -> dict[str, Any]:
-    """Return the JSON object in `file`. Raises Refused."""
+    """Return the JSON object in `file`. Raises Refused if there is none."""
     try:
         with _readable(file):
             body = json.loads(read_regular(file, MOST_JSON))
@@ -210,7 +218,10 @@ def tensor_names(file: Path) -> set[str]:
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Raise Refused if `file` is not a regular file or too large. Other OSErrors are not caught."""
+    """Within this context, raise Refused if `file` is not a regular file, or too large.
+
+    Other OSErrors are not caught.
+    """
     try:
         yield
     except OSError as error:
@@ -223,11 +234,11 @@ def _damaged(folder: Path, file: str, what: str) -> Refused:
     return Refused("bad_checkpoint", f"cannot load {folder}: {file} {what}", _DAMAGED_HINT)
 
 
-# ------------------------------------------------------------ pickled weights
+# ------------------------------------------------------------ quantized or pickled weights
 
 
 def refuse_quantized(folder: str) -> None:
-    """Raise Refused if the model in `folder` is already quantized, or has no config."""
+    """Raise Refused if the model in `folder` is already quantized, or has no readable config."""
     try:
         config = json.loads(read_regular(Path(folder, "config.json"), MOST_JSON))
     except (OSError, ValueError) as error:
@@ -246,14 +257,15 @@ def refuse_quantized(folder: str) -> None:
 
 
 def pickled_file(folder: Path) -> Path | None:
-    """Return the first file in `folder` that is a pickle by its ending, or None."""
+    """Return the first file in `folder` whose ending is that of a pickle, or None."""
     return next((f for f in sorted(folder.iterdir()) if f.suffix in PICKLES), None)
 
 
 def refuse_pickled(model: str, *, has_option: bool) -> None:
-    """Refuse the folder `model` if its weights are pickled. Raises Refused.
+    """Raise Refused if the folder `model` has only pickled weights.
 
-    `has_option`: whether the engine has the option `allow_pickle`. A hub id is not checked.
+    `has_option` says whether the engine has the option `allow_pickle`. If `model` is not a folder
+    but a model id of the hub, nothing is checked.
     """
     folder = Path(model)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
@@ -264,10 +276,10 @@ def refuse_pickled(model: str, *, has_option: bool) -> None:
 
 
 def refuse_all_pickled(folder: Path, model: str, *, has_option: bool) -> None:
-    """Refuse the hub id `model` if it has only pickled weights, which were not downloaded.
+    """Raise Refused if the model id `model` of the hub has only pickled weights.
 
-    `folder` holds the files that were downloaded. `has_option`: whether the engine has the option
-    `allow_pickle`. Raises Refused.
+    Pickled weights are not downloaded, so `folder`, which holds the downloaded files, then has no
+    safetensors. `has_option` says whether the engine has the option `allow_pickle`.
     """
     if not any(folder.glob("*.safetensors")):
         what = f"{model} has no safetensors, and other weights are pickled"

@@ -1,4 +1,7 @@
-"""Find the modules that stay in full precision when a model is quantized while it is loaded."""
+"""Find the modules that stay in full precision when a model is quantized while it is loaded.
+
+It also chooses the dtype of these modules and of the activations.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from quantchat.worker.model.loaded import auto_class, choose_dtype
 def half_precision(command: LoadModel, config: Any, device: str) -> Any:
     """Return the `torch.dtype` of activations and unquantized weights.
 
-    For `auto` it is float16 or bfloat16, even for a float32 checkpoint: if weights are quantized,
-    float32 activations gain no accuracy.
+    For the setting `auto` it is float16 or bfloat16, even for a float32 checkpoint: if weights are
+    quantized, float32 activations gain no accuracy. `config` is the model's config in
+    transformers.
     """
     import torch
 
@@ -28,7 +32,7 @@ def half_precision(command: LoadModel, config: Any, device: str) -> Any:
 
 
 def without_weights(command: LoadModel, config: Any) -> Any:
-    """Return the model of `config` on torch's device `meta`: its layers without weights."""
+    """Return the model of `config` on torch's device `meta`: all its modules, but no weights."""
     import torch
 
     with torch.device("meta"):
@@ -38,7 +42,7 @@ def without_weights(command: LoadModel, config: Any) -> Any:
 
 
 def body_linears(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and module of the linear layers of the decoder, without the output head."""
+    """Yield name and module of the linear layers of the text decoder, without the output head."""
     import torch
 
     excluded = {id(model.get_output_embeddings())}
@@ -51,11 +55,12 @@ def body_linears(model: Any) -> Iterator[tuple[str, Any]]:
 def modules_in_full_precision(
     model: Any, refuses: Callable[[Any], bool] = lambda layer: False
 ) -> tuple[list[str] | None, str]:
-    """Return patterns of the modules to leave in full precision, and a note for the user.
+    """Return regular expressions of modules to leave in full precision, and a note for the user.
 
-    The patterns are None if transformers' default is right. Vision and audio parts stay in full
-    precision, as in published quantized models. `refuses` returns whether the kernel does not
-    support the width of a linear layer.
+    These are the vision and audio towers, as in published quantized models, and the linear layers
+    for which `refuses` returns True: layers of a width that the kernel does not support. If `model`
+    has neither, None is returned in place of the expressions, and transformers leaves only the
+    output head and weights tied to it in full precision. The note names the refused layers.
     """
     towers = set(_towers(model))
     refused = {
@@ -73,7 +78,7 @@ def modules_in_full_precision(
 
 
 def _head_and_tied(model: Any) -> Iterator[str]:
-    """Yield the modules that transformers never quantizes: the output head and its tied weights."""
+    """Yield the names of output head and tied weights, which transformers never quantizes."""
     head = model.get_output_embeddings()
     yield from (name for name, module in model.named_modules() if module is head)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
@@ -81,7 +86,10 @@ def _head_and_tied(model: Any) -> Iterator[str]:
 
 
 def _towers(model: Any) -> Iterator[str]:
-    """Yield patterns of the vision and audio modules, one for each outermost module."""
+    """Yield a regular expression for each outermost module with vision or audio layers.
+
+    Outermost: the module does not contain the text decoder, but the module around it does.
+    """
     decoder = model.get_decoder()
     inside = next((name for name, module in model.named_modules() if module is decoder), "")
     for layer in tower_linears(model):

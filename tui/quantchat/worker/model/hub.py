@@ -1,4 +1,7 @@
-"""Download files from the Hugging Face hub, or say in one line why that fails."""
+"""Download files from the Hugging Face hub, or raise Refused with the reason in one line.
+
+The hub's library, huggingface_hub, stores downloaded files in a cache on this machine.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ Report = Callable[[int, int], None]
 are listed."""
 
 _REPORT_S = 0.2
+"""Fewest seconds between two reports of a download's progress."""
 _LIST_TIMEOUT_S = 10.0
+"""Seconds to wait until the hub lists the files of a repository."""
 _MIB = 2**20
 
 
@@ -29,10 +34,10 @@ def of_mib(done: int, total: int) -> str:
 
 
 NO_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt"]
-"""Patterns of the files of configuration, tokenizer and chat template, in all their formats."""
+"""Patterns of all files of a model except weights and code: configs, tokenizer, chat template."""
 _DUPLICATES = ["*/*", "consolidated*"]
-"""Patterns that are never downloaded. Some repositories hold the weights a second time, in folders
-or as `consolidated*`, in formats of Meta's and Mistral's own libraries."""
+"""Patterns of files that are never downloaded. Some repositories hold the weights a second time, in
+subfolders or as `consolidated*`, in the formats of Meta's and Mistral's own libraries."""
 
 
 class FetchedFiles(NamedTuple):
@@ -44,9 +49,10 @@ class FetchedFiles(NamedTuple):
 
 
 def small_files(command: LoadModel) -> Path:
-    """Return a folder with the small files of the model id in `command`, without weights.
+    """Download all files of the model id in `command` except weights and code; return the folder.
 
-    The caller checks them before anything large is downloaded. Raises Refused.
+    The caller checks these files before anything large is downloaded. Raises Refused as
+    `fetch_files` does.
     """
     import huggingface_hub
 
@@ -74,7 +80,7 @@ def checkpoint(command: LoadModel, report: Report) -> FetchedFiles:
 
     The libraries that load the model then get a local folder. If they got the id, they would ask
     the hub about each file, even a cached file, which takes minutes without a network. Raises
-    Refused.
+    Refused as `fetch_files` does, and if the weights are pickled and `allow_pickle` is off.
     """
     file, pickles = command.option("gguf_file", ""), command.option("allow_pickle", False)
     weights = [file] if file else ["*.safetensors", *(["*.bin"] if pickles else [])]
@@ -105,8 +111,8 @@ def checkpoint(command: LoadModel, report: Report) -> FetchedFiles:
 def gguf_files(command: LoadModel, wanted: str, report: Report) -> FetchedFiles:
     """Download the GGUF file that `wanted` names (see `gguf.choose_file`), with all its parts.
 
-    `command` has the model id. If the hub cannot be reached, choose among the cached files. Raises
-    Refused.
+    `command` has the model id. If the hub cannot be reached, the file is chosen among the cached
+    files. Raises Refused as `fetch_files` does, and if `wanted` does not name exactly one file.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -135,7 +141,10 @@ def gguf_files(command: LoadModel, wanted: str, report: Report) -> FetchedFiles:
 
 
 def _whole_in_cache(command: LoadModel, weights: list[str]) -> Path | None:
-    """Return the folder in the hub's cache that holds the whole checkpoint, or None."""
+    """Return the folder in the cache that holds the complete checkpoint, or None.
+
+    `weights` are patterns of the files with weights, of which at least one file must exist.
+    """
     import huggingface_hub
 
     config = huggingface_hub.try_to_load_from_cache(
@@ -157,15 +166,18 @@ def _from_cache(why: str) -> str:
 
 
 def _progress_class(report: Report, created: Callable[[], None]) -> type[Any]:
-    """Return a progress bar class that only calls `report`, and `created` when it is created."""
+    """Return a class of progress bars that show nothing.
+
+    Each calls `created` when it is created, and `report` with the progress of the download.
+    """
     from tqdm.std import tqdm
 
     class ProgressBar(tqdm):  # type: ignore[misc]
         def __init__(self, *given: Any, **named: Any) -> None:
             created()
-            # The library creates several bars. The bar "Reconstructing" counts the bytes written to
-            # the disk. Another bar counts the bytes that the network transferred, which may be
-            # fewer, and a third counts files.
+            # huggingface_hub creates several bars. The bar "Reconstructing" counts the bytes that
+            # were written to the disk; only this bar calls `report`. Another bar counts the bytes
+            # that the network transferred, which may be fewer, and a third counts files.
             self._counts = named.get("unit") == "B" and "Reconstructing" in named.get("desc", "")
             self._reported_s = 0.0
             super().__init__(*given, **{**named, "disable": True})
@@ -186,9 +198,9 @@ def fetch_files(
 ) -> FetchedFiles:
     """Return the files of `name` on the hub, from the hub's cache if they are in it.
 
-    `what` describes `name` in messages, e.g. "the adapter". `which` has `allow_patterns` and
-    `ignore_patterns` of `snapshot_download`. Raises Refused, before the download if the disk is too
-    full.
+    `what` describes `name` in messages, e.g. "the adapter". `which` has the arguments
+    `allow_patterns` and `ignore_patterns` of `huggingface_hub.snapshot_download`. Raises Refused if
+    the files can neither be downloaded nor are in the cache, or if the disk has no room for them.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -213,15 +225,18 @@ def fetch_files(
         except Exception:  # noqa: BLE001 - the first reason helps more
             raise refused from error
         return FetchedFiles(folder, _from_cache(refused.failure.reason))
-    # Without a connection, and in its offline mode, the library silently returns its cached copy
-    # and creates no progress bar.
+    # Without a connection, and in its offline mode, huggingface_hub silently returns its cached
+    # copy and creates no progress bar.
     if bars_created or constants.HF_HUB_OFFLINE:
         return FetchedFiles(folder)
     return FetchedFiles(folder, _from_cache("the hub did not answer"))
 
 
 def _refusal(error: Exception, name: str) -> Refused:
-    """Return why `name` cannot be downloaded, from the exception of the hub's library."""
+    """Return the Refused with the reason why `name` cannot be downloaded.
+
+    `error` is the exception that huggingface_hub has raised.
+    """
     from huggingface_hub import constants
 
     what = f"cannot download {name} from the hub"
@@ -255,10 +270,11 @@ def fetch_named_model(named: str, what: str, **which: Any) -> Path:
 
 
 def check_disk_space(name: str, revision: str | None, which: dict[str, object]) -> None:
-    """Raise Refused if the missing files of `name` are larger than the free space on the disk.
+    """Raise Refused if the files of `name` that are not cached need more than the free disk space.
 
-    `which` holds `allow_patterns` and `ignore_patterns` of `snapshot_download`. If the hub cannot
-    be reached or gives no sizes, nothing is raised here; the download then reports the error.
+    `which` has the arguments `allow_patterns` and `ignore_patterns` of `snapshot_download`. If the
+    hub cannot be reached or reports no sizes, nothing is raised here; the download then reports the
+    error.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -268,7 +284,7 @@ def check_disk_space(name: str, revision: str | None, which: dict[str, object]) 
         huggingface_hub.snapshot_download(
             name, revision=revision, local_files_only=True, **patterns
         )
-    except Exception:  # noqa: BLE001 - the download raises it again
+    except Exception:  # noqa: BLE001 - not all files are cached; the download reports other errors
         needed = _missing(name, revision, patterns)
     else:
         return  # everything is on the disk
@@ -285,7 +301,7 @@ def check_disk_space(name: str, revision: str | None, which: dict[str, object]) 
 
 
 def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> int:
-    """Return the bytes that are still to be downloaded; 0 if the hub gives no sizes."""
+    """Return how many bytes are still to be downloaded; 0 if the hub does not report sizes."""
     import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.utils import filter_repo_objects
@@ -310,6 +326,9 @@ def _missing(name: str, revision: str | None, patterns: dict[str, object]) -> in
 
 
 def _partial_bytes(blobs: Path, blob: str) -> int:
-    """Return the bytes of a partial download, by another process or an earlier run."""
+    """Return how many bytes of the file `blob` another process or an earlier run has downloaded.
+
+    `blobs` is the folder of the cache with the files of a repository, named by their hashes.
+    """
     partial_files = blobs.glob(f"{blob}*.incomplete") if blob else ()
     return max((512 * partial.stat().st_blocks for partial in partial_files), default=0)

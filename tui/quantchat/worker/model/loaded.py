@@ -37,21 +37,25 @@ _LIBRARIES = (
     "accelerate",
     "peft",
 )
+"""Packages whose versions are reported with each engine."""
 
 NO_LIMIT = 1 << 20
 """Context length, in tokens, for models that do not name one."""
 
 _AUTO = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
-"""Auto classes of transformers. The first one that supports a model is used, so a model for images
-and text is loaded as a language model if transformers has a class for that."""
+"""Auto classes of transformers. The first class that supports a model is used. So a model for
+images and text is loaded without its vision tower if transformers has a class for its language
+model."""
 
 
 class Loaded(WithChatTemplate):
     """A model in memory with its tokenizer.
 
-    `bits` are the format's bits per quantized weight, without scales and zeros; 0 if not known.
-    `model` is a causal language model of transformers (a `torch.nn.Module`), `kernel` names what
-    computes its quantized layers.
+    `command` is the command that asked for the model, with the model's local folder as its `model`.
+    `model` is a causal language model of transformers (a `torch.nn.Module`). `kernel` names the
+    kernel of its quantized layers. `note` is for the user; `slow_kernel` says why the measured
+    speed is misleading, and is empty for a fast kernel. `bits` is the number of bits per quantized
+    weight in the model's format, without scales and zero points; 0 if unknown.
     """
 
     def __init__(
@@ -82,18 +86,18 @@ class Loaded(WithChatTemplate):
         self.tokenizer_backend = tokenizer.backend_tokenizer
 
     def set_adapter(self, adapter: str, hashed: str) -> None:
-        """Store the description and the hash of the model's adapter."""
+        """Store `adapter`, which describes the adapter of the model, and the adapter's hash."""
         self.kernel += f" + {adapter}"
         self._adapter_hash = hashed
 
     @cached_property
     def device(self) -> str:
-        """Device of the weights, e.g. `cuda:0`; the first if there are several."""
+        """Device of the weights, e.g. `cuda:0`; the first device if there are several."""
         return str(next(self.model.parameters()).device)
 
     @cached_property
     def devices(self) -> list[str]:
-        """The GPUs with weights, if there are several; else empty."""
+        """The GPUs that hold weights, if there are several; else empty."""
         gpus = gpus_of(self.model)
         return gpus if len(gpus) > 1 else []
 
@@ -104,7 +108,7 @@ class Loaded(WithChatTemplate):
 
     @cached_property
     def context_length(self) -> int:
-        """Most tokens of prompt and answer together."""
+        """Largest number of tokens of prompt and answer together."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or NO_LIMIT)
 
@@ -122,11 +126,15 @@ class Loaded(WithChatTemplate):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights at this moment: some kernels repack them on first use."""
+        """Bytes of the weights now. This may change: some kernels repack weights on first use."""
         return TensorBytes.of(self.model).by_dtype.total()
 
     def model_info(self, decode: str, attention_backend: str = "") -> ModelInfo:
-        """Return what really runs; `decode` names the decode step."""
+        """Return a description of what really runs.
+
+        `decode` is the decode mode; `attention_backend` is torch's backend for `sdpa` attention,
+        empty if unknown.
+        """
         import torch
 
         model, command = self.model, self.command
@@ -178,7 +186,10 @@ class Loaded(WithChatTemplate):
             yield package
 
     def _format_deviation(self, contents: Contents, tensors: TensorBytes) -> str:
-        """Return which weights are not in the format that the checkpoint or the variant names."""
+        """Return which weights are not in the format that the checkpoint or the variant names.
+
+        Empty if all are. `contents` and `tensors` describe the weights of the model.
+        """
         if not contents.quantized:
             gguf = self.command.option("gguf_file", "")
             method = "GGUF" if gguf else quantization_method(self._folder)
@@ -190,16 +201,16 @@ class Loaded(WithChatTemplate):
 
 
 def choose_dtype(name: str) -> Any:
-    """Return transformers' `dtype` argument for a profile's `dtype`."""
+    """Return the argument `dtype` for transformers: "auto", or the `torch.dtype` called `name`."""
     import torch
 
     return "auto" if name == "auto" else getattr(torch, name)
 
 
 def auto_class(command: LoadModel, config: Any) -> Any:
-    """Return the auto class of transformers that loads a model of `config`.
+    """Return the auto class of transformers that loads a model with this `config`.
 
-    Raises Refused if transformers has no class for it that generates text.
+    Raises Refused if transformers has no class that generates text for such a model.
     """
     import transformers
 
@@ -218,11 +229,12 @@ def auto_class(command: LoadModel, config: Any) -> Any:
 
 
 def load_model(command: LoadModel, device: str, **more: Any) -> Any:
-    """Load a transformers model straight onto `device`, from safetensors (or GGUF).
+    """Load a transformers model straight onto `device`, from safetensors or GGUF.
 
-    With device `auto`, transformers fills one GPU after the other if none has room for the model.
-    Raises Refused for pickled weights (unless the option `allow_pickle` is on), for missing
-    tensors, and for weights that do not fit on all GPUs together.
+    If the setting `device` of `command` is `auto` and no GPU has room for the model, transformers
+    fills one GPU after the other. `more` has arguments for `from_pretrained`. Raises Refused for
+    pickled weights (unless the option `allow_pickle` is on), for missing tensors, and for weights
+    that do not fit on all GPUs together.
     """
     from transformers import AutoConfig
 
@@ -260,7 +272,10 @@ def load_model(command: LoadModel, device: str, **more: Any) -> Any:
 
 @contextlib.contextmanager
 def _offloading_refused() -> Iterator[None]:
-    """Replace bitsandbytes' error about offloading, which only names options of transformers."""
+    """Within this context, replace the error if weights do not fit on the GPUs.
+
+    The message of transformers for bitsandbytes only names options of transformers.
+    """
     try:
         yield
     except ValueError as error:
@@ -271,7 +286,10 @@ def _offloading_refused() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrong_shapes_refused() -> Iterator[None]:
-    """Replace the error of transformers for wrong shapes, which only names an option."""
+    """Within this context, replace transformers' error for tensors of wrong shapes.
+
+    Its message only names an option of transformers.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -285,7 +303,10 @@ def _wrong_shapes_refused() -> Iterator[None]:
 
 
 def commonest_class(model: Any, base: type) -> str:
-    """Return the commonest class among the modules derived from `base`: the kernel in use."""
+    """Return the name of the commonest class of the modules derived from `base`; "none" if none.
+
+    `base` is the base class of a library's quantized layers, so this names the kernel in use.
+    """
     names = Counter(type(m).__name__ for m in model.modules() if isinstance(m, base))
     return names.most_common(1)[0][0] if names else "none"
 
@@ -299,10 +320,10 @@ def _device_name(device: str) -> str:
 
 
 def _parameters(model: Any) -> int:
-    """Return the number of parameters as trained.
+    """Return the number of parameters of the trained model; 0 if unknown.
 
     transformers counts the packed weights of bitsandbytes correctly. It does not count the buffers
-    of GPTQ and AWQ layers, so their shapes are added here.
+    of GPTQ and AWQ layers, so the weights of these layers are added here.
     """
     try:
         count = int(model.num_parameters())
@@ -318,7 +339,10 @@ def _parameters(model: Any) -> int:
 
 
 def _tokenizer_hash(backend: Any) -> str:
-    """Return the SHA-256 of vocabulary, merges and added tokens, in a canonical order."""
+    """Return the SHA-256 of vocabulary, merges and added tokens, in a canonical order.
+
+    `backend` is a `tokenizers.Tokenizer`.
+    """
     state = json.loads(backend.to_str())
     model = state["model"]
     vocabulary = model.get("vocab")
@@ -330,10 +354,11 @@ def _tokenizer_hash(backend: Any) -> str:
 
 
 def _checkpoint_hash(model: str) -> str:
-    """Return the SHA-256 of the names, sizes and safetensors headers of a folder's weight files.
+    """Return the SHA-256 of the names, sizes and headers of the weight files in a folder.
 
-    The headers have the name, dtype, shape and offset of each tensor; hashing gigabytes of weights
-    at each start would take too long.
+    Empty if `model` is not a folder. A safetensors header has the name, dtype, shape and offset of
+    each tensor; hashing gigabytes of weights at each start would take too long. Of a GGUF file, the
+    first 64 MiB are hashed. The content of config.json is hashed too.
     """
     folder = Path(model)
     if not folder.is_dir():

@@ -1,4 +1,7 @@
-"""The sampling settings that a model's own files recommend, by the names of `Sampling`."""
+"""Read the sampling settings that a model's own files recommend.
+
+The keys are the names of fields of `quantchat.wire.messages.Sampling`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 GENERATION_CONFIG = "generation_config.json"
 GGUF_METADATA = "GGUF metadata"
+"""Values of `ModelInfo.recommended_by`: where the settings come from."""
 
 _NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """The keys of generation_config.json that are used. vLLM takes its defaults from the same keys."""
@@ -20,12 +24,14 @@ _IN_GGUF = {
     "min_p": "general.sampling.min_p",
     "repetition_penalty": "general.sampling.penalty_repeat",
 }
-"""The key of each setting in GGUF metadata:
+"""Key: the name of a setting; value: its key in GGUF metadata:
 https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py (SAMPLING_…)."""
 
 
 def of_folder(folder: str) -> dict[str, float]:
-    """Return the settings in `generation_config.json`; empty without a readable file.
+    """Return the settings in `generation_config.json` of a model's `folder`.
+
+    Empty if there is no such file or it cannot be read.
 
     `do_sample: false` recommends greedy decoding, whatever the other keys say.
     """

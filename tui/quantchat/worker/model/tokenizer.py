@@ -16,7 +16,7 @@ from quantchat.worker.text_bounds import bounded
 
 
 def load_tokenizer(command: LoadModel, **more: Any) -> Any:
-    """Load the tokenizer of the model, or the one that the profile names (option `tokenizer`).
+    """Load the tokenizer that the option `tokenizer` names, or else the model's own tokenizer.
 
     `more` are arguments for `AutoTokenizer.from_pretrained`. Raises Refused if the named tokenizer
     has more tokens than the model's vocabulary, or if the chat template cannot be rendered.
@@ -45,10 +45,11 @@ def load_tokenizer(command: LoadModel, **more: Any) -> Any:
 
 
 def fast_tokenizer(command: LoadModel, **more: Any) -> Any:
-    """Load the tokenizer, and check that it is one of the library `tokenizers` ("fast").
+    """Load the tokenizer as `load_tokenizer` does, and check that it is a fast tokenizer.
 
-    Called before the model is loaded, which may take minutes. Raises Refused as `load_tokenizer`
-    does, and if the tokenizer is not a fast one.
+    A fast tokenizer uses the library `tokenizers`. Call this before the model is loaded: loading
+    may take minutes, and a problem should be reported at once. Raises Refused as `load_tokenizer`
+    does, and if the tokenizer is not fast.
     """
     tokenizer = load_tokenizer(command, **more)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -61,9 +62,10 @@ def fast_tokenizer(command: LoadModel, **more: Any) -> Any:
 
 
 def fetch_named(command: LoadModel) -> LoadModel:
-    """Download the tokenizer that the profile names (option `tokenizer`), if any.
+    """Download the tokenizer that the option `tokenizer` of `command` names, if any.
 
-    Return `command` with the tokenizer's local folder in place of its name. Raises Refused.
+    Return `command` with the tokenizer's local folder in place of its name. Raises Refused if the
+    tokenizer is not found, cannot be downloaded, or is damaged.
     """
     name = command.option("tokenizer", "")
     if not name:
@@ -91,7 +93,11 @@ def fetch_named(command: LoadModel) -> LoadModel:
 
 
 def _of_the_processor(model: str) -> str:
-    """Return the chat template that vision models store in a file of its own, or an empty text."""
+    """Return the chat template in chat_template.json, where vision models store it, else "".
+
+    `model` is the folder of the model. The file belongs to the model's processor, which prepares
+    text and images.
+    """
     file = Path(model) / "chat_template.json"
     template = json_object(file).get("chat_template") if file.is_file() else None
     return template if isinstance(template, str) else ""
@@ -112,16 +118,17 @@ _SPLIT_LIKE_GPT2 = (
     *("a.x-4.0", "default", "gigachat", "gpt-2", "granite-docling", "jais", "jina-de", "jina-es"),
     *("jina-v2-de", "jina-v2-es", "mellum", "modern-bert", "mpt", "olmo", "phi-2", "trillion"),
 )
-"""Values of `tokenizer.ggml.pre` with which llama.cpp splits text as GPT-2 does (llama-vocab.cpp),
-and `default`, which says nothing about the model."""
+"""Values of `tokenizer.ggml.pre` in GGUF metadata, which names the rule by which a tokenizer splits
+text into words before it applies its merges. With these values llama.cpp splits text as GPT-2 does
+(llama-vocab.cpp); `default` says nothing about the model."""
 
 
 def other_split(gguf: Path) -> str:
-    """Return a note if transformers splits text otherwise than the file `gguf` says, else "".
+    """Return a note if transformers splits text in another way than the file `gguf` says, else "".
 
-    For a byte-level tokenizer that it does not know, transformers 5.24 splits text as GPT-2 does,
-    before merges are applied. With SmolLM2, whose digits are tokens of their own, texts with
-    numbers then have other tokens than with the model's own tokenizer and with llama.cpp.
+    transformers 5.24 splits text as GPT-2 does if it does not know the rule of a byte-level
+    tokenizer. SmolLM2, for example, makes each digit a token. In transformers, a text with numbers
+    then has other tokens than with the model's own tokenizer or in llama.cpp.
     """
     try:
         from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS

@@ -1,4 +1,7 @@
-"""Identify a vocabulary, so that token ids of two libraries' tokenizers can be compared."""
+"""Compute a hash of a vocabulary, which shows whether token ids of two variants are comparable.
+
+Unlike a hash of the tokenizer's files, it does not depend on the library that reads them.
+"""
 
 from __future__ import annotations
 

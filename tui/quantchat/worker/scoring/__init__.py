@@ -1,1 +1,1 @@
-"""Scoring: a loaded model's surprisal for a text, and its KL divergence from another model."""
+"""Scoring: a loaded model's surprisal for the tokens of a text, and its KLD from another model."""

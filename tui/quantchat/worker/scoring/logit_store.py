@@ -1,10 +1,11 @@
 """Stores the logits of one model in a file, so that other models can be compared with it.
 
-The file has logit - max(logit) of each position as float16. The error is at most 2^-11 of that
-difference, so it is smallest for the likeliest tokens, whose value is near 0. When the logits are
-read, they are normalised again: the result is a distribution, and no KL divergence from it is
-negative by more than rounding. (llama.cpp stores 16-bit integers over a range of 16 nats: the files
-have the same size, but tokens outside that range are moved to its end.)
+For each position and each token of the vocabulary the file has logit - max(logit) as float16. The
+rounding error is at most 2^-11 of this difference, so it is smallest for the likeliest tokens,
+whose difference is near 0. When the logits are read, softmax is applied again: the result is a
+probability distribution, so a KL divergence from it is never negative, except by rounding.
+(llama.cpp stores 16-bit integers over a range of 16 nats. These files have the same size, but
+smaller values are raised to the lower end of the range.)
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ class LogitWriter(_LogitFile):
         super().__init__(file.open("wb"))
 
     def write(self, logits: Any) -> Any:
-        """Store `logits`, rows of float32; return the log-probabilities of what was stored."""
+        """Store the logits of the next positions, (positions, vocabulary), float32.
+
+        Return the log-probabilities that `LogitReader.read` will return for these positions.
+        """
         stored = (logits - logits.amax(dim=-1, keepdim=True)).half()
         self._file.write(stored.cpu().contiguous().numpy().data)
         return stored.float().log_softmax(dim=-1)
 
 
 class LogitReader(_LogitFile):
-    """Reads logits in the order they were written."""
+    """Reads logits in the order in which they were written."""
 
     def __init__(self, file: Path, positions: int, vocabulary: int) -> None:
         """Open `file`. Raises Refused unless it has `positions` rows of `vocabulary` logits."""
@@ -63,7 +67,7 @@ class LogitReader(_LogitFile):
         self._vocabulary = vocabulary
 
     def read(self, rows: int, device: Any) -> Any:
-        """Return the log-probabilities of the next `rows` positions as float32."""
+        """Return the log-probabilities of the next positions, (rows, vocabulary), as float32."""
         import torch
 
         block = bytearray(rows * self._vocabulary * BYTES)
@@ -74,7 +78,10 @@ class LogitReader(_LogitFile):
 
 
 def divergence(p_log: Any, q_log: Any) -> Any:
-    """Return KL(p ‖ q) of each row in nats, from log-probabilities; terms with p = 0 are 0."""
+    """Return KL(p ‖ q) of each row in nats, from the log-probabilities of p and q.
+
+    Terms with p = 0 count as 0.
+    """
     import torch
 
     p = p_log.exp()

@@ -1,9 +1,10 @@
 """Computes the logits of a window for a few positions at a time, to limit memory.
 
-All logits of a window are `window` x vocabulary numbers: over a gigabyte in float32 for 2048 tokens
-of a modern tokenizer. So the model runs without its last layer, which is then applied to a few
-positions at a time. That would be wrong for a model that changes its logits after that layer (Gemma
-2 caps them, Cohere scales them). A trial compares both methods; if they differ, all logits are
+A window is the tokens that the model reads at a time. All logits of a window are (length of the
+window) × (size of the vocabulary) numbers: over a gigabyte in float32 for 2048 tokens and a
+vocabulary of 128k. So the model runs without its output head, which is then applied to a few
+positions at a time. That is wrong for a model that changes its logits after the head (Gemma 2 caps
+them, Cohere scales them). A trial compares both methods; if their results differ, all logits are
 computed at once.
 """
 
@@ -18,7 +19,7 @@ from quantchat.worker.model.loaded import Loaded
 from quantchat.worker.scoring.products import fast_products
 
 BLOCK_LOGITS = 2**22
-"""Most logits computed at a time: 16 MiB in float32, and a few times that for intermediate
+"""Most logits that are computed at a time: 16 MiB in float32, and a few times that for intermediate
 results."""
 
 CHUNK = 64
@@ -30,10 +31,10 @@ _TRIAL_TOKENS = 16
 
 
 class Forecast:
-    """Computes a loaded model's logits for each next token."""
+    """Computes the logits of a loaded model after each token of a text."""
 
     def __init__(self, loaded: Loaded, trial: list[int]) -> None:
-        """Run the trial on the first tokens of `trial`, which may be any text."""
+        """Run the trial on the first tokens of `trial`, the token ids of any text."""
         self._model = loaded.model
         self._device = loaded.input_device
         self._new_cache = variant_cache(loaded.command, loaded.model.config)
@@ -45,9 +46,9 @@ class Forecast:
         return self._head is not None
 
     def logits(self, ids: list[int], first: int) -> Iterator[Any]:
-        """Yield the logits after each token of `ids` from index `first` on, in blocks of rows.
+        """Yield the logits after each token of `ids` from index `first` on, in blocks of positions.
 
-        A row (float32) has one logit for each token of the vocabulary. Raises Refused for a NaN.
+        A block is float32, (positions, vocabulary). Raises Refused for a NaN.
         """
         import torch
 
@@ -69,11 +70,11 @@ class Forecast:
         return torch.tensor([ids], device=self._device)
 
     def _states(self, ids: list[int]) -> Any:
-        """Return the inputs of the last layer."""
+        """Return the inputs of the output head, a row for each token of `ids`."""
         return self._run(self._model.base_model, ids, "last_hidden_state")
 
     def _outputs(self, states: Any) -> Any:
-        """Return the outputs of the last layer."""
+        """Return the outputs of the output head for its inputs `states`."""
         with fast_products(self._device):
             return self._head(states)
 
@@ -81,7 +82,7 @@ class Forecast:
         return self._run(self._model, ids, "logits")
 
     def _run(self, module: Any, ids: list[int], output: str) -> Any:
-        """Return the `output` of `module` after each token of `ids`, one row for each token."""
+        """Run `module` on `ids`, and return its output called `output`, a row for each token."""
         import torch
 
         with fast_products(self._device):
@@ -95,10 +96,10 @@ class Forecast:
         return torch.cat([getattr(piece, output)[0] for piece in pieces])
 
     def _try(self, trial: list[int]) -> tuple[Any, int]:
-        """Return the last layer and the size of the vocabulary.
+        """Return the output head and the size of the vocabulary.
 
-        The layer is None if its outputs are not the logits, or if the layers below it cannot run
-        without it, as with adapters.
+        None is returned in place of the head if its outputs are not the logits, or if the model
+        cannot run without it, as with an adapter.
         """
         import torch
 

@@ -29,12 +29,17 @@ _PRODUCTS = frozenset(
 
 
 def fast_products(device: Any) -> AbstractContextManager[Any]:
-    """Return a context in which products on `device` are computed in the faster dtype."""
+    """Return a context in which matrix products on `device` are computed in the faster dtype.
+
+    `device` is a `torch.device`.
+    """
     fast = device.type != "cpu" or kernels.NATIVE_BF16
     return contextlib.nullcontext() if fast else _Float32Products()
 
 
 class _Float32Products(TorchFunctionMode):  # type: ignore[misc]  # torch is not analysed
+    """Computes products of bfloat16 matrices on the CPU in float32, while the context lasts."""
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -54,7 +59,7 @@ def _widened(tensor: Any) -> Any:
 
 
 def _is_plain_bfloat16(value: Any) -> bool:
-    """Return whether `value` is a bfloat16 tensor on the CPU that is not a library's subclass."""
+    """Return whether `value` is a bfloat16 tensor on the CPU, and not of a library's subclass."""
     return (
         type(value) in (torch.Tensor, torch.nn.Parameter)
         and value.dtype == torch.bfloat16

@@ -1,4 +1,8 @@
-"""Reads a text with a loaded model, window by window, and yields the logits of scored tokens."""
+"""Lets a loaded model read a text, window by window, and yields the logits of its tokens.
+
+`windows.Windows` says which tokens of a window are scored. The tokens before them are only context,
+except for the KLD by depth (`Windows.early`).
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,11 @@ if TYPE_CHECKING:
     from quantchat.worker.llama.scoring import LlamaForecast
 
 MAX_MEAN_NATS = 300.0
-"""Largest mean surprisal in nats: e^300 and the square of its error still fit into a float64."""
+"""Largest mean surprisal in nats. The perplexity e^300 and the square of its standard error still
+fit into a float64."""
 
 DECODE = "none: reads whole windows"
-"""`ModelInfo.decode` of a model that only reads a text."""
+"""Value of `ModelInfo.decode` for a model that only reads a text and generates nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,19 @@ class TextScoring:
     windows: Windows
     forecast: Forecast | LlamaForecast
     early: int
-    """Number of tokens of each window, before the scored ones, whose logits are also computed."""
+    """Number of tokens right before the scored tokens of each window whose logits are computed too;
+    0 unless they are needed for the KLD by depth."""
     limit: str
-    """Why the windows are shorter than the job's `window`; empty if they are not."""
+    """Why the windows are shorter than the length `window` that the job asks for; else empty."""
 
     @property
     def starts(self) -> range:
-        """Indices of the first token of each window."""
+        """For each window, the index of its first token in the text."""
         return self.windows.starts(len(self.tokens.ids))
 
     @property
     def positions(self) -> int:
-        """Number of scored tokens."""
+        """Number of scored tokens of all windows."""
         return len(self.starts) * self.windows.scored
 
     @property
@@ -57,10 +63,12 @@ class TextScoring:
         return len(self.starts) * (self.early + self.windows.scored)
 
     def blocks(self, report: Report) -> Iterator[tuple[Any, Any, bool]]:
-        """Yield logits (float32, a row for each token), the token ids, and whether they are scored.
+        """Yield blocks of tokens: their logits, their ids, and whether they are scored.
 
-        The tokens of a window come in order: first the early tokens, then the scored ones. A block
-        has as many rows as `logits.BLOCK_LOGITS` allows.
+        The logits are float32, (tokens, vocabulary); each row predicts the token with its id in the
+        same row. The tokens of a window come in order: first the early tokens (`early`), then the
+        scored tokens. A block has at most `logits.BLOCK_LOGITS` logits. `report` is called with the
+        number of windows read.
         """
         import torch
 
@@ -80,7 +88,7 @@ class TextScoring:
 
 
 def load_or_refuse(command: LoadModel, report: Report) -> Loaded | LlamaModel:
-    """Load the model of a job. Raises Refused for any failure; its reason names the model."""
+    """Load the model of a job. Raises Refused for any failure; the reason names the model."""
     try:
         return loaders.load_any(command, lambda stage: report(0, 0, stage))
     except Exception as error:
@@ -107,7 +115,7 @@ def begin(job: ScoreJob, report: Report) -> TextScoring:
 
 
 def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | LlamaForecast:
-    """Return the object that computes the logits of `loaded`; `trial` are tokens of any text."""
+    """Return the object that computes the logits of `loaded`; `trial` has token ids of any text."""
     if isinstance(loaded, Loaded):
         return Forecast(loaded, trial)
     from quantchat.worker.llama.scoring import LlamaForecast
@@ -116,9 +124,10 @@ def forecast_of(loaded: Loaded | LlamaModel, trial: list[int]) -> Forecast | Lla
 
 
 def surprisal(log_probabilities: Any, targets: Any) -> Any:
-    """Return the negative log-likelihood of the ids `targets`, one for each row, in nats.
+    """Return the surprisal of the token ids `targets` in nats, one for each row.
 
-    Raises Refused if one is not finite, because the model gives that token a probability of 0.
+    `log_probabilities` has the shape (tokens, vocabulary). Raises Refused if a surprisal is not
+    finite, because the model gives that token a probability of 0.
     """
     nll = -log_probabilities.gather(1, targets[:, None])[:, 0]
     if not nll.isfinite().all():
@@ -131,7 +140,7 @@ def surprisal(log_probabilities: Any, targets: Any) -> Any:
 
 
 def check_mean(mean: float) -> float:
-    """Return `mean`, in nats. Raises Refused if its perplexity is too large for a float64.
+    """Return `mean`, a mean surprisal in nats. Raises Refused if e^mean is too large for a float64.
 
     That happens with a broken checkpoint: its large logits give wrong tokens nearly all
     probability.

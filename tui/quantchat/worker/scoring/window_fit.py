@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from quantchat.worker.llama.scoring import LlamaForecast
 
 LEAST = 128
-"""Shortest window in tokens that is chosen here; the user can set a shorter one."""
+"""Shortest window, in tokens, that is chosen here; the user can set a shorter window."""
 
 SHARE = 0.5
-"""Share of the free memory that the activations of a window may take; a half, because their size is
-only estimated."""
+"""Share of the free memory that the activations of a window may take. It is only a half, because
+the size of the activations is estimated."""
 
 GIB = 2**30
 
@@ -29,10 +29,11 @@ def largest_window(
     forecast: Forecast | LlamaForecast,
     fit: Fit,
 ) -> tuple[int, str]:
-    """Return the length of the window, and what made it shorter than `longest` (else empty).
+    """Return the length of the window in tokens, and why it is shorter than `longest`, else "".
 
-    A shorter window is the largest power of two that fits, and at least `LEAST`, so that windows of
-    different texts and models are often equal. `tokens` is the length of the text.
+    A shorter window has as its length the largest power of two that fits, so that the windows of
+    different texts and models are often equally long; but at least `LEAST`. `tokens` is the length
+    of the text; `fit` describes the memory (see `Fit`).
     """
     limits = [
         (tokens, f"the text has {tokens} tokens"),
@@ -48,9 +49,9 @@ def largest_window(
 def _by_memory(
     longest: int, loaded: Loaded | LlamaModel, forecast: Forecast | LlamaForecast, fit: Fit
 ) -> tuple[int, str]:
-    """Return the longest window that the memory allows, and the reason.
+    """Return the longest window that the memory allows, in tokens, and the reason.
 
-    llama.cpp reads a window in pieces, so its windows need little memory and are not limited.
+    llama.cpp reads a window in pieces, so its windows need little memory and are not limited here.
     """
     free = _free(loaded, fit) if isinstance(loaded, Loaded) else None
     if free is None or not isinstance(loaded, Loaded) or not isinstance(forecast, Forecast):
@@ -66,10 +67,11 @@ def _by_memory(
 def activation_bytes(window: int, config: Any, outputs: int, eager: bool) -> float:
     """Estimate the bytes of intermediate results while a model reads `window` tokens.
 
-    A layer has about eight tensors of the model's width and three of the MLP's at a time, in
-    float32 at most. `outputs` is the vocabulary if the logits of all tokens are computed at once,
-    else 0. With `eager` attention, all scores of a layer are stored in float32, as their softmax in
-    float32, and in the model's dtype.
+    For each token, a layer has about eight vectors of the model's width and three of the MLP's
+    width at a time, in float32 at most. `config` is the config of the text model. `outputs` is the
+    size of the vocabulary if the logits of all tokens are computed at once, else 0. With `eager`
+    attention, all attention scores of a layer are stored three times: in float32, as their softmax
+    in float32, and as the softmax in the model's dtype.
     """
     width = int(getattr(config, "hidden_size", 0))
     mlp = int(getattr(config, "intermediate_size", 0) or 4 * width)

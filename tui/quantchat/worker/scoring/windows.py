@@ -1,10 +1,10 @@
 """Splits a text into the windows that a model reads, and chooses which tokens of each are scored.
 
-Without overlap this is the method of `llama-perplexity` (llama.cpp,
+If the windows do not overlap, this is the method of `llama-perplexity` (llama.cpp,
 tools/perplexity/perplexity.cpp): the second half of each window is scored, so that each scored
-token has at least half a window before it. With overlap it is the strided evaluation of
-transformers' documentation ("Perplexity of fixed-length models"): each window scores the tokens
-that the previous window did not reach.
+token has at least half a window before it. If the windows overlap, it is the strided evaluation of
+transformers' documentation ("Perplexity of fixed-length models"): in each window, the tokens are
+scored that the previous window did not contain.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from quantchat.common.input_files import ENCODING
 from quantchat.worker.failures import Refused
 
 _CHARACTERS = 16
-"""Characters to read for each required token: more than enough, since English has about four."""
+"""Characters of the text to read for each required token. English has about four per token."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `window` tokens; each begins `stride` tokens after the previous window."""
+    """Windows of `window` tokens, whose starts are `stride` tokens apart."""
 
     window: int
     stride: int
@@ -37,15 +37,17 @@ class Windows:
 
     @property
     def early(self) -> int:
-        """Number of tokens before the scored ones that can be compared for the KLD by depth.
+        """Number of unscored tokens in a window that can be compared for the KLD by depth.
 
-        0 if the windows overlap, because then another window scores these tokens.
+        The KLD by depth is the KLD as a function of the number of tokens before a token in its
+        window. The value is 0 if the windows overlap, because then another window scores these
+        tokens.
         """
         return self.context - 1 if self.stride >= self.window else 0
 
     @property
     def scored(self) -> int:
-        """Number of tokens of a window that are scored, each after the tokens before it."""
+        """Number of tokens at the end of a window that are scored."""
         return self.window - self.context
 
     def starts(self, tokens: int) -> range:
@@ -55,11 +57,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """An encoded text, with BOS at the start if the tokenizer adds it."""
+    """A text as token ids, with the BOS token at the start if the tokenizer adds it."""
 
     ids: list[int]
     begin: int | None
-    """The BOS token; None if the tokenizer adds none."""
+    """Id of the BOS token; None if the tokenizer adds none."""
 
     @property
     def digest(self) -> str:
@@ -67,19 +69,23 @@ class Tokens:
         return hashlib.sha256(array("q", self.ids).tobytes()).hexdigest()
 
     def window(self, start: int, windows: Windows) -> list[int]:
-        """Return the window at `start`; BOS replaces its first token, as in llama.cpp."""
+        """Return the token ids of the window that begins at the index `start`.
+
+        The BOS token, if there is one, replaces the first token of the window, as in llama.cpp.
+        """
         ids = self.ids[start : start + windows.window]
         return ids if self.begin is None else [self.begin, *ids[1:]]
 
 
 def read_tokens(tokenizer: Any, text: Path, most: int) -> Tokens:
-    """Return the first `most` tokens of the file `text`, all of them if `most` is 0."""
+    """Return the first `most` tokens of the file `text`, or all of them if `most` is 0."""
     begin = _begin(tokenizer)
     before = [] if begin is None else [begin]
     with text.open(encoding=ENCODING, newline="") as file:
         head = file.read(most * _CHARACTERS if most else -1)
         ids = before + _encode(tokenizer, head)
-        # The last token of the part that was read may be half of a longer token of the whole text.
+        # If all tokens of the part are needed, encode the whole text: the last token of the part
+        # may be only the beginning of a longer token of the text.
         if len(ids) <= most and (rest := file.read()):
             ids = before + _encode(tokenizer, head + rest)
     return Tokens(ids[:most] if most else ids, begin)
@@ -106,7 +112,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def _begin(tokenizer: Any) -> int | None:
-    """Return the BOS token if this tokenizer adds it before a text; otherwise None."""
+    """Return the id of the BOS token if this tokenizer puts it before a text; otherwise None."""
     begin: int | None = tokenizer.bos_token_id
     ids = tokenizer("a")["input_ids"]
     return begin if begin is not None and ids and ids[0] == begin else None

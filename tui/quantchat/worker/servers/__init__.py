@@ -1,1 +1,1 @@
-"""Variants that a server runs, over HTTP with OpenAI's protocol. Nothing here imports torch."""
+"""Variants whose model a server runs: requests over HTTP with OpenAI's protocol, without torch."""

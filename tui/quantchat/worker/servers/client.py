@@ -1,6 +1,6 @@
 """The client of an OpenAI-compatible server.
 
-It learns which parameters the server accepts, sends requests, and describes the server.
+The client finds out which parameters the server accepts, sends requests, and describes the server.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming.
 """
@@ -66,11 +66,11 @@ class ServerClient:
         self.counts = False
         """Whether the server has reported a token count."""
         self._streams = True
-        """Whether the server streams; otherwise it sends each answer as a whole."""
+        """Whether the server streams its answers; otherwise it sends each answer as a whole."""
         self._build = ""
         """The server's `system_fingerprint`, usually a version."""
         self._other_models: list[str] = []
-        """The models that the server lists, if the requested model is not among them."""
+        """Names of the models that the server lists, if the requested model is not among them."""
         self._listed: Mapping[str, object] = {}
         """The entry for the model in the server's list of models; empty if there is none."""
         self.ollama: ollama.Ollama | None = None
@@ -81,8 +81,9 @@ class ServerClient:
     def connect(self, wait: Callable[[str], None] | None = None) -> None:
         """List the server's models and request one token. Raises Refused.
 
-        While the server answers that it still loads its model, `wait` is called with that answer;
-        when `wait` returns, the server is asked again. Without `wait` the server must be ready.
+        If the server responds that it still loads its model, `wait` is called with the server's
+        message; when `wait` returns, the server is asked again. Without `wait`, this raises
+        `StillLoading`.
         """
         while True:
             try:
@@ -108,11 +109,11 @@ class ServerClient:
             # The body is a str if the server does not declare it as JSON.
             listed = mapping(parsed(body) if isinstance(body, str) else body).get("data")
         except (openai.APITimeoutError, asyncio.TimeoutError):
-            raise  # going on would make the next request wait for as long again
+            raise  # do not go on: the next request would probably wait for as long again
         except Exception as error:
             if _own_refusal(error) is not None:
                 raise
-            return  # not every server has a list; the first request shows whether the server works
+            return  # not every server has a list; `_warm_up` shows whether the server works
         models = [mapping(one) for one in listed] if isinstance(listed, list) else []
         names = (self._model, self._model + ollama.LATEST)
         self._listed = next((model for model in models if model.get("id") in names), {})
@@ -125,11 +126,12 @@ class ServerClient:
             if await self._accepts(_trial(self._sampling), last=self._dialect == DIALECTS[-1]):
                 break
         else:
-            # mlx_lm.server closes the connection if it does not accept a parameter.
+            # No dialect led to a complete answer. mlx_lm.server, for example, closes the connection
+            # if it does not accept a parameter.
             raise cut_off(self.where, "the stream ended in the middle of the answer")
         if self._sampling.temperature or "temperature" in self.refusals.without:
             return
-        # Try a request with sampling too, because the user may change the settings later.
+        # The trial was greedy. Try a temperature above 0 too, which the user may set later.
         accepted = self._dialect
         for self._dialect in DIALECTS[DIALECTS.index(accepted) :]:
             if await self._accepts(_trial(Sampling(temperature=1.0)), last=False, learn=False):
@@ -137,10 +139,11 @@ class ServerClient:
         self._dialect = accepted
 
     async def _accepts(self, request: Generate, *, last: bool, learn: bool = True) -> bool:
-        """Return whether the server answers `request` in the current dialect.
+        """Return whether the server answers `request` in the current `request.Dialect`.
 
-        With `last`, a refusal is raised instead of returning False. With `learn`, parameters that a
-        refusal names are omitted from this request and all later ones.
+        With `last`, a refusal raises an exception; without, it makes this return False. With
+        `learn`, parameters that a refusal names are omitted from this request and all later
+        requests.
         """
         while True:
             try:
@@ -155,15 +158,19 @@ class ServerClient:
                 return False
 
     async def learn_refusals(self, request: Generate) -> None:
-        """Send `request` until the server refuses no parameter that can be omitted.
+        """Send `request` repeatedly until the server refuses no parameter that can be omitted.
 
-        For requests that are not repeated after a refusal. Another failure is left to them.
+        Use this before requests that are not repeated without a refused parameter. Other failures
+        are ignored here, because those requests fail in the same way and report it.
         """
-        with contextlib.suppress(Exception):  # the requests that follow report it
+        with contextlib.suppress(Exception):  # see above
             await self._accepts(replace(request, max_new_tokens=1), last=True)
 
     async def _probe(self, request: Generate) -> bool:
-        """Return whether the answer to `request` was complete."""
+        """Send `request` and return whether the answer was complete.
+
+        Also stores what the answer shows about the server.
+        """
         ended = False
         async with contextlib.aclosing(await self.records(request)) as records:
             async for record in records:
@@ -177,8 +184,8 @@ class ServerClient:
     def model_info(self) -> ModelInfo:
         """Return what the server reports about itself and the model."""
         meta = mapping(self._listed.get("meta"))
-        # `max_model_len`: vLLM and SGLang. `n_ctx`: llama.cpp, for one request. `n_ctx_train`: old
-        # llama.cpp, the training context.
+        # `max_model_len`: vLLM and SGLang. `n_ctx`: llama.cpp, the context length of one request.
+        # `n_ctx_train`: older llama.cpp, the context length in training.
         lengths = (self._listed.get("max_model_len"), meta.get("n_ctx"), meta.get("n_ctx_train"))
         owner = name(self._listed.get("owned_by"))
         model_info = ModelInfo(
@@ -234,9 +241,9 @@ class ServerClient:
     # ------------------------------------------------------------ requests
 
     async def records(self, request: Generate) -> AsyncGenerator[Record, None]:
-        """Send the request; return the records of the answer once it begins.
+        """Send the request; return the records of the answer as soon as the answer begins.
 
-        Several requests can be open at once in the loop of `run`.
+        Several requests can be open at once in the event loop that `run` uses.
         """
         arguments = request_arguments(
             request,
@@ -263,7 +270,10 @@ class ServerClient:
         return _records(opening, response)
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Return the result of the coroutine `work`. Raises Refused if the server refuses."""
+        """Run the coroutine `work` and return its result.
+
+        Errors of the server and the connection are raised as Refused.
+        """
         try:
             return self._loop.run_until_complete(work)
         except Exception as error:
@@ -273,7 +283,7 @@ class ServerClient:
             raise refused from error
 
     def refusal(self, error: Exception) -> Refused | None:
-        """Return the Refused to show for the `error` of a request; None if `error` is a bug."""
+        """Return the Refused that reports `error` to the user; None if `error` is a bug."""
         return _own_refusal(error) or refusal(
             error,
             where=self.where,
@@ -283,7 +293,10 @@ class ServerClient:
         )
 
     def score_prompt(self, ids: list[int], first: int = 1) -> list[TokenLogprobs]:
-        """Return the log-probabilities of the tokens `ids[first:]` of a prompt. Raises Refused."""
+        """Return the log-probabilities of the tokens `ids[first:]` of the prompt `ids`.
+
+        Raises Refused if the server does not report them.
+        """
         with self._connection.reading_at_most(MOST_BYTES + MOST_BYTES_A_POSITION * len(ids)):
             return self.run(self._logprobs.read(ids, first))
 
@@ -292,8 +305,9 @@ class ServerClient:
     ) -> list[TokenLogprobs]:
         """Return the log-probabilities of the tokens of `answer` to the chat `messages`.
 
-        Sends `rows` equal requests at once, and returns the result of the first. Raises Refused if
-        the server does not report token ids or log-probabilities.
+        Sends `rows` equal requests at once, so that the server computes a batch, and returns the
+        result of the first. Raises Refused if the server does not report token ids or
+        log-probabilities.
         """
         prompt = chat_or_text(messages, chat=self._chat)
         url = self._connection.url
@@ -307,9 +321,10 @@ class ServerClient:
     def continue_prompt(
         self, ids: list[int], sampling: Sampling, most: int, until: list[str]
     ) -> str:
-        """Return the text that follows the tokens `ids`: at most `most` tokens, or up to `until`.
+        """Return the text that the server generates after the tokens `ids`.
 
-        Raises Refused.
+        The text ends after `most` tokens, or before one of the stop strings `until`. Only the first
+        `MOST_STOPS` of them are sent; the caller looks for the others. Raises Refused.
         """
         body: dict[str, object] = {
             "model": self._model,
@@ -318,7 +333,7 @@ class ServerClient:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
-            "stop": until[:MOST_STOPS],  # the caller looks for the others in the text
+            "stop": until[:MOST_STOPS],
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k
@@ -332,11 +347,11 @@ class ServerClient:
 
 
 MOST_STOPS = 4
-"""Most stop sequences in a request: OpenAI's limit."""
+"""Most stop strings in a request: OpenAI's limit."""
 
 
 def _own_refusal(error: BaseException | None) -> Refused | None:
-    """Return the Refused that quantchat's code raised within the `openai` client, or None."""
+    """Return the Refused that quantchat's own code raised within the `openai` client, or None."""
     while error is not None and not isinstance(error, Refused):
         error = error.__cause__
     return error
@@ -370,5 +385,8 @@ async def _drain(pieces: AsyncIterator[bytes]) -> None:
 
 
 def _trial(sampling: Sampling) -> Generate:
-    """Return a short request; `fresh` adds the parameters that only measurements need."""
+    """Return a request for one token, with all parameters that requests may have later.
+
+    With `fresh`, these include the parameters that only measurements need.
+    """
     return Generate(-1, [Message("user", "Hi")], sampling, max_new_tokens=1, fresh=True)

@@ -1,4 +1,4 @@
-"""The HTTP client for a server, which limits where requests go and how much it reads."""
+"""The HTTP client for a server: it refuses redirects to other servers and too long responses."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.import_pruning import without_collection
 
 CONNECT_S = 5.0
+"""Seconds to wait until the server accepts a connection."""
 
 MOST_BYTES = 32 * 2**20
-"""Most bytes, uncompressed, of a response that is not an answer, e.g. a list of models."""
+"""Most uncompressed bytes of a response that is not a model's answer, e.g. a list of models."""
 MOST_BYTES_OF_AN_ERROR = 2**20
-"""Most bytes that are read of an error response; only one line of it is shown."""
+"""Most uncompressed bytes of an error response, of which only one line is shown."""
 MOST_BYTES_A_TOKEN = 4096
-"""Most bytes of an answer per requested token, in addition to `MOST_BYTES`."""
+"""An answer may have this many bytes more than `MOST_BYTES` for each requested token."""
 
 
 class Connection:
     """An `openai.AsyncOpenAI` client for one server, with limits on what it reads."""
 
     def __init__(self, base_url: str, *, key_env: str, timeout_s: float, own: bool) -> None:
-        """`own`: whether this worker starts the server. Raises Refused."""
+        """Create the client; it connects with the first request.
+
+        `key_env` is the environment variable with the API key, or empty. `timeout_s` is the longest
+        wait for data. `own` says whether this worker starts the server. Raises Refused if the
+        client library is missing, or if the key or the proxy settings cannot be used.
+        """
         try:
             with without_collection():
                 import openai
@@ -41,18 +47,19 @@ class Connection:
             ) from error
 
         self._most_bytes = MOST_BYTES
-        """Most bytes of the next response."""
+        """Most bytes of each response that begins now."""
         self.url, query = split_query(base_url)
         key = _key(key_env)
         parts = urlsplit(self.url)
         self.where = parts.netloc
-        # Use no proxy for loopback or for our own server. `trust_env=False` also keeps httpx from
-        # reading the proxy's address, which may have an unknown scheme and raise.
+        # Use no proxy for a loopback address or for a server that the worker starts.
+        # `trust_env=False` also keeps httpx from reading the proxy's address: it would raise an
+        # exception if the scheme of the address is unknown.
         direct: dict[str, Any] = {}
         if own or is_loopback(parts.hostname or ""):
             direct = {"trust_env": False}
             if parts.scheme == "https":
-                direct["verify"] = ssl.create_default_context()  # this reads SSL_CERT_FILE
+                direct["verify"] = ssl.create_default_context()  # reads SSL_CERT_FILE all the same
         try:
             http = openai.DefaultAsyncHttpxClient(
                 timeout=openai.Timeout(timeout_s, connect=CONNECT_S),
@@ -65,7 +72,8 @@ class Connection:
                 f"the proxy settings of the environment cannot be used: {error}",
                 "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or add the host to NO_PROXY",
             ) from error
-        # No retries here: they would hide waiting time in a TTFT. The caller may retry.
+        # The client must not retry: the TTFT would include the time of failed tries. The caller may
+        # retry.
         self.client = openai.AsyncOpenAI(
             base_url=self.url,
             api_key=key,
@@ -77,7 +85,7 @@ class Connection:
 
     @contextlib.contextmanager
     def reading_at_most(self, size: int) -> Iterator[None]:
-        """Read at most `size` bytes of responses that begin while the context lasts."""
+        """Read at most `size` bytes of each response that begins within this context."""
         self._most_bytes = size
         try:
             yield
@@ -85,7 +93,7 @@ class Connection:
             self._most_bytes = MOST_BYTES
 
     async def _check(self, response: Any) -> None:
-        """Refuse a redirect to another server, and limit the bytes that are read of `response`."""
+        """Raise Refused for a redirect to another server; limit the bytes read of `response`."""
         if response.is_redirect:
             requested, to = str(response.request.url), response.headers.get("location", "")
             target = urljoin(requested, to)
@@ -96,7 +104,7 @@ class Connection:
                     f"{_origin(target)}, another server",
                     "if you mean that server, name it in base_url",
                 )
-        httpx = sys.modules[type(response).__module__.partition(".")[0]]  # httpx, or httpx2
+        httpx = sys.modules[type(response).__module__.partition(".")[0]]  # httpx or httpx2
         encoding = response.headers.pop("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Refused(
@@ -131,11 +139,14 @@ class Connection:
 
 
 _INFLATED = 1 << 16
-"""Bytes decompressed at a time: a few compressed bytes can expand to gigabytes."""
+"""Most bytes decompressed at a time: a few compressed bytes can expand to gigabytes."""
 
 
 async def _inflated(source: Any) -> AsyncIterator[bytes]:
-    """Yield `source`, which is gzip or zlib, decompressed in pieces. Raises Refused."""
+    """Yield the bytes of `source`, gzip or zlib, decompressed in pieces.
+
+    Raises Refused if the data is damaged.
+    """
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
         async for data in source:
@@ -157,7 +168,10 @@ def split_query(base_url: str) -> tuple[str, dict[str, object]]:
 
 
 def _key(key_env: str) -> str:
-    """Return the key in the environment variable `key_env`, valid in a header. Raises Refused."""
+    """Return the API key in the environment variable `key_env`, or "none" if `key_env` is empty.
+
+    Raises Refused if the variable is not set or its value cannot be sent in an HTTP header.
+    """
     if not key_env:
         return "none"  # the client requires one; servers without keys ignore it
     key = os.environ.get(key_env, "").strip()

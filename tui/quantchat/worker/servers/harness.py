@@ -1,8 +1,8 @@
-"""Lets EleutherAI's lm-evaluation-harness ask a server, as its `local-completions` does.
+"""Lets EleutherAI's lm-evaluation-harness evaluate the model of a server.
 
-Unlike `local-completions`, it tries all three ways of `prompt_logprobs` and needs no further
-package. It uses the client of all other commands, so it supports API keys and servers that
-quantchat starts.
+`ServedLM` takes the place of the harness' own model type `local-completions`. Unlike that, it tries
+all three methods of the module `prompt_logprobs`, and needs no further package. It uses the same
+client as all other commands, so it supports API keys and servers that quantchat starts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from quantchat.worker.harness_model import HarnessModel
 from quantchat.worker.servers.client import ServerClient
 
 _CONTEXT = 2048
-"""Most tokens of a prompt if the server does not name its limit, as in the harness."""
+"""Context length in tokens if the server does not report it: the harness' own default."""
 
 
 class ServedLM(HarnessModel):
-    """Answers with the server of `client`; `tokenizer` must be the served model's."""
+    """Answers the harness' requests with the server of `client`.
+
+    `tokenizer` must be the tokenizer of the served model; `variables` are those of its chat
+    template.
+    """
 
     def __init__(self, client: ServerClient, tokenizer: Any, variables: Mapping[str, Any]) -> None:
         model_info = client.model_info()

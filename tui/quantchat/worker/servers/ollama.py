@@ -1,8 +1,9 @@
 """Ollama's own API, which says more about a model than OpenAI's protocol: https://docs.ollama.com.
 
-In OpenAI's protocol, Ollama ignores top-k, min-p and repetition penalty, and a request cannot
-switch the prompt cache off. Ollama silently drops text that does not fit into its context, and
-unloads a model that was idle or had to make room for another model.
+It is used to tell the user how Ollama behaves. In OpenAI's protocol, Ollama ignores top-k, min-p
+and repetition penalty, and a request cannot switch the prompt cache off. Ollama silently drops text
+that does not fit into its context. It unloads a model that was idle, or that has to make room for
+another model.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from quantchat.wire.variant import ModelInfo
 from quantchat.worker.servers.stream import count, mapping, name
 
 FINGERPRINT = "fp_ollama"
-"""Ollama's `system_fingerprint` in OpenAI's protocol."""
+"""The value of `system_fingerprint` in Ollama's answers, by which Ollama is recognized."""
 LATEST = ":latest"
 """The tag that Ollama adds to a model name without a tag."""
 
 MOST_REPEATED = 31
-"""Number of equal chunks after which Ollama silently ends an answer, if Ollama itself applies the
-chat template."""
+"""Number of equal chunks in a row after which Ollama silently ends an answer. It does so only if it
+applies the chat template itself."""
 _NO_PENALTY_SINCE = (0, 32, 10)
-"""Before this version the default `repeat_penalty` was 1.1."""
+"""Before this version of Ollama, the default `repeat_penalty` was 1.1; since then it is 1.0."""
 _NEUTRAL = {"top_k": 0.0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}
-"""Parameters that a request cannot set, each with the value that has no effect."""
+"""Key: a sampling parameter that a request cannot set; value: the value that has no effect."""
 _WEIGHTS = re.compile(r"^FROM .*\bsha256-([0-9a-f]{64})$", re.MULTILINE)
 """The line of a Modelfile that names the weights by their SHA-256."""
 _KEPT_TOKENS = (4, 5)
@@ -36,7 +37,11 @@ _KEPT_TOKENS = (4, 5)
 
 
 class Ollama:
-    """One model of an Ollama server."""
+    """One model of an Ollama server.
+
+    `client` sends requests to Ollama's own API. `version` is that of Ollama; `show_response` is the
+    response to `/api/show`, which describes the model.
+    """
 
     def __init__(
         self, client: Any, model: str, version: str, show_response: Mapping[str, object]
@@ -50,7 +55,7 @@ class Ollama:
         self.size, self.on_gpu = 0, 0
         """Bytes that Ollama reports for the model, in total and on a GPU; 0 if unknown."""
         self._last_chat: tuple[Sequence[Message], int] | None = None
-        """The last prompt, and the number of tokens of this prompt and its answer together."""
+        """The chat in the last request, and the number of tokens of this chat and its answer."""
 
     async def load(self) -> None:
         """Load the model, if it is not loaded. Raises the client's exceptions."""
@@ -60,7 +65,7 @@ class Ollama:
             listed = mapping(await self._client.get("/api/ps", cast_to=object)).get("models")
             names = (self._model, self._model + LATEST)
             models = list(map(mapping, listed)) if isinstance(listed, list) else []
-            # Another model may have replaced this one.
+            # The list may lack this model, if another model has replaced it already.
             none: Mapping[str, object] = {}
             running = next((one for one in models if one.get("name") in names), none)
             self.context = max(0, count(running.get("context_length")))
@@ -101,7 +106,10 @@ class Ollama:
         )
 
     def _sampling(self) -> list[str]:
-        """Return the parameters that no request can change and that have an effect."""
+        """Return the sampling parameters that have an effect although no request can set them.
+
+        Each is a name and a value, e.g. `top_k 40`.
+        """
         in_effect = {"top_k": "40"}
         version = tuple(int(one) for one in re.findall(r"\d+", self._version)[:3])
         if (0, 0, 0) < version < _NO_PENALTY_SINCE:  # a local build may call itself 0.0.0
@@ -117,14 +125,16 @@ class Ollama:
         ]
 
     def dropped(self, messages: Sequence[Message], prompt: int, output: int) -> bool:
-        """Return whether Ollama dropped part of a prompt, or of the chat while it answered.
+        """Return whether Ollama dropped a part of the prompt, or of the chat while it answered.
 
-        Ollama does not report this, but its token counts `prompt` and `output` show it, except when
-        a new message in a chat has more tokens than the text that Ollama drops.
+        `messages` is the chat that was sent; `prompt` and `output` are Ollama's counts of tokens in
+        prompt and answer. Ollama does not report that it dropped text, but these counts show it:
+        they exceed the context, or the prompt is shorter than the earlier chat that it contains.
+        They do not show it if the new messages have more tokens than the dropped text.
         """
         before, self._last_chat = self._last_chat, (messages, prompt + output)
         if self.context:
-            # The lengths to which Ollama cuts a prompt that is too long.
+            # The lengths, in tokens, to which Ollama cuts a prompt that is too long.
             cut_lengths = [
                 self.context - (self.context - first_tokens) // 2 for first_tokens in _KEPT_TOKENS
             ]
@@ -138,9 +148,10 @@ class Ollama:
 
 
 async def find_ollama(client: Any, base_url: str, model: str, timeout_s: float) -> Ollama | None:
-    """Return the Ollama server of `client` at `base_url`; a request may take `timeout_s` seconds.
+    """Return the model `model` of the Ollama server at `base_url`, and load it there.
 
-    Return None if only OpenAI's protocol can be reached, or if the model runs in Ollama's cloud.
+    Return None if Ollama's own API cannot be reached, or if the model runs in Ollama's cloud. Each
+    request may take `timeout_s` seconds.
     """
     root, _, path = base_url.rstrip("/").rpartition("/")
     if path != "v1":
@@ -160,7 +171,7 @@ async def find_ollama(client: Any, base_url: str, model: str, timeout_s: float) 
 
 
 def why_cut(last: Sequence[str]) -> str:
-    """Return why Ollama cut a stream, from the `last` chunks; empty if they do not show it."""
+    """Return why Ollama ended a stream early; empty if the `last` chunks do not show it."""
     if len(last) == MOST_REPEATED and len({piece.strip() for piece in last}) == 1:
         return f"Ollama ends an answer that repeats the same text {MOST_REPEATED} times in a row"
     return ""

@@ -22,23 +22,25 @@ STARTING = "starting the server"
 
 @dataclass
 class OpenedServer:
-    """A connected server, and when each stage ended, in seconds of `time.perf_counter`.
+    """A connected server, and when each stage of opening it ended.
 
-    The stages: libraries imported, server process started, first answer received.
+    The times are in seconds of `time.perf_counter`.
     """
 
     decoder: RemoteDecoder
     imported: float
+    """When the client's libraries were imported."""
     started: float
+    """When a server that quantchat starts was ready; otherwise the same as `imported`."""
     ready: float
+    """When the server had answered the first request."""
 
 
 class Opener:
     """Opens the server of one variant.
 
-    `tell` is called with the name of a stage and a detail, e.g. a line of the server's log. If a
-    server that quantchat started ends unexpectedly, `failed` is called from another thread with the
-    failure.
+    `tell` is called with the name of a stage and a detail, e.g. a line of the server's output. If a
+    server that quantchat has started ends, `failed` is called with a Refused from another thread.
     """
 
     def __init__(
@@ -48,7 +50,10 @@ class Opener:
         self._server: StartedServer | None = None
 
     def open(self, command: LoadModel, loader: ModuleType) -> OpenedServer:
-        """Return the decoder once the server has answered a request. Raises Refused."""
+        """Return the decoder for the server once the server has answered a request. Raises Refused.
+
+        `loader` is the module that creates the decoder (see `quantchat.worker.loaders`).
+        """
         own = bool(command.options.get("server"))
         wait: Callable[[str], None] | None = None
         if own:
@@ -74,10 +79,10 @@ class Opener:
         self._tell(STARTING, how.command[0])
         self._server = StartedServer(how, command.option("base_url", ""), self._failed)
         self._server.wait(lambda line: self._tell(STARTING, line))
-        # If the server ends, that is reported as the variant's failure, and ends a running answer.
+        # If the server ends, report a failure of the variant, which also ends a running answer.
         self._server.watch(lambda *failure: self._failed(Refused(*failure)))
         return self._server
 
     def explains(self, error: BaseException) -> bool:
-        """Return whether `error` was raised because the server that quantchat started has ended."""
+        """Return whether `error` was raised because a server that quantchat started has ended."""
         return self._server is not None and self._server.explains(error)

@@ -1,13 +1,16 @@
 """Ask a server for the log-probabilities of the tokens of a prompt.
 
-The prompt is sent as token ids, so the server's tokenizer plays no part. Three ways are tried:
+The prompt is sent as token ids, so the server's tokenizer plays no part. Three methods are tried,
+in this order:
 
-- vLLM's `prompt_logprobs` gives the likeliest tokens of each position by id.
-- `echo` with `logprobs` of OpenAI's first completions API gives the likeliest tokens as text only.
-  So just the log-probability of the prompt's own token is used, and that of the likeliest token.
-- llama.cpp's server gives `logprobs` only of generated tokens, computed before sampling settings
-  apply. So each token of the prompt is generated, forced by `logit_bias`. That takes one request
-  for each token, for which the server computes only this token: the others are in its cache.
+- By id: vLLM's parameter `prompt_logprobs` gives the likeliest tokens of each position by id.
+- By echo: the parameters `echo` and `logprobs` of OpenAI's older completions API give the likeliest
+  tokens as text only. So only two values are used at each position: the log-probability of the
+  prompt's own token, and that of the likeliest token.
+- By forcing each token: llama.cpp's server reports `logprobs` only for generated tokens, computed
+  before sampling settings and `logit_bias` are applied. So a large `logit_bias` makes the server
+  generate each token of the prompt. That takes one request for each token, for which the server
+  computes only this token, because the tokens before it are in its cache.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from quantchat.worker.failures import Refused
 from quantchat.worker.servers.refusals import is_of_the_request
 
 TOP = 20
-"""Number of likeliest tokens that are requested at each position: vLLM's limit, unless started with
---max-logprobs."""
+"""Number of likeliest tokens that are requested at each position: vLLM's limit, unless vLLM was
+started with --max-logprobs."""
 MOST_BYTES_A_POSITION = 8192
-"""Most bytes of a response for each token of the prompt, with its alternatives."""
+"""Most bytes of a response for each position of the prompt, with the likeliest tokens."""
 _FORCE = 1e6
 """Added to the logit of a token that must be generated: far larger than any logit."""
 
@@ -41,23 +44,25 @@ class TokenLogprobs:
 
 
 _Way = Callable[[Sequence[int], int], Awaitable[list[TokenLogprobs]]]
+"""One of the three methods; the arguments are those of `PromptLogprobs.read`."""
 
 
 class PromptLogprobs:
-    """Asks the server of `client` in the first of the three ways that the server supports."""
+    """Asks the server of `client` by the first of the three methods that the server supports."""
 
     def __init__(self, client: Any, model: str) -> None:
         self._client = client
         self._model = model
         self._ways: list[_Way] = [self._by_id, self._by_echo, self._by_forcing_each]
-        """The ways that the server has not refused."""
+        """The methods that the server has not refused, in the order in which they are tried."""
         self._works = False
-        """Whether the server has answered in the first of `_ways`."""
+        """Whether the server supports the first of `_ways`: it has answered by this method."""
 
     async def read(self, ids: Sequence[int], first: int = 1) -> list[TokenLogprobs]:
-        """Return the log-probabilities of `ids[first:]`, where `first` is at least 1.
+        """Return the log-probabilities of the tokens `ids[first:]` of the prompt `ids`.
 
-        Raises Refused if the server gives none.
+        `first` is at least 1, because the first token has no probability. Raises Refused if the
+        server supports none of the methods.
         """
         while self._ways:
             way = self._ways[0]
@@ -72,8 +77,8 @@ class PromptLogprobs:
             else:
                 self._works = True
                 return found
-            if way in self._ways:  # another request may have removed it meanwhile
-                self._ways.remove(way)  # the server refuses or ignores its parameters
+            if way in self._ways:  # a request that runs at the same time may have removed it
+                self._ways.remove(way)  # the server refuses or ignores this method's parameters
         raise Refused(
             "unsupported",
             "the server gives no log-probabilities of a prompt's tokens",
@@ -92,7 +97,7 @@ class PromptLogprobs:
     async def _by_echo(self, ids: Sequence[int], first: int) -> list[TokenLogprobs]:
         logprobs = (await self._choice(ids, echo=True, logprobs=1))["logprobs"]
         own = logprobs["token_logprobs"]
-        if len(own) not in (len(ids), len(ids) + 1):  # it may also contain the generated token
+        if len(own) not in (len(ids), len(ids) + 1):  # with or without the generated token
             raise ValueError("not one entry for each token")
         top = logprobs.get("top_logprobs") or [None] * len(own)
         return [

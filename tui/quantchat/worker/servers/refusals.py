@@ -1,4 +1,4 @@
-"""Turn the errors of a server or the network into one line with a hint."""
+"""Turn the errors of a server or the network into a Refused: a reason in one line, and a hint."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _TRANSPORT = {"httpx", "httpx2", "httpcore", "httpcore2", "anyio"}
 
 
 _NAMED = 5
-"""Most models that a hint lists."""
+"""Most models whose names a hint lists."""
 _TOO_LONG = re.compile(
     r"context[ _](length|size|window)|max_model_len|supports at most \d+ completion tokens|"
     r"must have less than \d+ tokens|"
     r"`inputs` tokens \+ `max_new_tokens`",
     re.IGNORECASE,
 )
-"""Messages of vLLM, SGLang, llama.cpp and TGI (the last two lines) about a prompt that does not
-fit."""
+"""Parts of the messages about a prompt that does not fit into the context; the last two lines are
+TGI's, the others are of vLLM, SGLang and llama.cpp."""
 
 
 class StillLoading(Refused):
@@ -30,7 +30,7 @@ class StillLoading(Refused):
 
 
 def is_transport(error: BaseException) -> bool:
-    """Return whether the connection failed, in contrast to an error that the server sent."""
+    """Return whether the connection failed, as opposed to an error that the server sent."""
     import openai
 
     if isinstance(error.__cause__, Refused):  # raised by quantchat's code within the client
@@ -59,14 +59,16 @@ def is_of_the_request(error: BaseException) -> bool:
 _PARAMETERS = re.compile(
     r"\b(max_tokens|temperature|seed|top_p|top_k|repetition_penalty|repeat_penalty|ignore_eos)\b"
 )
+"""Parameters that a message may name."""
 _UNKNOWN = re.compile(
     r"max_completion_tokens|unsupported|not supported|unknown|extra|unexpected", re.I
 )
-"""Words of a message that refuses a parameter's name; without them it refuses the value."""
+"""Words of a message that refuses a parameter as such. A message without them refuses only the
+parameter's value."""
 
 
 def named_parameters(error: Exception) -> set[str]:
-    """Return the parameters that `error` names as not accepted."""
+    """Return the parameters that the server does not accept, as far as `error` names them."""
     message = _message(error)
     if not is_of_the_request(error) or _TOO_LONG.search(message):
         return set()
@@ -75,21 +77,23 @@ def named_parameters(error: Exception) -> set[str]:
     named.add(name(body.get("param")))
     details = body.get("detail")
     for detail in details if isinstance(details, list) else []:
-        place = mapping(detail).get("loc")  # pydantic's
+        place = mapping(detail).get("loc")  # pydantic names the parameter here
         named |= (
             {one for one in place if isinstance(one, str)} if isinstance(place, list) else set()
         )
     if not _UNKNOWN.search(str(getattr(error, "body", ""))):
-        named.discard("max_tokens")  # its value is wrong, not its name
+        named.discard("max_tokens")  # only its value is refused
     return named
 
 
 def refusal(
     error: Exception, *, where: str, model: str, key_env: str, has: Sequence[str] = ()
 ) -> Refused | None:
-    """Return the Refused for the `error` of a request to `where`; None for an unknown error.
+    """Return the Refused for the `error` of a request to a server; None for an unknown error.
 
-    `has` are the models that the server lists.
+    `where` is the server's host and port, `model` the requested model, and `key_env` the
+    environment variable with the API key, or empty. `has` are the names of the models that the
+    server lists, if the requested model is not among them.
     """
     import openai
 
@@ -160,7 +164,7 @@ def refusal(
 
 
 def cut_off(where: str, reason: str) -> Refused:
-    """Return the Refused for an answer that broke off."""
+    """Return the Refused for an answer that broke off; `where` is the server's host and port."""
     return Refused(
         "stream_cut",
         f"the stream from {where} was cut: {reason}",
@@ -171,7 +175,7 @@ def cut_off(where: str, reason: str) -> Refused:
 def _wants_a_key(error: Any) -> bool:
     """Return whether `error` says that a valid key is missing.
 
-    LiteLLM without a database reports that as "bad request".
+    LiteLLM without a database reports that with the status "bad request".
     """
     error_type = error.body.get("type") if isinstance(error.body, dict) else None
     return error.status_code in (401, 403) or error_type == "no_db_connection"

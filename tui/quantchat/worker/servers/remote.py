@@ -1,8 +1,8 @@
 """Stream the answers of an OpenAI-compatible server, and record when each chunk arrives.
 
 The protocol: https://platform.openai.com/docs/api-reference/chat/create-streaming. A server sends
-chunks of text, usually one token each, and no token ids. The times are those of the chunks; the
-number of tokens is known only if the server counts them (`usage`).
+chunks of text, usually one token each, and no token ids. So times are recorded for chunks, not for
+tokens, and the number of tokens is known only if the server reports it (`usage`).
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from quantchat.worker.thoughts import Splitter, server_splitter, split_at_end
 _T = TypeVar("_T")
 
 STOP_S = 0.02
-"""Seconds between two checks for a stop while nothing arrives."""
+"""Seconds between two checks, while nothing arrives, whether the user has stopped the answer."""
 
 MOST_TEXT = 8 * 2**20
-"""Longest answer with its thoughts, in characters of JSON. A message from the worker has room for
-twice as much."""
+"""Longest answer with its thoughts, in characters when encoded as JSON. A message from the worker
+may be twice as long."""
 
 MOST_CHUNKS_A_TOKEN, MOST_CHUNKS = 64, 1024
 """An answer has at most `MOST_CHUNKS` chunks and `MOST_CHUNKS_A_TOKEN` more for each requested
@@ -65,8 +65,8 @@ _LATE_CHUNKS = 64
 limit. Fewer are accepted, because a server may add a sentence to end the thoughts."""
 
 _EOS_AS_TEXT = "eos_token"
-"""TGI's reason for the end of a completion. The text of the chunk with this reason is the end
-token, not a part of the answer."""
+"""The reason that TGI gives if an end token ends a completion. The text of the chunk with this
+reason is the end token, not a part of the answer."""
 _REASONS = {"stop": "eos", _EOS_AS_TEXT: "eos", "length": "length"}
 """Key: a server's reason for the end of an answer; value: quantchat's name for it."""
 
@@ -77,26 +77,30 @@ class _Stream:
 
     turn: int
     splitter: Splitter
-    """Splits the text of servers that send thoughts within the text, between marks."""
+    """Separates thoughts that the server sends within the text, between marks."""
     text: str = ""
+    """The answer so far, without thoughts."""
     thoughts: str = ""
     size: int = 0
-    """Characters of text and thoughts, as JSON."""
+    """Number of characters of answer and thoughts when encoded as JSON."""
     chunks: int = 0
+    """Number of chunks with a token so far."""
     thought_chunks: int = 0
+    """Number of these chunks with thoughts."""
     reason: str = ""
+    """The server's reason why the answer ended; empty before its end."""
     stopped_by: str | None = None
     """The stop string that ended the answer; None if the server does not report it."""
     usage: Usage | None = None
     drafts: DraftCounts | None = None
     arrived_s: float = field(default_factory=time.monotonic)
-    """When data of the answer last arrived."""
+    """When a part of the answer last arrived, in seconds of `time.monotonic`."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=ollama.MOST_REPEATED))
     """The texts of the latest chunks."""
 
 
 class RemoteDecoder:
-    """Answers like a `Decoder`, but by asking a server."""
+    """Answers by asking a server; used in place of a decoder of a local model."""
 
     def __init__(self, command: LoadModel) -> None:
         self.client = ServerClient(command)
@@ -130,7 +134,11 @@ class RemoteDecoder:
         """Do nothing, because each request contains the whole chat."""
 
     def score_tokens(self, request: ScoreTokens, cancelled: Callable[[], bool]) -> TokenScores:
-        """Score the tokens of `request.text`, as the server tokenizes it. Raises Refused."""
+        """Return the log-probabilities and ranks of the tokens of the answer `request.text`.
+
+        The server tokenizes the text. Raises Refused if the server does not report the
+        log-probabilities, or if `cancelled()` becomes true.
+        """
         if not request.text:
             return TokenScores(request.number, problem="servers report no token ids")
         scored = self.client.score_answer(request.messages, request.text, request.batch)
@@ -153,7 +161,10 @@ class RemoteDecoder:
         outbox: Outbox,
         stopped: Callable[[int], bool],
     ) -> None:
-        """Stream one answer to `outbox` until it ends or `stopped(turn)`. Raises Refused."""
+        """Stream one answer to `outbox` until it ends or `stopped(turn)` is true. Raises Refused.
+
+        `received_ns` is when the worker received the request (`time.perf_counter_ns`).
+        """
         if request.prompt_tokens:
             raise Refused(
                 "unsupported",
@@ -189,18 +200,21 @@ class RemoteDecoder:
         )
 
     def _end(self, request: Generate, stream: _Stream, usage: Usage) -> tuple[str, int]:
-        """Return why a complete answer ended, in quantchat's words, and its number of tokens."""
+        """Return why a complete answer ended (`Finished.reason`), and its number of tokens.
+
+        The number is -1 if the server does not report it.
+        """
         reason, output_tokens = _REASONS.get(stream.reason, stream.reason), usage.output
         if stream.stopped_by:
             reason = "stop_string"
         elif stream.reason == "stop" and request.sampling.stop and stream.stopped_by is None:
             reason = "eos_or_stop_string"
         if reason in ("eos", "eos_or_stop_string") and output_tokens == stream.chunks + 1:
-            # The server also counts the end token, which it does not send: it is not part of the
-            # answer.
+            # The server has also counted the end token. It does not send this token, which is not
+            # part of the answer.
             output_tokens = stream.chunks
         if reason == "length" and 0 <= output_tokens < request.max_new_tokens:
-            reason = "context"  # vLLM accepts a prompt that leaves less room than requested
+            reason = "context"  # vLLM accepts a prompt with less room after it than requested
         known = usage.prompt >= 0 and usage.output >= 0
         if (
             self.client.ollama
@@ -217,12 +231,15 @@ class RemoteDecoder:
         stream: _Stream,
         stopped: Callable[[int], bool],
     ) -> bool:
-        """Return whether the answer ended by itself. Raises TimeoutError for a silent server."""
+        """Read the answer, unless `stopped` becomes true; return whether the answer is complete.
+
+        Raises TimeoutError if nothing of the answer arrives for the time limit.
+        """
         reading = asyncio.ensure_future(self._read(request, outbox, stream))
         while not reading.done():
             silent = time.monotonic() - stream.arrived_s > self.client.timeout_s
             if silent or stopped(request.turn):
-                reading.cancel()  # closes the stream, which tells the server to stop
+                reading.cancel()  # closes the connection, which makes the server stop
                 await asyncio.wait([reading])
                 if not reading.cancelled():
                     break
@@ -235,7 +252,7 @@ class RemoteDecoder:
         return True
 
     async def _read(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        """Read the answer. If the server refuses parameters, ask again without them."""
+        """Read the answer. If the server refuses parameters, repeat the request without them."""
         while True:
             try:
                 await self._read_answer(request, outbox, stream)
@@ -248,7 +265,7 @@ class RemoteDecoder:
             self._restart(request, outbox, stream)
 
     def _restart(self, request: Generate, outbox: Outbox, stream: _Stream) -> None:
-        """Start the timing of the answer anew."""
+        """Start the timing of the answer again."""
         outbox.send(Started(request.turn, time.perf_counter_ns(), 0, 0))
         stream.arrived_s = time.monotonic()
 
@@ -286,7 +303,7 @@ class RemoteDecoder:
     ) -> AsyncGenerator[Record, None]:
         if self.client.ollama:
             await asyncio.wait_for(self.client.ollama.load(), self.client.timeout_s)
-            # So that TTFT does not include loading the model.
+            # Start the timing after loading, so that the TTFT does not include it.
             self._restart(request, outbox, stream)
         return await self.client.records(request)
 
@@ -300,17 +317,18 @@ class RemoteDecoder:
         text = record.text or record.thought
         if text or record.reason or output_tokens > before.output:
             stream.arrived_s = time.monotonic()
-        ended = bool(stream.reason)  # LiteLLM sends its token count later, in a chunk with a choice
+        ended = bool(stream.reason)  # LiteLLM sends its token count in a further chunk
         stream.reason = record.reason or stream.reason
         if record.stopped_by is not None:
             stream.stopped_by = record.stopped_by
         if record.reason == _EOS_AS_TEXT:
             return
         if not text:
-            # A token may have no text: half a character, or an end token with ignore_eos. Such a
-            # token must count as a chunk, or the last tokens would seem to take no time. It shows
-            # only if the server sends a token count with each chunk; other servers send one count,
-            # for the whole answer, with the finish reason.
+            # A token may have no text: it may end within a character, or be an end token that
+            # ignore_eos ignores. The chunk of such a token must be counted and timed, or the last
+            # tokens would seem to take no time. It can be recognized only if the server sends a
+            # token count with each chunk. Other servers send one count, for the whole answer, with
+            # the reason for its end.
             goes_on = not ended and record.reason in ("", "length")
             counts_each_chunk = before.output >= stream.chunks > 0
             if not (goes_on and counts_each_chunk and output_tokens > before.output):
@@ -329,7 +347,7 @@ class RemoteDecoder:
 
 
 async def _cancellable(work: Coroutine[Any, Any, _T], cancelled: Callable[[], bool]) -> _T:
-    """Return the result of `work`. Raises Refused as soon as `cancelled()` is true."""
+    """Return the result of the coroutine `work`. Raises Refused once `cancelled()` is true."""
     task = asyncio.ensure_future(work)
     while not task.done():
         if cancelled():
@@ -341,7 +359,7 @@ async def _cancellable(work: Coroutine[Any, Any, _T], cancelled: Callable[[], bo
 
 
 def _rank(logprobs: TokenLogprobs) -> int:
-    """Return how many tokens were likelier, among those that the server reports."""
+    """Return the rank of the answer's token: how many likelier tokens the server reports."""
     named = sum(logprob > logprobs.own for logprob in logprobs.likeliest.values())
     return named or int(logprobs.best is not None and logprobs.best > logprobs.own)
 

@@ -18,20 +18,22 @@ _ALL_TOKENS = 1 << 30
 
 @dataclass(frozen=True)
 class Dialect:
-    """The extensions of OpenAI's protocol that a server accepts."""
+    """Which extensions of OpenAI's protocol a request uses, because the server accepts them."""
 
     neutral: bool
-    """Whether values without an effect are sent: no top-k, no penalties and, for measured prompts,
-    no prompt cache. Otherwise some servers use values of their own: llama-cpp-python a repetition
-    penalty of 1.1, vLLM the model's `generation_config`; and vLLM and llama.cpp cache prompts."""
+    """Whether top-k, min-p and penalties that the user has not set are sent with values that have
+    no effect, and whether measured prompts switch the server's prompt cache off. If these are not
+    sent, some servers use their own values: llama-cpp-python a repetition penalty of 1.1, vLLM the
+    model's `generation_config`; and vLLM and llama.cpp cache prompts."""
     usage: bool
-    """Whether `stream_options.include_usage` is sent."""
+    """Whether `stream_options.include_usage` is sent, which asks for token counts at the end."""
     usage_each_chunk: bool
-    """Whether `stream_options.continuous_usage_stats` is sent: token counts in each chunk. It is
-    separate from `usage`, because OpenVINO's server accepts only `include_usage`."""
+    """Whether `stream_options.continuous_usage_stats` is sent, which asks for token counts in each
+    chunk. This is separate from `usage`, because OpenVINO's server accepts only
+    `include_usage`."""
     top_p_1: bool
-    """Whether `top_p = 1` is sent, which excludes no token. TGI accepts only values below 1. If no
-    value is sent, some servers use their own."""
+    """Whether `top_p = 1`, which excludes no token, is sent. TGI accepts only values below 1. If no
+    value is sent, some servers use their own value."""
 
 
 DIALECTS = tuple(
@@ -39,25 +41,24 @@ DIALECTS = tuple(
     for one in (Dialect(*takes) for takes in product((True, False), repeat=4))
     if (one.neutral and one.usage) or not one.usage_each_chunk
 )
-"""The dialects in the order in which they are tried, the dialect with most extensions first. A
-server that does not know an extension may refuse the whole request."""
+"""The dialects in the order in which they are tried, beginning with all extensions, ending with
+none. A server that does not know an extension may refuse the whole request."""
 
 
 class Refusals:
-    """Parameters that a server has refused, by the names in its error messages."""
+    """The parameters that a server has refused, according to its error messages."""
 
     def __init__(self) -> None:
         self.without: list[str] = []
         """Parameters that later requests omit."""
         self.limit = "max_tokens"
-        """The server's name for the length limit of an answer."""
+        """The name of the parameter that limits the length of an answer."""
 
     def learn(self, error: Exception, *, also_set: bool) -> bool:
-        """Record the parameters that `error` names, for later requests to omit or rename.
+        """Record which parameters `error` refuses, so that `applied` omits or renames them.
 
-        Return whether there are any.
-        With `also_set`, the parameters of `_SET` may be omitted too, not only those of
-        `_OMITTABLE`.
+        Return whether there are any new ones. `max_tokens` can be renamed. The parameters in
+        `_OMITTABLE` can be omitted, and with `also_set` those in `_SET` too.
         """
         named = named_parameters(error)
         if "max_tokens" in named and self.limit == "max_tokens":
@@ -80,7 +81,7 @@ class Refusals:
 
     @property
     def note(self) -> str:
-        """A note that says which parameters are omitted or renamed."""
+        """A note for the user that says which parameters are omitted or renamed; may be empty."""
         parts = []
         if names := " and ".join(one for one in self.without if one != "ignore_eos"):
             parts.append(f"requests omit {names}, which the server refuses: it uses its own values")
@@ -95,9 +96,10 @@ _OMITTABLE = ("temperature", "seed", "ignore_eos")
 """Parameters that requests may omit. `max_tokens` is not among them, because without it an answer
 could be endless."""
 _SET = ("top_p", "top_k", "repetition_penalty", "repeat_penalty")
-"""Parameters that are sent with neutral values (see `Dialect`), or because the user has set them.
-If a server refuses one while the variant loads, the next dialect is tried. The single parameter is
-omitted only with the last dialect, or if the server refuses it later, in a chat."""
+"""Parameters that are sent because the user has set them, or with neutral values (see `Dialect`).
+If a server refuses one of them while the variant is loaded, the next dialect is tried. The
+parameter itself is omitted only with the last dialect, or if the server refuses it later, in a
+chat."""
 
 
 _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budget_tokens"}
@@ -105,6 +107,7 @@ _THINKING_LIMITS = {"vllm": "thinking_token_budget", "llamacpp": "thinking_budge
 
 
 def _ignored(server: str, name: str, hint: str) -> Refused:
+    """Return the Refused for the setting `name`, which the server would ignore."""
     return Refused("unsupported", f"{server} does not support {name} in requests", hint)
 
 
@@ -118,11 +121,14 @@ def request_arguments(
     ollama: bool = False,
     owner: str = "",
 ) -> dict[str, Any]:
-    """Return the arguments for the `openai` client. The user's settings are sent to every server.
+    """Return the arguments with which the `openai` client sends `request`.
 
-    `template` holds variables of the chat template. `ollama` says that the server is Ollama, which
-    supports only `enable_thinking = false` of them, as another parameter. `owner` is `owned_by` in
-    the server's list of models. Raises Refused for a setting that the server would ignore.
+    Settings that the user has changed are sent in every dialect. `model` is the name of the model
+    on the server. `chat` says whether the server is asked for a chat or for a completion.
+    `template` has the variables of the chat template that the profile sets. `ollama` says that the
+    server is Ollama, which supports only the variable `enable_thinking = false`, by another
+    parameter. `owner` is `owned_by` in the server's list of models. Raises Refused for a setting
+    that the server would ignore.
     """
     sampling = request.sampling
     more: dict[str, Any] = {}  # extensions of vLLM, SGLang and llama.cpp
@@ -159,8 +165,9 @@ def request_arguments(
     if dialect.neutral or sampling.repetition_penalty != 1:
         more["repetition_penalty"] = more["repeat_penalty"] = sampling.repetition_penalty
     if dialect.neutral and request.fresh:
-        # `cache_prompt` is llama.cpp's option, `cache_salt` vLLM's (with a new salt no cached
-        # prompt matches). `cache` is LiteLLM's, which may cache whole answers.
+        # Switch the caches off. `cache_prompt` is llama.cpp's parameter. `cache_salt` is vLLM's:
+        # with a new salt no cached prompt matches. `cache` is that of LiteLLM, which may cache
+        # whole answers.
         more |= {"cache_prompt": False, "cache_salt": secrets.token_hex(16)}
         more["cache"] = {"no-cache": True}
     if request.ignore_eos:
@@ -180,15 +187,15 @@ def request_arguments(
     if dialect.usage:
         arguments["stream_options"] = {"include_usage": True}
         if dialect.usage_each_chunk:
-            # Makes vLLM and SGLang send the count with each chunk, so that it is known even if the
-            # user stops the answer.
+            # With this, vLLM and SGLang send the token count with each chunk, so that the count is
+            # known even if the user stops the answer.
             arguments["stream_options"]["continuous_usage_stats"] = True
     arguments["messages" if chat else "prompt"] = chat_or_text(request.messages, chat=chat)
     return arguments
 
 
 def chat_or_text(messages: Sequence[Message], *, chat: bool) -> str | list[dict[str, str]]:
-    """Return `messages` for a request: as a chat, or as the prompt of a completion."""
+    """Return `messages` for a request: as a chat, or joined to the prompt of a completion."""
     if chat:
         return [{"role": message.role, "content": message.content} for message in messages]
     return "\n".join(message.content for message in messages)

@@ -1,8 +1,8 @@
 """A server that the worker starts for its variant, and that ends when the worker ends.
 
-The server is a child of the worker, in the worker's session. When the worker ends, for whatever
-reason, the whole session is ended, and so the server and its processes. Its output goes to the
-worker's log.
+The server is a child process of the worker, in the worker's POSIX session. When the worker ends,
+for whatever reason, all processes of the session are ended (`parent_watchdog`), and so are the
+server and its processes. The server's output goes to the worker's log.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from quantchat.worker.failures import Refused
 _LINE_PREFIX = re.compile(
     r"(\([^()]*pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR):? +)?([\d:., -]+ )?(\[[^\]]*\] +)?"
 )
-"""The part of a log line before its text, as in vLLM, SGLang and uvicorn: process, level, time and
-place."""
+"""The part of a log line before its message, as in vLLM, SGLang and uvicorn: process, level, time,
+and file and line of the code."""
 _ERROR = re.compile(r"\b\w*(Error|Exception): |^Value error, ")
-"""Error lines of Python and pydantic."""
+"""Matches lines in which Python or pydantic report an error."""
 _REFERS_ABOVE = re.compile(r"See (root cause|stack trace) ?\(?above", re.IGNORECASE)
-"""A line of vLLM's main process that refers to the error of another process."""
+"""Matches a line of vLLM's main process that only refers to the error of another process."""
 _MOST_LINES = 100
-"""Number of last lines that are searched for an error."""
+"""Number of lines at the end of the output that are searched for an error."""
 _SHOWN_CHARACTERS = 120
-"""Characters of a line shown while the server starts."""
+"""Most characters of a line of output that are shown while the server starts."""
 
 POLL_S = 0.1
 """Seconds between two checks whether the server is ready."""
 _CONNECTION_LOST = ("server_unreachable", "stream_cut")
-"""Kinds of failures that the end of the server may cause."""
+"""The kinds of failures that requests may report because the server has ended."""
 _END_WAIT_S = 0.5
 """Seconds to wait, after a connection was lost, for the server's process to end."""
 
@@ -63,13 +63,14 @@ class ServerCommand:
     ready: str | None = None
     """An address that responds once the server is ready; None: that of its list of models."""
     env: str | None = None
-    """Name of the Python environment with the server's programs."""
+    """Name of the Python environment with the server's programs; None if there is none."""
     path: str | None = None
-    """The folder of these programs, which comes first on PATH; None without `env`."""
+    """The folder of the programs in this environment, which is put first on PATH; None without
+    `env`."""
 
 
 def with_port(options: Mapping[str, object]) -> dict[str, object]:
-    """Return `options` with each `{port}` replaced by the number of a free port."""
+    """Return `options` with each `{port}` in a text replaced by the number of a free TCP port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -85,22 +86,26 @@ def with_port(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _models_at(base_url: str) -> str:
-    """Return the address of the list of models below `base_url`, whose query is kept."""
+    """Return the address of the list of models below `base_url`, with the query of `base_url`."""
     parts = urlsplit(base_url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/models", fragment=""))
 
 
 def _program(command: Sequence[str]) -> str:
-    """Return the name of the program that `command` runs, also after `env NAME=VALUE`."""
+    """Return the file name of the program that `command` runs.
+
+    Words of the form `env NAME=VALUE` before the program are skipped.
+    """
     words = [one for one in command[1:] if "=" not in one] if command[0] == "env" else command
     return Path((words or command)[0]).name
 
 
 class StartedServer:
-    """Runs the program of `server` without a shell.
+    """Starts the program that `server` describes, without a shell.
 
-    `failed` is called with any exception of the threads that read the server's output and wait for
-    its end. Raises Refused if the program cannot be started.
+    `base_url` is the address of the server's protocol. One thread reads the server's output,
+    another waits for its end; if one of them fails, `failed` is called with the exception. Raises
+    Refused if the program cannot be started.
     """
 
     def __init__(
@@ -112,10 +117,11 @@ class StartedServer:
         self._timeout_s = server.timeout_s
         self._deadline = time.monotonic() + self._timeout_s
         self._shown = ""
-        """The last line that was reported."""
+        """The last line of output that was reported."""
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
-        """The server's last lines, which show its progress and why it ended."""
-        # The scripts of this Python environment come last on PATH, even if it is not activated.
+        """The last lines of the server's output, which show its progress and why it ended."""
+        # The programs of quantchat's own Python environment come last on PATH, so that they are
+        # found even if the environment is not activated.
         folders = [server.path, os.environ.get("PATH"), str(Path(sys.executable).parent)]
         environment = {**os.environ, "PATH": os.pathsep.join(filter(None, folders))}
         program, *arguments = self._command
@@ -140,7 +146,7 @@ class StartedServer:
 
     def wait(self, tell: Callable[[str], None]) -> None:
         """Return once the server is ready; call `tell` with lines of its output. Raises Refused."""
-        # No proxy for our own server.
+        # Use no proxy for a server that the worker has started.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while (left := self._deadline - time.monotonic()) > 0:
             if self._process.poll() is not None:
@@ -158,9 +164,10 @@ class StartedServer:
         raise self._not_ready(f"at {self._ready} ")
 
     def wait_longer(self, message: str, tell: Callable[[str], None]) -> None:
-        """Wait before the next request to a server that still loads; `message` is its answer.
+        """Wait for a moment, because the server still loads its model.
 
-        Raises Refused after the time limit.
+        Call this between two requests. `message` is the server's response to the last request;
+        `tell` is called with lines of output. Raises Refused after the time limit.
         """
         if time.monotonic() >= self._deadline:
             raise self._not_ready("", f": {message}")
@@ -180,7 +187,7 @@ class StartedServer:
         )
 
     def explains(self, error: BaseException) -> bool:
-        """Return whether `error` is a lost connection, and this server has ended."""
+        """Return whether `error` says that the connection was lost, and this server has ended."""
         if not isinstance(error, Refused) or error.failure.kind not in _CONNECTION_LOST:
             return False
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -197,9 +204,9 @@ class StartedServer:
         threads.start("server-watch", wait, self._failed)
 
     def _end(self, when: str) -> tuple[FailureKind, str, str]:
-        self._log.join(1.0)  # read the last lines, which give the reason
+        self._log.join(1.0)  # until the last lines are read, which give the reason
         status = self._process.returncode
-        if status < 0:  # a killed process prints no reason
+        if status < 0:  # ended by a signal, so it has printed no reason
             what = f"was ended by signal {-status}"
         else:
             text = self._error_line()
@@ -223,7 +230,7 @@ class StartedServer:
                 self._lines.append(text)
 
     def _error_line(self) -> str:
-        """Return the last line that names an error, or else the last line."""
+        """Return the last line of the output that names an error, or else the last line."""
         lines = list(reversed(self._lines))
         errors = (one for one in lines if _ERROR.search(one) and not _REFERS_ABOVE.search(one))
         return next(errors, lines[0] if lines else "")

@@ -1,8 +1,8 @@
-"""Parse the stream of a server: turn its bytes, which may be anything, into checked records.
+"""Parse the stream of a server: turn its bytes, whatever they are, into records of checked types.
 
 The format: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events) with
-OpenAI's chunks. Servers and proxies deviate from both: a field may be missing, null or of another
-type. `StreamReader` raises only `ServerError`, with the server's reason for not answering.
+OpenAI's chunks as their data. Servers and proxies deviate from both: a field may be missing, null
+or of another type. `StreamReader` raises only `ServerError`, which has the server's error message.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any
 COUNT_LIMIT = 2**63
 """A token count of this size or more cannot be real, and does not fit into a snapshot."""
 _NAME_CHARACTERS = 200
-"""Most characters of a server's name, build or reason that are used."""
+"""Most characters that are used of a name, a version or a reason that a server sends."""
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+"""HTML tags, scripts and styles, which are removed from a web page in place of an answer."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
-"""Surrogates (halves of a character in UTF-16). JSON can escape them; UTF-8 cannot encode them."""
+"""Surrogates (halves of a character in UTF-16). Escapes in JSON can denote them, but UTF-8 cannot
+encode them."""
 
 
 @dataclass(frozen=True)
@@ -31,52 +33,54 @@ class Usage:
 
     prompt: int = -1
     output: int = -1
+    """Output tokens, including thoughts."""
     cached: int = -1
+    """Prompt tokens taken from the server's KV cache."""
     thoughts: int = -1
-    """Output tokens that were reasoning."""
+    """Output tokens that were thoughts."""
 
     def updated(self, newer: Usage) -> Usage:
-        """Return the counts of `newer`; where `newer` has none, the counts of `self`."""
+        """Return the counts of `newer`, and the counts of `self` for those that `newer` lacks."""
         pairs = zip(vars(self).items(), vars(newer).values(), strict=True)
         return Usage(**{name: old if new < 0 else new for (name, old), new in pairs})
 
 
 @dataclass(frozen=True)
 class DraftCounts:
-    """A server's counts of speculative decoding in an answer."""
+    """A server's counts of speculative decoding for one answer."""
 
     drafted: int
     """Tokens that the draft proposed."""
     accepted: int
     """Drafted tokens that the model accepted."""
     passes: int
-    """Passes of the model; each gives its accepted tokens and one of its own."""
+    """Forward passes of the model. Each yields the drafted tokens that it accepts, and one more."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One chunk of an answer, with checked types."""
+    """What one chunk says about an answer, with checked types."""
 
     text: str = ""
     thought: str = ""
-    """Reasoning, which is not part of the answer."""
+    """Text of the thoughts, which are not part of the answer."""
     reason: str = ""
     """The server's reason why the answer ends here; empty if the answer goes on."""
     stopped_by: str | None = None
-    """The stop string that ended the answer, "" if none did; None if the server does not report
-    it."""
+    """The stop string that ended the answer, "" if no stop string did; None if the server does not
+    report it."""
     usage: Usage | None = None
     drafts: DraftCounts | None = None
     build: str = ""
     """The server's `system_fingerprint`."""
     whole: bool = False
-    """Whether this is a whole answer, sent without streaming."""
+    """Whether the chunk is a whole answer: the server does not stream."""
 
 
 class ServerError(Exception):
     """An error that a server sends instead of an answer, or instead of the rest of an answer.
 
-    `body` is the error, as a JSON value or text.
+    `body` describes the error, as a JSON value or text.
     """
 
     def __init__(self, body: Any) -> None:
@@ -98,7 +102,7 @@ def name(value: Any) -> str:
 
 
 def mapping(value: object) -> Mapping[str, object]:
-    """Return `value` if it is a JSON object, else an empty one."""
+    """Return `value` if it is a JSON object, else an empty object."""
     return value if isinstance(value, dict) else {}
 
 
@@ -125,9 +129,9 @@ def whole_characters(text: str) -> str:
 
 
 def record_of(chunk: Any) -> Record | None:
-    """Return the part of an answer in the JSON value `chunk`, or None.
+    """Return the record of the JSON value `chunk`; None if it is not an object.
 
-    Raises ServerError if it is an error.
+    Raises ServerError if `chunk` reports an error.
     """
     if not isinstance(chunk, dict):
         return None
@@ -171,7 +175,7 @@ def _string(value: Any) -> str:
 
 
 def _parts(content: Any) -> tuple[str, str]:
-    """Return text and thoughts of a message's `content`, which may be a list of parts."""
+    """Return text and thoughts of a message's `content`, a string or a list of parts."""
     if not isinstance(content, list):
         return _string(content), ""
     text = thought = ""
@@ -187,20 +191,20 @@ def _parts(content: Any) -> tuple[str, str]:
 
 
 def _reason(value: Any) -> str:
-    """Return the finish reason as text; empty for null, false and "": then the answer goes on."""
+    """Return the finish reason as text; empty if the answer goes on (null, false or "")."""
     if not value:
         return ""
     return name(value) if isinstance(value, str) else json.dumps(value)[:_NAME_CHARACTERS]
 
 
 def _stopped_by(choice: Mapping[str, object]) -> str | None:
-    """Return the stop string that vLLM or SGLang reports; "" for an end token; None if unknown."""
+    """Return the stop string that vLLM or SGLang reports; "" for an end token, None if unknown."""
     reasons = [choice[key] for key in ("stop_reason", "matched_stop") if key in choice]
     return _string(reasons[0]) if reasons else None
 
 
 def _usage(value: Any) -> Usage | None:
-    """Return the counts in `value`; None if it has none or only zeros, as Ollama's first chunks."""
+    """Return the counts in `value`; None if all are missing or 0, as in Ollama's first chunks."""
     usage = mapping(value)
     prompt, output = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
     if prompt <= 0 and output <= 0:
@@ -218,16 +222,17 @@ _DRAFTS = (
     ("sglext", "spec_tokens_details",
      ("spec_num_proposed_drafts", "spec_num_correct_drafts", "spec_verify_ct")),
 )  # fmt: skip
-"""For each server: outer key, inner key, and the names of the counts as in `DraftCounts`."""
+"""For each server: outer key, inner key, and the names of the counts in the order of the fields of
+`DraftCounts`."""
 
 
 def _drafts(chunk: Mapping[str, object]) -> DraftCounts | None:
-    """Return the counts of speculative decoding in the last chunk of an answer, or None."""
+    """Return the counts of speculative decoding in `chunk`, or None. The last chunk has them."""
     for key, inner, names in _DRAFTS:
         if metrics := mapping(mapping(chunk.get(key)).get(inner)):
             found = DraftCounts(*(count(metrics.get(name)) for name in names))
             break
-    else:  # llama.cpp does not count passes; each yields its accepted tokens and one more
+    else:  # llama.cpp does not count passes; each pass yields one token that was not drafted
         timings = mapping(chunk.get("timings"))
         drafted, accepted = count(timings.get("draft_n")), count(timings.get("draft_n_accepted"))
         found = DraftCounts(drafted, accepted, count(timings.get("predicted_n")) - accepted)
@@ -246,7 +251,7 @@ class StreamReader:
         self._data: list[str] = []
         self._event = ""
         self._foreign: list[str] = []
-        """Lines that belong to no event, but to a web page or an answer that is not streamed."""
+        """Lines that belong to no event, for example of a web page or a whole answer."""
         self._text, self._thought = _Characters(), _Characters()
         self._event_seen = False
         """Whether any event was read."""
@@ -269,7 +274,7 @@ class StreamReader:
     def end(self) -> Iterator[Record]:
         """Yield the records that the end of the stream completes. Raises ServerError."""
         last, self._line = bytes(self._line), bytearray()
-        with contextlib.suppress(_NoJson):  # the stream was cut in the middle of an event
+        with contextlib.suppress(_NoJson):  # the stream broke off in the middle of an event
             yield from self._read(last.decode("utf-8", "replace"))
             yield from self._dispatch()
         if not self._event_seen and (body := "\n".join(self._foreign).strip()):
@@ -287,13 +292,13 @@ class StreamReader:
             self._data.append(value)
         elif field == "event":
             self._event = value
-        elif field == "error" and colon:  # sent by llama.cpp, not part of the format
+        elif field == "error" and colon:  # llama.cpp sends it; it is not part of the format
             raise ServerError(_json_or_text(value))
         elif field not in ("", "id", "retry") and not self._event_seen:
             self._foreign.append(line)
 
     def _dispatch(self) -> Iterator[Record]:
-        """Yield the record of the event that a blank line ends; none if it has no data."""
+        """Yield the record of the event that has just ended with a blank line, if it has data."""
         data, event = "\n".join(self._data), self._event
         self._data, self._event = [], ""
         if not data.strip() or self.over:
@@ -321,7 +326,7 @@ class StreamReader:
         return dataclasses.replace(record, text=text, thought=thought)
 
     def _not_streamed(self, body: str) -> Iterator[Record]:
-        """Yield the record of an answer sent as a whole. Raises ServerError for other text."""
+        """Yield the record of the whole answer `body`. Raises ServerError for other text."""
         try:
             value = parsed(body)
         except ValueError:
@@ -344,7 +349,11 @@ class _Characters:
         self._half = ""
 
     def join_halves(self, text: str) -> str:
-        """Return `text` after a half from the last call; keep a half at its end for the next."""
+        """Return `text` with whole characters only.
+
+        A half at the end of the last text is put before `text`; a half at the end of `text` is
+        stored for the next call.
+        """
         if not text:
             return ""
         text = self._half + text
@@ -353,7 +362,10 @@ class _Characters:
 
 
 def _json_or_text(text: str) -> Any:
-    """Return the error in `text`: the field `error` of a JSON object, else the object or text."""
+    """Return the error that `text` describes.
+
+    It is the field `error` if `text` is a JSON object with this field, else the object or the text.
+    """
     try:
         value = parsed(text)
     except ValueError:

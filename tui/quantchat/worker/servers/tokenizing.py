@@ -1,6 +1,7 @@
-"""Ask a server for the token ids of a chat and of its answer, which its streams do not contain.
+"""Ask a server for the token ids of a chat and of the answer to it.
 
-vLLM and llama.cpp's server have `/tokenize`, with different parameters, beside OpenAI's `/v1`:
+The stream of an answer does not contain token ids. vLLM and llama.cpp's server have the path
+`/tokenize`, with different parameters, beside OpenAI's `/v1`:
 https://docs.vllm.ai (Tokenizer API) and the README of llama.cpp's `tools/server`.
 """
 
@@ -22,10 +23,10 @@ async def answer_tokens(
 ) -> tuple[list[int], int]:
     """Return the token ids of `prompt` and `answer` together, and the number of ids of `prompt`.
 
-    `prompt` is a text, or the messages of a chat, which the server formats with the variables
-    `template`. The text of the answer is tokenized again. Its ids differ from those that the model
-    generated if the model split the text in another way than the tokenizer does. Raises Refused if
-    the server at `base_url` reports no ids.
+    `prompt` is a text, or the messages of a chat, to which the server applies its chat template
+    with the variables `template`. The server tokenizes the text of the answer. The ids differ from
+    those that the model has generated if the model split this text into other tokens than the
+    tokenizer does. Raises Refused if the server at `base_url` reports no ids.
     """
     import openai
 
@@ -35,7 +36,7 @@ async def answer_tokens(
         try:
             before, whole = await tokenize(prompt, answer, template)
         except openai.APIStatusError:
-            continue  # the server has no such path, or refuses the parameters
+            continue  # the server lacks these paths, or refuses the parameters
         except (LookupError, TypeError, ValueError):
             continue  # the server ignores the parameters
         if whole[: len(before)] != before or len(whole) == len(before):
@@ -49,7 +50,7 @@ async def answer_tokens(
 
 
 class _Native:
-    """The paths of a server outside OpenAI's protocol."""
+    """Requests to paths of a server that are not part of OpenAI's protocol."""
 
     def __init__(self, client: Any, model: str) -> None:
         self._client = client
@@ -58,7 +59,7 @@ class _Native:
     async def vllm(
         self, prompt: str | Sequence[Mapping[str, str]], answer: str, template: Mapping[str, Any]
     ) -> tuple[list[int], list[int]]:
-        """Return the tokens of the prompt, and of prompt and answer, in vLLM's way."""
+        """Return the token ids of the prompt, and of prompt and answer, with the paths of vLLM."""
         if isinstance(prompt, str):
             before = await self._ids("/tokenize", prompt=prompt, add_special_tokens=True)
         else:
@@ -72,7 +73,7 @@ class _Native:
     async def llama_cpp(
         self, prompt: str | Sequence[Mapping[str, str]], answer: str, template: Mapping[str, Any]
     ) -> tuple[list[int], list[int]]:
-        """Return the tokens of the prompt, and of prompt and answer, in llama.cpp's way."""
+        """Return the token ids of the prompt, and of prompt and answer, with llama.cpp's paths."""
         if isinstance(prompt, str):
             text = prompt
         else:
@@ -84,7 +85,7 @@ class _Native:
         return before, await self._ids("/tokenize", content=text + answer, **special)
 
     async def _ids(self, path: str, **body: Any) -> list[int]:
-        """Return the tokens in the server's response. Raises ValueError if there are none."""
+        """Return the token ids in the response of `path`. Raises ValueError if there are none."""
         tokens = [int(token) for token in (await self._post(path, **body))["tokens"]]
         if not tokens:
             raise ValueError("no tokens")
