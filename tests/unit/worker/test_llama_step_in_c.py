@@ -42,6 +42,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "as many key heads as query heads": lambda: tiny_llama(num_key_value_heads=4),
     "one key head": lambda: tiny_llama(num_key_value_heads=1),
     "biases": qwen,
+    "heads of 64": lambda: tiny_llama(hidden_size=256, num_key_value_heads=1),
+    "heads of 128": lambda: tiny_llama(hidden_size=512),
     "an odd width": lambda: tiny_llama(hidden_size=76, head_dim=18, intermediate_size=99),
 }
 
@@ -68,7 +70,8 @@ def test_it_computes_what_torch_computes(
     name: str, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if attention == "torch":
-        monkeypatch.setattr(llama_step_in_c, "_ATTENTION_IN_C", 0)
+        monkeypatch.setattr(llama_step_in_c, "_FEW_THREADS", 0)
+        monkeypatch.setattr(llama_step_in_c, "_SHORT", 0)
     in_torch, in_c = both(MODELS[name]())
     assert_near(in_c.run(PROMPT), in_torch.run(PROMPT))
     for token in range(30, 60):

@@ -372,7 +372,10 @@ def test_too_little_calibration_is_told_once(jobs: Jobs, capsys: Capture) -> Non
     jobs.results["quantize gptq"] = replace(QUANTIZED, calibration=used)
     assert main(["quantize", "model", "--no-perplexity"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("0.35 tokens for each of the 14336 inputs of its widest module: at least one") == 1
+    assert (
+        said.count("0.35 tokens for each of the 14336 inputs of its widest module: at least one")
+        == 1
+    )
     assert said.count("for each of") == 1
     assert "set more samples, or more sample_tokens" in said
 

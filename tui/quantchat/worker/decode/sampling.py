@@ -97,7 +97,9 @@ class Sampler:
             # Use float32 as `generate` does, because softmax and sums are too coarse in bf16.
             logits = self._processors(self._seen, logits.float())
         if self._greedy:
-            token = logits.argmax(dim=-1, keepdim=True)
+            # On a CPU, argmax takes three times as long in bfloat16 as in float32.
+            rows = logits.float() if logits.device.type == "cpu" else logits
+            token = rows.argmax(dim=-1, keepdim=True)
         else:
             probabilities = torch.softmax(logits.float(), dim=-1)
             # Like torch.multinomial for one draw (ATen/native/Distributions.cpp), but without its

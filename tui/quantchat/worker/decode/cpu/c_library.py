@@ -19,11 +19,11 @@ from pathlib import Path
 
 from quantchat.worker.failures import Refused
 
-_FLAGS = ("-O3", "-ffast-math", "-fno-finite-math-only", "-fPIC", "-std=gnu11")
+_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=gnu11")
 _LIMIT_S = 60
 
 
-def library(source: Path) -> ctypes.CDLL:
+def library(source: Path) -> ctypes.PyDLL:
     """Return `source` compiled for this processor.
 
     Raises Refused if there is no compiler or it fails, with its first complaint; OSError if the
@@ -32,7 +32,7 @@ def library(source: Path) -> ctypes.CDLL:
     compiled = _folder() / f"{source.stem}-{_key(source)}.so"
     if not compiled.is_file():
         _compile(source, compiled)
-    return ctypes.CDLL(str(compiled))
+    return ctypes.PyDLL(str(compiled))
 
 
 def _folder() -> Path:
@@ -94,5 +94,5 @@ def _compile(source: Path, compiled: Path) -> None:
                 complaint = next(iter(ended.stderr.strip().splitlines()), "no message")
                 reason = f"{named} failed with {ended.returncode}: {complaint}"
                 raise Refused("unsupported", reason, "see that the C compiler works")
-        ctypes.CDLL(str(shared))
+        ctypes.PyDLL(str(shared))
         shared.replace(compiled)  # at once, since another worker may compile the same file

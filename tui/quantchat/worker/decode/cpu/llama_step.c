@@ -73,13 +73,10 @@ void rotate_and_store(bfloat16 *qkv, const bfloat16 *cos, const bfloat16 *sin, b
     }
 }
 
-/* Attention of one token to the first `seen` places of the cache, with one thread.
- *
- * query, result: (heads, size). keys, values: (kv_heads, capacity, size); each is read by
- * heads / kv_heads query heads. scores: room for heads / kv_heads * seen numbers.
- */
-void attend(const bfloat16 *query, const bfloat16 *keys, const bfloat16 *values, bfloat16 *result,
-            float *scores, long heads, long kv_heads, long size, long capacity, long seen) {
+/* `attend` below, for a size that the compiler may know: then sums stay in registers. */
+static inline __attribute__((always_inline)) void attend_sized(
+    const bfloat16 *query, const bfloat16 *keys, const bfloat16 *values, bfloat16 *result,
+    float *scores, long heads, long kv_heads, long size, long capacity, long seen) {
     long group = heads / kv_heads;
     float scale = 1 / sqrtf(size);
     float queries[group][size], sums[group][size], row[size];
@@ -115,4 +112,19 @@ void attend(const bfloat16 *query, const bfloat16 *keys, const bfloat16 *values,
         }
         for (long i = 0; i < group * size; i++) result[first + i] = narrow(sums[0][i]);
     }
+}
+
+/* Attention of one token to the first `seen` places of the cache, with one thread.
+ *
+ * query, result: (heads, size). keys, values: (kv_heads, capacity, size); each is read by
+ * heads / kv_heads query heads. scores: room for heads / kv_heads * seen numbers.
+ */
+void attend(const bfloat16 *query, const bfloat16 *keys, const bfloat16 *values, bfloat16 *result,
+            float *scores, long heads, long kv_heads, long size, long capacity, long seen) {
+    if (size == 64)
+        attend_sized(query, keys, values, result, scores, heads, kv_heads, 64, capacity, seen);
+    else if (size == 128)
+        attend_sized(query, keys, values, result, scores, heads, kv_heads, 128, capacity, seen);
+    else
+        attend_sized(query, keys, values, result, scores, heads, kv_heads, size, capacity, seen);
 }

@@ -20,9 +20,11 @@ from quantchat.worker.decode.steps import Interrupted, Stopped
 
 _SOURCE = Path(__file__).with_name("llama_step.c")
 
-_ATTENTION_IN_C = 2**19
-"""Width of the query times number of tokens in the cache, from which torch's attention is used,
-because it computes with all threads."""
+_FEW_THREADS = 4
+_SHORT = 2**18
+"""With up to `_FEW_THREADS` threads, attention in C is faster at every length, although it uses one
+thread. With more threads it is faster while the width of the query × the tokens in the cache are
+fewer than `_SHORT`."""
 
 
 class LlamaStepInC(LlamaStep):
@@ -52,6 +54,8 @@ class LlamaStepInC(LlamaStep):
         c, normed, gated = self._c, self._normed_row, self._gated
         cos, sin = self._cos[place].data_ptr(), self._sin[place].data_ptr()
         sizes = (self._heads, self._kv_heads, self._head_size, self._capacity)
+        width = self._attended.numel()
+        attends = torch.get_num_threads() <= _FEW_THREADS or width * end < _SHORT
         x = functional.embedding(ids, self._embedding)
         to_norm = (normed.data_ptr(), normed.shape[1], self._epsilon)
         # The result of a product must stay in a variable until C has read it.
@@ -63,13 +67,12 @@ class LlamaStepInC(LlamaStep):
             qkv = block.qkv(normed)
             cache = (keys.data_ptr(), values.data_ptr())
             c.rotate_and_store(qkv.data_ptr(), cos, sin, *cache, *sizes, place)
-            if self._attended.numel() * end < _ATTENTION_IN_C:
+            if attends:
                 attended = self._attended
                 buffers = (attended.data_ptr(), self._scores.data_ptr())
                 c.attend(qkv.data_ptr(), *cache, *buffers, *sizes, end)
             else:
-                query = qkv[:, : self._attended.numel()]
-                attended = self._attend_one(query, keys[:, :, :end], values[:, :, :end])
+                attended = self._attend_one(qkv[:, :width], keys[:, :, :end], values[:, :, :end])
             output = block.output(attended)
             c.add_and_norm(x.data_ptr(), output.data_ptr(), block.after.data_ptr(), *to_norm)
             gate_up = block.gate_up(normed)
@@ -84,7 +87,7 @@ class LlamaStepInC(LlamaStep):
 class _Functions:
     """The functions of `llama_step.c`, which describes their arguments."""
 
-    def __init__(self, compiled: ctypes.CDLL) -> None:
+    def __init__(self, compiled: ctypes.PyDLL) -> None:
         pointer, number = ctypes.c_void_p, ctypes.c_long
         self.add_and_norm = compiled.add_and_norm
         self.add_and_norm.argtypes = [*4 * [pointer], number, ctypes.c_float]
