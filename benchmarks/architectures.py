@@ -1,10 +1,12 @@
-"""Check that each architecture of transformers decodes here as its own forward pass computes.
+"""Check that quantchat decodes each architecture of transformers as the model itself computes.
 
-`python benchmarks/architectures.py` makes a tiny random model of each in float32, and compares the
-decode loops (a first, second, edited and long turn, one continued after a stop, teacher forcing)
-with one uncached pass of the same model. With names it checks only these and replaces their rows. A
-model may be refused when it is loaded; the exit status is 1 if one that is not refused gives other
-results.
+`python benchmarks/architectures.py` builds a tiny model with random float32 weights for each
+architecture. In the decode modes `generate` and `auto`, it computes a first, a second, an edited
+and a long turn, a turn after a stopped answer, and teacher forcing. It compares the results with
+those of one forward pass of the same model without a KV cache, and writes the errors to
+`benchmarks/results/architectures.json`. If architectures are named on the command line, only these
+are checked, and only their rows are replaced. quantchat may refuse an architecture when it loads
+the model. The exit status is 1 if an architecture that is not refused gives wrong results.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="of tests/fakes/tiny_architectures"
+        "names", nargs="*", metavar="NAME", help="key of ARCHITECTURES in tests/fakes/"
     )
     names = parser.parse_args().names
     if unknown := [name for name in names if name not in ARCHITECTURES]:
@@ -80,7 +82,7 @@ def _about() -> dict[str, Any]:
 
 
 def _in_a_process(name: str) -> dict[str, Any]:
-    """Return the row of `name`, checked in its own process: a crash or a hang affects no other."""
+    """Check `name` in a new process and return its row: a crash or a hang affects no other row."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_probe, args=(name, theirs))
@@ -97,7 +99,7 @@ def _in_a_process(name: str) -> dict[str, Any]:
 
 
 def _probe(name: str, channel: Any) -> None:
-    """Check `name` in each mode and send its row; runs in its own process."""
+    """Check `name` in each mode and send its row to `channel`; runs in a process of its own."""
     import torch
     import transformers
 
@@ -129,11 +131,16 @@ def _probe(name: str, channel: Any) -> None:
 
 
 def _modes(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the result of each mode, or only `row` itself if the process failed as a whole."""
     return [row] if "failed" in row else [row[mode] for mode in MODES]
 
 
 def _faults(row: dict[str, Any]) -> list[str]:
-    """Return what is wrong in a mode's row, one text each."""
+    """Return a text for each check that is wrong in the result `row` of one mode.
+
+    If the model's forward pass without a KV cache is not reproducible itself, the model has no
+    exact answer to compare with: then only exceptions are wrong.
+    """
     from fakes.decoder_probe import REFERENCE, ROUNDING
 
     if "failed" in row:

@@ -1,7 +1,7 @@
-"""Import this before torch: it gives this process's libraries the environment of a worker.
+"""Sets the environment variables of a worker in this process; import this module before torch.
 
-With another environment, spinning OpenMP threads made a token ten times slower on two busy cores,
-and CUDA numbers its devices in another order.
+Without these variables, OpenMP threads that spin while they wait made a token ten times slower on
+two busy cores, and CUDA numbers its devices in another order than nvidia-smi.
 """
 
 from __future__ import annotations

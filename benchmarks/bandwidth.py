@@ -1,4 +1,4 @@
-"""Measures how fast a device reads its memory: the bandwidth that MBU refers to."""
+"""Measures how fast a device reads its memory: the bandwidth with which MBU is computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if threads:
     torch.set_num_threads(threads)
 on_gpu = device != "cpu"
 wait = torch.cuda.synchronize if on_gpu else lambda: None
-queued = 10 if on_gpu else 1  # so that what a launch and a wait cost does not count as reading
+queued = 10 if on_gpu else 1  # so that the time of a launch and of the wait hardly counts
 block = torch.ones(2**29, device=device)  # 2 GiB: more than any cache holds
 
 def read():
@@ -40,7 +40,7 @@ print(json.dumps([statistics.median(read() for _ in range(7)), peak or None]))
 
 
 class Bandwidth(NamedTuple):
-    """Memory bandwidth in bytes a second."""
+    """Memory bandwidth in bytes per second."""
 
     measured: float
     peak: float | None
@@ -48,13 +48,14 @@ class Bandwidth(NamedTuple):
 
 
 def bandwidth(threads: int, device: str = "cpu") -> Bandwidth:
-    """Measure how fast `device` reads memory: the median of seven readings (of ten sums on a GPU).
+    """Measure how fast `device` reads memory, and return the median of seven measurements.
 
-    `threads` is the number of CPU threads; 0 leaves the choice to torch. Runs in its own process,
-    so that the memory is freed. Raises SystemExit if the device cannot be used.
+    Each measurement sums a tensor of 2 GiB, once on a CPU and ten times on a GPU. `threads` is the
+    number of CPU threads; 0 leaves the choice to torch. A process of its own measures, so that the
+    tensor's memory is free afterwards. Raises SystemExit if the device cannot be used.
     """
     script = [sys.executable, "-c", _SCRIPT, device, str(threads)]
-    variables = {**WORKER_VARIABLES, **os.environ}  # as for a worker, so that device numbers agree
+    variables = {**WORKER_VARIABLES, **os.environ}  # with a worker's numbering of the GPUs
     run = subprocess.run(script, env=variables, capture_output=True, text=True, check=False)
     if run.returncode:
         reason = (run.stderr.strip() or f"exit status {run.returncode}").splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The smallest Textual app, one line of text: `startup.py` compares its first frame with ours."""
+"""A minimal Textual app: `startup.py` compares the time to its first frame with quantchat's."""
 
 from __future__ import annotations
 

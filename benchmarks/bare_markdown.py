@@ -1,7 +1,9 @@
-"""Two Markdown widgets of Textual that stream a text: `screen.py` compares them with ours.
+"""Streams text into two of Textual's own Markdown widgets: `screen.py` measures what that costs.
 
-`python benchmarks/bare_markdown.py KIND RATE` streams until it is killed. It follows Textual's
-documentation: `Markdown.get_stream`, in a container that is anchored to its end.
+`python benchmarks/bare_markdown.py KIND RATE` runs until it is killed. KIND is a kind of text in
+tests/fakes/synthetic_text.py, RATE the number of tokens per second in each widget. The program
+streams as Textual's documentation recommends: with `Markdown.get_stream`, into a container that is
+anchored to its end.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from textual.widgets import Footer, Markdown
 from fakes.synthetic_text import tokens
 
 MOST = 100_000
+"""Number of tokens after which a stream ends."""
 
 
 class Bare(App[None]):
-    """Two columns."""
+    """Two columns, each with a Markdown widget."""
 
     CSS = "VerticalScroll { width: 1fr; }"
 
@@ -45,7 +48,7 @@ class Bare(App[None]):
             self.run_worker(self.stream(widget, tokens(kind, MOST), rate))
 
     async def stream(self, widget: Markdown, pieces: list[str], rate: float) -> None:
-        """Append the pieces that are due, in batches, as they come from a worker."""
+        """Append the pieces that are due every 30 ms: quantchat's workers send such batches too."""
         stream = Markdown.get_stream(widget)
         began, done = time.perf_counter(), 0
         await stream.write("streams\n\n")

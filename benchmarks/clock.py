@@ -1,14 +1,15 @@
 """Compare the worker's times with an independent clock.
 
-`python benchmarks/clock.py` measures the demo pair in turn. The process that owns the workers notes
-when each request leaves and each batch of tokens arrives, with a clock that is never adjusted
-(CLOCK_MONOTONIC_RAW). For each answer it compares the worker's figure with the outside figure:
+`python benchmarks/clock.py` measures the variants of the demo one at a time. The host (the process
+that starts the workers) notes when it sends each request and when each batch of tokens arrives,
+with a clock that is never adjusted (CLOCK_MONOTONIC_RAW). From these times it computes two figures
+of each answer, and divides the worker's own figures by them:
 
-- end to end: from the request to the last token;
-- TPOT: over the tokens after the first batch, from the last token of that batch to the last of all.
+- end to end: the time from the request to the last token;
+- TPOT of the tokens after the first batch: from the last token of that batch to the last of all.
 
-The outside figure includes the pipe and the batching of tokens, up to 30 ms per answer: 1.5 % of an
-answer of 2 s. The exit status is 1 if a median differs from 1 by more than 2 %.
+The host's figures include the pipe and the batching of tokens, up to 30 ms per answer: 1.5 % of an
+answer of 2 s. The exit status is 1 if the median ratio of a figure differs from 1 by more than 2 %.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ PROMPTS = (
 
 
 def outside_ns() -> int:
-    """Return the time of CLOCK_MONOTONIC_RAW in ns; the worker reads another clock."""
+    """Return the time of CLOCK_MONOTONIC_RAW in ns; workers read another clock."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
 
 
@@ -92,7 +93,10 @@ class WatchedWorker:
 
 
 def ratios(stamps: Stamps, received_ns: int, times_ns: list[int]) -> dict[str, float]:
-    """Return the worker's figures divided by the host's, for one answer."""
+    """Return the worker's figures of one answer, divided by the host's.
+
+    `received_ns` (arrival of the request) and `times_ns` (of the tokens) are by the worker's clock.
+    """
     (first_ns, in_first), (last_ns, count) = stamps.batches[0], stamps.batches[-1]
     assert count == len(times_ns), "a token was lost"
     own_tpot = tpot_ms(times_ns[in_first - 1 :])

@@ -1,15 +1,16 @@
-"""Measure how fast each variant of the demo decodes, in each mode that runs here.
+"""Measure how fast each variant of the demo decodes in the modes `generate`, `eager`, `compile`.
 
-`python benchmarks/decode.py` loads a variant once for each mode, each in its own worker, and asks
-them in turn, so that a slow minute of the machine affects all modes. Ratios are to `generate` in
-the same round. It writes `benchmarks/results/decode.json`, from which
-`python benchmarks/decode.py --table` prints the table of docs/explanation/decoding.md.
+`python benchmarks/decode.py` loads a variant once for each decode mode, each time in a worker of
+its own. The workers answer one after another in each round, so that a slow minute of the machine
+affects all modes. Each throughput is divided by that of `generate` in the same round. The program
+writes `benchmarks/results/decode.json`, from which `python benchmarks/decode.py --table` prints the
+table of docs/explanation/decoding.md.
 
 MBU is (weights + KV cache) × decode throughput ÷ the memory bandwidth of this machine, which is
-measured first. On a processor whose cache holds much of the weights it can exceed 100 %.
+measured first. MBU can exceed 100 % on a processor whose cache holds much of the weights.
 
-`--llama-bench FILE` names llama.cpp's benchmark program, which then runs beside the variants on the
-GGUF that they were made from. Its TTFT is the time of the prompt alone.
+`--llama-bench FILE` names llama.cpp's benchmark program. It then runs after the variants, with the
+GGUF from which they were made. Its TTFT is the prefill time alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ QUESTION = [Message("user", "Explain step by step how a bicycle stays upright.")
 
 
 async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of one variant, by decode mode."""
+    """Load the variant `label` with `command` in each decode mode; return its figures by mode."""
     workers: dict[str, Worker] = {}
     readies: dict[str, Ready] = {}
     figures: dict[str, Any] = {}
@@ -85,7 +86,11 @@ async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> 
 async def rounds(
     workers: dict[str, Worker], given: argparse.Namespace
 ) -> dict[str, dict[int, list[Answer]]]:
-    """Return answers by mode and prompt length; 0 is the unchanged question, answered long."""
+    """Let the workers answer in rounds; return the answers by mode and prompt length in tokens.
+
+    Length 0 stands for the question as it is, answered with `given.tokens` tokens. For the other
+    lengths the prompt has that many tokens, and the answer has one.
+    """
     found: dict[str, dict[int, list[Answer]]] = {mode: {} for mode in workers}
     turn = 0
     for number in range(given.rounds + 1):  # round 0 is the warm-up
@@ -104,7 +109,7 @@ async def rounds(
                     prompt_tokens=length,
                 )
                 if number == 0 and length == max(PROMPT_TOKENS):
-                    continue  # expensive, and the shorter prompts have warmed up everything
+                    continue  # takes long, and the shorter prompts have warmed up everything
                 answer = await ask(workers[mode], request)
                 if number:
                     found[mode].setdefault(length, []).append(answer)
@@ -144,7 +149,7 @@ def _peer(one: dict[str, Any], bandwidth_bytes_s: float) -> str:
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Measure all variants."""
+    """Measure the memory bandwidth, all variants and llama.cpp if asked; return the result."""
     options = f"--rounds {given.rounds} --tokens {given.tokens} --threads {given.threads}"
     if given.llama_bench:
         options += " --llama-bench FILE"

@@ -1,4 +1,4 @@
-"""Runs real workers on the demo's models, for the benchmarks of decoding."""
+"""Runs real workers with the demo's models, and describes the machine, for other benchmarks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 
 def run(measuring: Coroutine[Any, Any, T]) -> T:
-    """Run `measuring`; NotRun ends the program with its reason as the only line."""
+    """Run `measuring` and return its result; if it raises NotRun, exit with only the reason."""
     try:
         return asyncio.run(measuring)
     except NotRun as error:
@@ -61,7 +61,10 @@ def run(measuring: Coroutine[Any, Any, T]) -> T:
 
 
 async def demo_loads() -> dict[str, LoadModel]:
-    """Return the command that loads each variant of the demo, by label; build checkpoints first."""
+    """Return the command that loads each variant of the demo, by label.
+
+    Missing checkpoints are built first.
+    """
     loads = {}
     for spec in load(find("demo")).variants:
         loads[spec.label] = await _load_of(spec)
@@ -69,7 +72,7 @@ async def demo_loads() -> dict[str, LoadModel]:
 
 
 async def demo_gguf() -> Path:
-    """Return the GGUF that the demo's checkpoints are made from, fetched if necessary."""
+    """Return the GGUF file from which the demo's checkpoints are made; fetch it if necessary."""
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     spec = Transformers(label="GGUF", engine="transformers", model=DEMO_MODEL, gguf_file=name)
     return Path((await CheckpointBuilder().prepare(spec, lambda progress: None)).model) / name
@@ -81,7 +84,10 @@ async def _load_of(spec: AnyVariant) -> LoadModel:
 
 
 async def loaded(label: str, command: LoadModel) -> tuple[Worker, Ready]:
-    """Return a worker that has loaded `command`. Raises NotRun if it cannot load."""
+    """Start a worker that loads a model by `command`; return it when it is ready.
+
+    Raises NotRun if the model cannot be loaded.
+    """
     worker = await start_worker(Place(label))
     try:
         worker.send(command)
@@ -97,7 +103,10 @@ async def loaded(label: str, command: LoadModel) -> tuple[Worker, Ready]:
 
 
 async def ask(worker: Worker, request: Generate) -> Answer:
-    """Send `request` and wait for its end. Raises NotRun if it fails or the worker ends."""
+    """Send `request` and return the finished answer.
+
+    Raises NotRun if the request fails or the worker ends.
+    """
     worker.send(request)
     ids: list[int] = []
     times: list[int] = []
@@ -127,11 +136,14 @@ async def _events(worker: Worker) -> AsyncIterator[Event]:
         print(f"{error.reason}; its log is {error.log}", flush=True)
         raise NotRun(error.reason) from None
     except ProtocolError as error:
-        raise NotRun(f"the worker sent what is no message: {error}") from None
+        raise NotRun(f"the worker sent something that is not a message: {error}") from None
 
 
 def circumstances(command: str) -> dict[str, Any]:
-    """Return date, command, machine and load. Call it before measuring, because of the load."""
+    """Return date, command, machine and load, for a result file.
+
+    Call it before measuring, because the measurement itself adds to the load.
+    """
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": f"python benchmarks/{command}",

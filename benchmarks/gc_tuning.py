@@ -1,8 +1,9 @@
-"""What `quantchat.app.gc_tuning` gains: full garbage collections while two answers stream.
+"""Measure what `quantchat.app.gc_tuning` gains: fewer full collections and an earlier first frame.
 
-`python benchmarks/gc_tuning.py` streams code at 1000 tok/s on each side into the real screen, with
-the module and without it, and prints the processor time of each full collection during the stream,
-then the median time to the first frame of `quantchat`, by turns. Nothing is written.
+`python benchmarks/gc_tuning.py` streams code at 1000 tok/s on each side into the real screen, once
+without and once with the module, and prints the processor time of each full garbage collection
+during the stream. Then it starts `quantchat` alternately without and with the module, and prints
+the median times to the first frame. It writes no file.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from startup import QUANTCHAT
 
 STREAM_S = 28.0
 FRAMES = 15
+"""Number of starts with the module, and of starts without it."""
 _LOG, _OFF = "GC_BENCHMARK_LOG", "GC_BENCHMARK_OFF"
 
 
 def collections_ms(*, tuned: bool) -> list[float]:
-    """Return the CPU time in ms of each full collection while both sides stream `STREAM_S`."""
+    """Let both sides stream for `STREAM_S` s; return the CPU time in ms of each full collection."""
     log = Path(tempfile.mkdtemp(prefix="quantchat-")) / "collections"
     with mock.patch.object(session, "SYNTHETIC", (sys.executable, __file__, "as", SYNTHETIC[1])):
         running = Synthetic(env={_LOG: str(log), _OFF: "" if tuned else "1"})
@@ -54,9 +56,10 @@ def first_frame_s(*, tuned: bool) -> float:
 
 
 def run_as(words: list[str]) -> None:
-    """Run the program `words`, logging full collections, and with gc_tuning disabled if asked.
+    """Run the Python program `words` (the arguments after `python`) in this process.
 
-    Runs in the process that is measured.
+    The environment variable `_LOG` names the file to which full collections are logged. If `_OFF`
+    is set, gc_tuning has no effect.
     """
     if os.environ.get(_OFF):
         from quantchat.app import gc_tuning

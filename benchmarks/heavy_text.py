@@ -1,9 +1,11 @@
 """Measure how long adversarial text blocks the screen, and how the cost grows with its length.
 
-`python benchmarks/heavy_text.py` lets an answer of each shape arrive in one piece, end, and be
-drawn again at another width, as a column does. It saves the longest time that one call blocked the
-event loop and the cost per character at two sizes in results/heavy_text.json. Work in a thread
-(`IncrementalMarkdown.jobs`) counts as cost, but not as blocking. `--table` prints the results.
+`python benchmarks/heavy_text.py` does with each text of tests/fakes/heavy_text.py what a column
+does with an answer: the text arrives in one piece, the answer ends, and it is drawn again at
+another width. It measures the longest time that one call blocks the event loop, and the CPU time
+per character, at two lengths of the text, and writes both to benchmarks/results/heavy_text.json.
+Work that a column does in a thread (`IncrementalMarkdown.jobs`) counts as CPU time, but not as
+blocking. `--table` prints the results.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from quantchat.system.host import cpu_name  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "heavy_text.json"
 SIZES = (15_000, 60_000)
+"""Lengths of the texts in characters."""
 LONG_S = 60.0
 """CPU time, in s, after which the benchmark ends with an error."""
 
@@ -39,10 +42,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", action="store_true", help="print the saved result")
-    parser.add_argument("--only", nargs="*", help="shapes to measure; then nothing is saved")
+    parser.add_argument("--only", nargs="*", help="texts to measure; then nothing is saved")
     given = parser.parse_args()
     if not given.table:
-        gc_tuning.start()  # as the program does
+        gc_tuning.start()  # as quantchat itself does
         draw_each_script()
         _drawn("warm *up* http://a.example\n\n```py\nx\n```\n\n|a|\n|-|\n|हि|" * 20)
         shapes = {name: _measured(SHAPES[name]) for name in given.only or SHAPES}
@@ -69,9 +72,12 @@ def _measured(said: Callable[[int], str]) -> list[dict[str, float]]:
 
 
 def _drawn(text: str) -> tuple[float, float]:
-    """Return the longest time of a call and the total time, in CPU seconds of this thread."""
+    """Show `text` as a column does; return the longest time of a blocking call and the total time.
+
+    Both are CPU seconds of this thread.
+    """
     growing, held, cost = IncrementalMarkdown(), 0.0, 0.0
-    gc_tuning.collect_while_idle()  # garbage of other shapes must not count for this one
+    gc_tuning.collect_while_idle()  # garbage of other texts must not count for this one
 
     def timed(call: Callable[..., Any], *given: Any, held_by: bool = True) -> Any:
         nonlocal held, cost

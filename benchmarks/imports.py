@@ -1,9 +1,10 @@
-"""Measure the cost of importing each engine's libraries, as they are and as a worker does.
+"""Measure the cost of importing each engine's libraries, unchanged and in the way a worker does it.
 
-`python benchmarks/imports.py` imports the libraries in fresh processes, alternately with all
-packages, and with those hidden that no answer needs, without garbage collection and without torch's
-compiler. It writes `benchmarks/results/imports.json`:
-processor seconds, resident memory, number of modules, and the packages with the most modules.
+`python benchmarks/imports.py` imports the libraries in new processes, alternately in two ways:
+unchanged ("as they are"), and like a worker ("hidden"): packages that no answer needs are hidden,
+garbage collection is off, and torch's compiler is left out. It writes
+`benchmarks/results/imports.json`: processor seconds, resident memory, number of modules, and the
+packages with the most modules.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ENGINES = {
     "from transformers.models.llama import modeling_llama",
 }
 MOST_NAMED = 12
+"""Number of packages that are listed with their modules."""
 _PROGRAM = """
 import collections, contextlib, json, sys, time
 from quantchat.worker.import_pruning import without_collection, without_compiler
@@ -58,7 +60,10 @@ print(json.dumps({
 
 
 def once(engine: str, how: str) -> dict[str, Any]:
-    """Import an engine's libraries in a fresh process, and return the figures."""
+    """Import an engine's libraries in a new process, and return the figures.
+
+    `how` is "as they are" or "hidden".
+    """
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, engine, ENGINES[engine], how, str(MOST_NAMED)],
         env={**os.environ, "GPTQMODEL_CPU_WORKERS": "2"},

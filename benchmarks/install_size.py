@@ -3,7 +3,8 @@
 `python benchmarks/install_size.py` resolves the dependencies of `pyproject.toml` with `uv lock`
 (which must be on PATH; nothing is downloaded), adds up the files that pip would take on Linux
 x86_64, and writes `benchmarks/results/install_size.json`. `--table` prints the table of the
-documentation. The index has no torch for CPUs, so the size of its wheel is given by `--cpu-torch`.
+documentation. The index does not have the torch build for CPUs, so `--cpu-torch` names a file with
+this wheel, whose size counts.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from quantchat.profile.toml_text import parse
 
 PYTHON = (3, 12)
 MBIT_S = 100
-"""Speed of the connection for which times are given."""
+"""Speed of the connection, in Mbit/s, for which the table states times."""
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
 CUDA = ("nvidia-", "cuda-", "triton")
-"""Beginnings of the names of packages that only torch's build for CUDA brings."""
+"""How the names of packages begin that only torch's build for CUDA requires."""
 
 
 def locked() -> dict[str, Any]:
@@ -47,7 +48,10 @@ def locked() -> dict[str, Any]:
 
 
 def installed(lock: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the locked packages that quantchat brings without an extra, with their extras."""
+    """Return the packages of `lock` that installing quantchat without extras installs too.
+
+    This includes the extras that these packages require of one another.
+    """
     version = ".".join(map(str, PYTHON))
     environment: dict[str, str | AbstractSet[str]] = {
         **cast("dict[str, str]", default_environment()),
@@ -84,7 +88,7 @@ def installed(lock: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def size(package: dict[str, Any]) -> int:
-    """Return the bytes of the wheel that suits best, or of the source distribution."""
+    """Return the bytes of the wheel that pip prefers, or of the source distribution."""
     tags: list[Tag] = [
         *cpython_tags(PYTHON, platforms=PLATFORMS),
         *compatible_tags(PYTHON, platforms=PLATFORMS),

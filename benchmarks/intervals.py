@@ -1,8 +1,14 @@
 """Simulate how often the interval of a ratio contains the true ratio, and how wide it is.
 
-`python benchmarks/intervals.py` simulates comparisons of two sides on a machine that is quiet, that
-has good and bad rounds, or that other programs use too. It computes each interval with and without
-moving outliers, and writes coverage, width and power to `benchmarks/results/intervals.json`.
+`python benchmarks/intervals.py` simulates comparisons of two sides on a machine that is quiet,
+whose speed drifts, or that other programs use too. It computes each interval by two estimates: a
+plain mean, and the robust mean that quantchat uses, on which outliers have less effect. It writes
+the following to `benchmarks/results/intervals.json`:
+
+- coverage: the share of intervals that contain the true ratio;
+- half-width: the median w of intervals that reach from ratio ÷ (1 + w) to ratio × (1 + w);
+- power: the share of comparisons that show a slowdown of 5 % or 10 %.
+
 Nothing is timed: the same seed gives the same figures. `--table` prints the tables of
 docs/explanation/statistics.md.
 """
@@ -27,6 +33,7 @@ SEED = 20261130
 DESIGNS = ((5, 5), (5, 10), (5, 3), (2, 2), (20, 1), (1, 5))
 """Numbers of prompts and rounds."""
 REGRESSIONS = (1.05, 1.10)
+"""Slowdowns of B for which the power is computed."""
 
 Noise = Callable[[np.random.Generator, int], Any]
 """Returns the logarithm of the slowdown of each of `count` answers, in the order of the answers."""
@@ -38,7 +45,7 @@ def quiet(generator: np.random.Generator, count: int) -> Any:
 
 
 def pauses(generator: np.random.Generator, count: int) -> Any:
-    """Return noise with pauses: one answer in ten, by its own duration on average."""
+    """Return noise with pauses: one answer in ten pauses, on average for its own duration."""
     hit = generator.random(count) < 0.1
     return np.log1p(hit * generator.exponential(1.0, count)) + generator.normal(0, 0.02, count)
 
@@ -46,9 +53,10 @@ def pauses(generator: np.random.Generator, count: int) -> Any:
 def _bursts(
     generator: np.random.Generator, count: int, *, slowdown: float, ends: float, begins: float
 ) -> Any:
-    """Return the logarithm of each answer's slowdown on a machine with bursts, without noise.
+    """Return the logarithm of each answer's slowdown by bursts, in which all answers are slow.
 
-    `begins` and `ends` are the probabilities that a burst begins or ends after an answer.
+    `slowdown` is the factor during a burst. `begins` and `ends` are the probabilities that a burst
+    begins or ends after an answer.
     """
     slow, found = generator.random() < 0.3, []
     for _ in range(count):
@@ -58,13 +66,13 @@ def _bursts(
 
 
 def bursts(generator: np.random.Generator, count: int) -> Any:
-    """Return noise with bursts: another program makes five answers on average 1.8 times slower."""
+    """Return noise with bursts: another program slows down five answers (on average) by 1.8."""
     slow = _bursts(generator, count, slowdown=1.8, ends=0.2, begins=0.08)
     return slow + generator.normal(0, 0.03, count)
 
 
 def long_bursts(generator: np.random.Generator, count: int) -> Any:
-    """Return noise with long bursts: ten answers on average are 2.5 times slower."""
+    """Return noise with long bursts: another program slows down ten answers (on average) by 2.5."""
     slow = _bursts(generator, count, slowdown=2.5, ends=0.1, begins=0.043)
     return slow + generator.normal(0, 0.05, count)
 
@@ -83,11 +91,13 @@ def heavy_tails(generator: np.random.Generator, count: int) -> Any:
 
 
 class Case(NamedTuple):
-    """A kind of machine, and how much B's true slowness varies by prompt and by round."""
+    """The noise of a machine, and how much the true ratio B ÷ A varies."""
 
     noise: Noise
     of_prompt: float = 0.0
+    """Standard deviation of the ratio's logarithm between prompts."""
     of_round: float = 0.0
+    """Standard deviation of the ratio's logarithm between rounds."""
 
 
 CASES = {
@@ -104,7 +114,10 @@ CASES = {
 
 
 def measured(generator: np.random.Generator, prompts: int, rounds: int, case: Case) -> list[Pair]:
-    """Return pairs of two equal sides that begin in turn."""
+    """Return simulated pairs of two sides that are equally fast on average.
+
+    The sides take turns in answering first.
+    """
     slow = iter(case.noise(generator, 2 * prompts * rounds))
     by_prompt = (
         generator.normal(0, case.of_prompt, prompts) if case.of_prompt else np.zeros(prompts)
@@ -122,7 +135,7 @@ def measured(generator: np.random.Generator, prompts: int, rounds: int, case: Ca
 
 
 def plain_ratio(pairs: list[Pair]) -> Ratio:
-    """Return the geometric mean with its interval, outliers included."""
+    """Return the geometric mean of the ratios with its interval; outliers have full effect."""
     found = interval_of(
         lambda means: means[0],
         [Row(pair.prompt, pair.round, (math.log(pair.b / pair.a),)) for pair in pairs],
@@ -132,7 +145,7 @@ def plain_ratio(pairs: list[Pair]) -> Ratio:
 
 
 def cell(prompts: int, rounds: int, case: Case, count: int) -> dict[str, Any]:
-    """Return coverage, width and power of both estimates over the same `count` comparisons."""
+    """Return coverage, half-width and power of both estimates over the same `count` comparisons."""
     generator = np.random.default_rng(SEED)
     data = [measured(generator, prompts, rounds, case) for _ in range(count)]
     result: dict[str, Any] = {}
@@ -171,7 +184,7 @@ def run(count: int) -> dict[str, Any]:
 
 
 def coverage_table(result: dict[str, Any]) -> str:
-    """Return the coverage with Huber's estimate: a line for each machine, a column for each design.
+    """Return the coverage of the robust mean: a line for each machine, a column for each design.
 
     The last line is the mean of each column, and its last cell the mean of all cells.
     """
@@ -194,7 +207,7 @@ def _line(name: str, row: Iterable[float | None], averaged: Iterable[float]) -> 
 
 
 def width_table(result: dict[str, Any]) -> str:
-    """Return width and power of both estimates for five prompts in five rounds."""
+    """Return coverage, half-width and power of both estimates for five prompts in five rounds."""
     lines = [
         "| machine | coverage, plain → robust | half-width, plain → robust"
         " | slowdown of 5 % shown, plain → robust |",

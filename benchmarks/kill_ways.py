@@ -1,6 +1,7 @@
-"""The ways in which benchmarks/kills.py ends quantchat, and the programs that it ends.
+"""The programs that benchmarks/kills.py starts, and the ways in which it ends them.
 
-Each way is a function of a `Session`: a program in a pseudo-terminal, and what surrounds it.
+Each `Way` consists of two functions of a `Session`: one starts a program in a pseudo-terminal and
+waits for a random moment, the other one ends it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from fakes.tiny_checkpoint import write_checkpoint
 from quantchat import paths
 
 STARTING_S = 12.0
-"""Most runs end within this time, in s, while variants are fetched, built, quantized or loaded."""
+"""If the demo is to be ended while variants are fetched, built, quantized or loaded: within this
+time, in s, after its start."""
 CHATTING_S = 4.0
-"""The other runs end within this time, in s, after a side is ready, while they answer and save."""
+"""A chat or a measurement is ended within this time, in s, after it has begun."""
 QUANTIZING_S = 25.0
-"""GPTQModel is ended within this time, in s, after it has begun to work."""
+"""`quantize` is ended within this time, in s, after GPTQModel has begun to work."""
 LOADING_S = 600.0
+"""Time limit, in s, for loading and for everything else that is waited for."""
 QUIT = "\x11\x11"
 SAVE = "\x13"
 PROMPT = "Count to twenty.\r"
@@ -43,13 +46,17 @@ class Session:
 
     folder: Path
     lot: random.Random
+    """Chooses the random moments."""
     terminal: Terminal = field(init=False)
     doing: str = ""
+    """What the program does when it is ended."""
     cache: Path | None = None
+    """The program's cache folder; None means the user's."""
     server: FakeServer | None = None
     answered: bool = False
     """Whether there is something that an orderly end has to save."""
     surroundings: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """The server and the mounted file systems, which are closed after the run."""
 
     @property
     def snapshots(self) -> Path:
@@ -62,7 +69,10 @@ class Session:
         return self.folder / "model"
 
     def start(self, *command: str, mark: dict[str, str]) -> None:
-        """Start `command` in a pseudo-terminal, with folders of its own."""
+        """Start `command` in a pseudo-terminal, with folders of its own.
+
+        `mark` is an environment variable by which all its processes are found later.
+        """
         own = {"QUANTCHAT_LOGS": str(self.folder / "logs"), "TMPDIR": str(self.folder / "tmp")}
         if self.cache:
             own["QUANTCHAT_CACHE"] = str(self.cache)
@@ -103,7 +113,7 @@ class Session:
 
 
 def demo(session: Session, mark: dict[str, str]) -> None:
-    """Run the demo with its real models until a random moment of its start or of a chat."""
+    """Run the demo with its real models until a random moment during its start or a chat."""
     lot = session.lot
     moments = ("chatting", "starting", "fetching", "quantizing")
     session.doing = lot.choices(moments, (40, 30, 15, 15))[0]
@@ -122,7 +132,7 @@ def demo(session: Session, mark: dict[str, str]) -> None:
 
 
 def _without_quantized(cache: Path) -> None:
-    """Fill `cache` with the user's checkpoints, except for the GPTQ ones."""
+    """Fill `cache` with links to the user's checkpoints, except for the GPTQ ones."""
     for made in (paths.cache_dir() / "checkpoints").iterdir():
         if "-gptq-" in made.name or made.name.startswith("."):
             continue
@@ -134,7 +144,7 @@ def _without_quantized(cache: Path) -> None:
 
 
 def pair(session: Session, mark: dict[str, str]) -> None:
-    """Show a tiny model beside a server whose answer does not end, until a random moment of it."""
+    """Chat with a tiny model and a server, until a random moment of the server's endless answer."""
     session.doing = "chatting"
     profile = _tiny_pair(session, "endless", max_new_tokens=100_000)
     session.start(*QUANTCHAT, profile, "--snapshots", str(session.snapshots), mark=mark)
@@ -147,7 +157,7 @@ def pair(session: Session, mark: dict[str, str]) -> None:
 
 
 def run(session: Session, mark: dict[str, str], *before: str) -> None:
-    """Measure a tiny model beside a server until a random moment after a whole round."""
+    """Measure a tiny model and a server until a random moment after a complete round."""
     session.doing = "measuring"
     profile = _tiny_pair(session, "ok", max_new_tokens=200)
     words = ("run", profile, "--rounds", "10000", "--warmup", "0", "--prompt", "w1 w2", "--json")
@@ -163,7 +173,7 @@ def run_without_stderr(session: Session, mark: dict[str, str]) -> None:
 
 
 def _measured(session: Session) -> int:
-    """Return the number of measured answers that the server was asked for."""
+    """Return how many answers the server was asked for, not counting warm-up (one token)."""
     assert session.server is not None
     return sum(request.get("max_tokens") != 1 for request in session.server.requests)
 
@@ -194,7 +204,7 @@ base_url = "{session.server.url}"
 
 
 def quantize(session: Session, mark: dict[str, str]) -> None:
-    """Quantize the demo's model until a random moment at which GPTQModel works."""
+    """Quantize the demo's model until a random moment while GPTQModel works."""
     session.doing, session.cache = "GPTQModel", session.folder / "cache"
     _without_quantized(session.cache)
     words = ("quantize", "demo:smollm2-135m-instruct", "--no-perplexity")
@@ -208,7 +218,7 @@ def quantize(session: Session, mark: dict[str, str]) -> None:
 
 
 def signals(*numbers: signal.Signals) -> Callable[[Session], None]:
-    """Return the end by these signals, one right after the other."""
+    """Return a function that ends a session by these signals, one right after the other."""
     return lambda session: session.send(*numbers)
 
 
@@ -230,7 +240,7 @@ def kill_a_worker(session: Session) -> None:
 
 
 def suspend_first(session: Session) -> None:
-    """Stop and continue the program, then quit."""
+    """Suspend and continue the program, then quit."""
     session.send(signal.SIGSTOP)
     time.sleep(session.lot.uniform(0.1, 1.5))
     session.send(signal.SIGCONT)
@@ -244,13 +254,16 @@ def _silence_workers(session: Session) -> None:
 
 
 def terminate_with_silent_workers(session: Session) -> None:
-    """Stop the workers, which so answer nothing, then send SIGTERM."""
+    """Suspend the workers, so that they answer nothing, then send SIGTERM."""
     _silence_workers(session)
     session.send(signal.SIGTERM)
 
 
 def interrupt_with_silent_workers(session: Session) -> None:
-    """Stop the workers, then press Ctrl+C twice: the first one asks, the second one ends."""
+    """Suspend the workers, then press Ctrl+C twice.
+
+    The first Ctrl+C asks the workers to stop, the second one kills them.
+    """
     _silence_workers(session)
     session.use(session.lot.uniform(0, 1.0))
     session.type("\x03")
@@ -259,7 +272,7 @@ def interrupt_with_silent_workers(session: Session) -> None:
 
 
 def fill_disk(session: Session) -> None:
-    """Fill the disk of the snapshots, then send SIGTERM."""
+    """Fill the disk with the snapshots' folder, then send SIGTERM."""
     session.surroundings.enter_context(small_disk(session.snapshots))
     fill(session.snapshots)
     session.send(signal.SIGTERM)
@@ -270,7 +283,7 @@ def _hang(session: Session, place: Path) -> None:
 
 
 def hang_model(session: Session) -> None:
-    """Let the share with the model hang, save, then send SIGTERM."""
+    """Let the file system with the model hang, like a network share; save, then send SIGTERM."""
     _hang(session, session.model)
     session.type(SAVE)
     session.use(session.lot.uniform(0, 1.0))
@@ -278,7 +291,7 @@ def hang_model(session: Session) -> None:
 
 
 def hang_snapshots(session: Session) -> None:
-    """Let the share with the snapshots hang, try to save there, then send SIGTERM."""
+    """Let the file system with the snapshots hang, try to save there, then send SIGTERM."""
     _hang(session, session.snapshots)
     session.type(SAVE)
     session.use(session.lot.uniform(0, 1.0))
@@ -286,13 +299,13 @@ def hang_snapshots(session: Session) -> None:
 
 
 def hang_results(session: Session) -> None:
-    """Let the share for the results hang, then send SIGTERM."""
+    """Let the file system for the results of `run` hang, then send SIGTERM."""
     _hang(session, session.snapshots)
     session.send(signal.SIGTERM)
 
 
 def hang_and_close(session: Session) -> None:
-    """Let the share with the snapshots hang, try to save there, then close the terminal."""
+    """Let the file system with the snapshots hang, try to save there, then close the terminal."""
     _hang(session, session.snapshots)
     session.type(SAVE)
     session.terminal.hang_up()
@@ -300,20 +313,22 @@ def hang_and_close(session: Session) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """How a program is ended, and what has to be found afterwards."""
+    """Which program is ended and how, and what has to be found afterwards."""
 
     program: Callable[[Session, dict[str, str]], None]
     end: Callable[[Session], None]
     saves: bool = False
-    """Whether the end leaves time to save what nobody saved."""
+    """Whether the program has time to save its unsaved answers when it is ended so."""
     says: str = ""
-    """What the terminal has to show, where nothing can be saved."""
+    """What the terminal has to show if nothing can be saved."""
     tidies: bool = False
-    """Whether the end leaves time to remove a checkpoint that is half built."""
+    """Whether the program has time to remove a half-built checkpoint when it is ended so."""
     press: str = ""
-    """Keys that a user presses again each second: before the screen starts, keys are lost."""
+    """Keys to press again each second until the program ends: before the screen starts, keys are
+    lost."""
     hung: bool = False
-    """Whether the disk hangs, so that the end takes as long as the program waits for it."""
+    """Whether the file system for saving hangs: then the program first waits for it until a time
+    limit."""
 
 
 _TERM, _HUP, _INT, _KILL = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL

@@ -2,14 +2,17 @@
 
 `python benchmarks/kills.py` starts the demo, a small pair, `run` and `quantize` in a
 pseudo-terminal again and again, and ends each at a random moment in each of the ways of
-`kill_ways.py`. Some runs of the demo start with an empty cache, so that downloads and builds of
-checkpoints are hit too, and some without the quantized checkpoint, so that quantizing is.
-Afterwards all processes must be gone, within 2 s unless a share hangs; every snapshot must be
-whole, no partial checkpoint may be taken for a whole one, and no temporary file may survive the
-next start. Where an end leaves time to save, the answers must be in a snapshot; where they cannot
-be saved, the terminal must say so. It writes `benchmarks/results/kills.json`, with `--add` behind
-the runs that are there; the exit status is 1 if anything was left or lost. It mounts file systems
-(a full one, and one that hangs), so it has to be run by root.
+`kill_ways.py`. Some runs of the demo start with an empty cache, to hit downloads and builds of
+checkpoints, and some without the quantized checkpoint, to hit quantizing.
+
+15 s after the end, no process may be left. (The result also counts the runs in which all were gone
+after 2 s.) Every snapshot must be complete, no partial checkpoint may be taken for a complete one,
+and no temporary file may be left after the next start. If the program had time to save, its answers
+must be in a snapshot; if they could not be saved, the terminal must say so.
+
+The program writes `benchmarks/results/kills.json`; with `--add` it adds its runs to those in the
+file. The exit status is 1 if anything was left or lost. It mounts file systems (a full one, and one
+that hangs), so only root can run it.
 """
 
 from __future__ import annotations
@@ -46,13 +49,15 @@ from quantchat.snapshot import recovered, store  # noqa: E402
 RESULTS = HERE / "results" / "kills.json"
 MARK = "QUANTCHAT_KILLS"
 GOAL_S = 2.0
+"""Time in which all processes of a run should be gone; the summary counts such runs."""
 PATIENCE_S = 15.0
+"""Time after which processes that still run count as left, and are killed."""
 LOST = ("processes_left", "files_broken", "temporary_files_left", "results_lost")
 """Counts that have to be 0."""
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Return the processes that inherited `mark`, whatever their parent is now."""
+    """Return the processes with `mark` in their environment, even if their parent has ended."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -80,7 +85,10 @@ def process_tree(pid: int) -> list[psutil.Process]:
 def wait_until_gone(
     session: Session, processes: list[psutil.Process], mark: str, press: str
 ) -> float:
-    """Return the seconds until all processes have ended; `PATIENCE_S` if they never do."""
+    """Return the seconds until all processes have ended, at most `PATIENCE_S`.
+
+    Meanwhile the keys `press`, if any, are pressed each second.
+    """
     began = time.monotonic()
     pressed = 0
     while (took := time.monotonic() - began) < PATIENCE_S:
@@ -98,7 +106,7 @@ def wait_until_gone(
 def broken_files(session: Session, *, tidied: bool) -> Iterator[str]:
     """Yield a line for each snapshot or checkpoint that is incomplete.
 
-    With `tidied`, also for what is left of a build that was stopped.
+    With `tidied`, also yield one for each partial build that is left.
     """
     for file in session.snapshots.iterdir():
         if file.suffix == ".json" and not file.name.startswith("."):
@@ -116,7 +124,7 @@ def broken_files(session: Session, *, tidied: bool) -> Iterator[str]:
 
 
 def temporary_files(folder: Path) -> list[str]:
-    """Return what is left in the temporary folder `folder` when the program starts again."""
+    """Clean the temporary folder `folder` as the next start does; return what is left in it."""
     tempfile.tempdir = str(folder)
     try:
         scratch.sweep()
@@ -208,8 +216,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", help="ways to try; then nothing is saved")
     parser.add_argument("--add", action="store_true", help="keep the saved runs too")
     given = parser.parse_args()
-    for number in (signal.SIGHUP, signal.SIGINT):  # nohup or a shell's `&` may ignore them, and
-        signal.signal(number, signal.SIG_DFL)  # what it starts would ignore them too
+    # Under nohup or a shell's `&`, this process may ignore these signals, and the programs that it
+    # starts would inherit that.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     saved = json.loads(RESULTS.read_text(encoding="utf-8")) if given.add else {}
     lot = random.Random(given.seed)
     runs = list(saved.get("runs", []))

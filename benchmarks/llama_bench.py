@@ -1,4 +1,4 @@
-"""Runs llama.cpp's benchmark `llama-bench` on the demo's GGUF, for comparison in `decode.py`.
+"""Runs llama.cpp's benchmark `llama-bench` on the demo's GGUF file, for `decode.py`.
 
 The GGUF is the file from which the demo's other variants were made. Build `llama-bench` from
 llama.cpp's sources, or from those in llama-cpp-python's source distribution.
@@ -16,10 +16,10 @@ from typing import Any
 def measure(
     program: Path, gguf: Path, prompts: Sequence[int], tokens: int, rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Run `program` and return its figures in `decode.py`'s terms.
+    """Run `program` and return its figures under the names that `decode.py` uses.
 
-    TTFT is the prefill time alone, each time from an empty cache. Raises SystemExit with the
-    reason if `program` does not run.
+    `prompts` are lengths in tokens. TTFT is the prefill time alone, always with an empty KV cache.
+    Raises SystemExit with the reason if `program` does not run.
     """
     options = {
         "-m": str(gguf),
@@ -41,7 +41,7 @@ def measure(
 
 
 def figures(printed: str) -> dict[str, Any]:
-    """Return the output of `llama-bench -o json` in `decode.py`'s terms."""
+    """Return the figures in `printed`, the output of `llama-bench -o json`, as `measure` does."""
     tests = json.loads(printed)
     (decoding,) = (test for test in tests if test["n_gen"])
     return {

@@ -2,11 +2,11 @@
 
 `python benchmarks/llama_perplexity.py --bin FOLDER` needs llama.cpp's `llama-perplexity` and
 `llama-quantize` in FOLDER (built with CMake from its sources, or from those in the source
-distribution of llama-cpp-python; `docs/explanation/scoring.md` has the commands). It takes the
-demo's Q4_1 GGUF, unpacks it to float32, quantizes that to Q3_K_S and unpacks it again, so that both
-programs multiply the same float32 weights, and lets both read the text that ships with quantchat in
-the same windows. llama.cpp also reads the Q4_1 file itself: there it rounds the activations to
-8 bits, which transformers does not.
+distribution of llama-cpp-python; `docs/explanation/scoring.md` has the commands). It unpacks the
+demo's Q4_1 GGUF file to float32: this is the reference ("base"). It quantizes the reference to
+Q3_K_S and unpacks the result to float32 again, so that both programs multiply the same float32
+weights. Both score the text that ships with quantchat, in the same windows. llama.cpp also scores
+the original Q4_1 file: then it rounds the activations to 8 bits, which transformers does not do.
 
 It writes `benchmarks/results/llama_perplexity.json`; `--table` prints the table of
 `docs/explanation/scoring.md`.
@@ -36,6 +36,7 @@ from quantchat.profile.model import Profile
 RESULTS = Path(__file__).parent / "results" / "llama_perplexity.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LOW = "Q3_K_S"
+"""The quantization that is compared with the reference."""
 
 _PRINTED = {
     "perplexity": r"Mean PPL\(Q\)\s*:\s*(\S+) ±\s*(\S+)",
@@ -53,13 +54,16 @@ _PRINTED = {
     "RMS Δp, %": r"RMS Δp\s*:\s*(\S+) ±\s*(\S+)",
     "top-1 agreement, %": r"Same top p:\s*(\S+) ±\s*(\S+)",
 }
-"""Patterns of llama.cpp's output: a figure and, for most, its error."""
+"""Patterns of llama.cpp's output, by figure. They match a value and mostly its standard error."""
 
 _FINAL = re.compile(r"Final estimate: PPL = (\S+) \+/- (\S+)")
 
 
 def theirs(folder: Path, gguf: Path, low: Path, original: Path, chunks: int) -> dict[str, Any]:
-    """Return the figures of `low` against `gguf`, and the perplexity of the original Q4_1 file."""
+    """Return llama.cpp's figures of `low`, and the perplexity of the original Q4_1 file.
+
+    `gguf` is the reference; `chunks` is the number of windows.
+    """
     kept = gguf.with_suffix(".logits")
     size = ["-c", str(WINDOW), "-b", str(WINDOW), "--chunks", str(chunks)]
     common = ["-f", str(corpus.dataset(corpus.OWN).path), *size, "--no-warmup"]
@@ -89,7 +93,10 @@ def run(command: list[str]) -> str:
 
 
 async def ours(folder: Path, base: str, low: str, chunks: int) -> dict[str, Any]:
-    """Return the same figures by quantchat, with errors by token, as llama.cpp has them."""
+    """Return quantchat's figures of `low` compared with the reference `base`.
+
+    As in llama.cpp, the standard errors treat the tokens as independent.
+    """
     variants = [
         {
             "label": name, "engine": "transformers", "model": str(folder), "gguf_file": name,
@@ -146,14 +153,14 @@ async def measure(folder: Path, chunks: int) -> dict[str, Any]:
 
 
 def version(folder: Path) -> str:
-    """Return llama.cpp's version as it prints it."""
+    """Return the version that llama.cpp prints."""
     said = run([str(folder / "llama-perplexity"), "--version"])
     found = re.search(r"version: .*", said)
-    return found[0] if found else "not told"
+    return found[0] if found else "not reported"
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return both sides as a Markdown table, with the relative difference."""
+    """Return the figures of both programs as a Markdown table, with their relative difference."""
     theirs_, ours_ = result["llama_cpp"]["figures"], result["quantchat"]["figures"]
     lines = ["| figure | llama.cpp | quantchat | difference |", "| --- | --: | --: | --: |"]
     for name, one in theirs_.items():
@@ -180,7 +187,7 @@ def main() -> None:
     )
     parser.add_argument("--bin", type=Path, help="folder with llama.cpp's programs")
     parser.add_argument(
-        "--chunks", type=int, default=DEFAULT_TOKENS // WINDOW, help="windows that are read"
+        "--chunks", type=int, default=DEFAULT_TOKENS // WINDOW, help="number of windows"
     )
     parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()

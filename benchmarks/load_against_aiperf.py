@@ -4,15 +4,16 @@
     python benchmarks/load_against_aiperf.py --aiperf aiperf/bin/aiperf
     python benchmarks/load_against_aiperf.py --aiperf … --url http://127.0.0.1:8000/v1 --model NAME
 
-Without `--url` both ask a server of this script, which sends its chunks at fixed times: so it is
-known what a client should measure. At each level the two take turns, ABBA, with the same prompts,
-greedy. Two things are compared:
+Without `--url`, both clients send their requests to a server in this script that sends chunks at
+fixed times, so that the figures that a client should report are known. At each concurrency the two
+clients measure in turn (ABBA), with the same prompts, greedy. Two ratios are computed:
 
-- clients: the figures of quantchat's requests against those that AIPerf reports of its own;
-- definitions: quantchat's functions on the arrival times of AIPerf's requests, as AIPerf has saved
-  them, against what AIPerf reports of them. No noise is in this ratio.
+- clients: quantchat's figures of its own requests ÷ AIPerf's figures of its own requests;
+- definitions: quantchat's figures of AIPerf's requests, from the arrival times that AIPerf saved,
+  ÷ AIPerf's figures of the same requests. This ratio contains no noise.
 
-It adds to `benchmarks/results/load_against_aiperf.json`, by server; `--table` prints that.
+The result is saved in `benchmarks/results/load_against_aiperf.json`, beside those of other servers;
+`--table` prints all of them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "load_against_aiperf.json"
 PROMPTS = ("Name three colours.", "How does a bicycle stay upright?", "What is a prime number?")
 PACED = "chunks at fixed times"
 TTFT_S, ITL_S = 0.8, 0.04
-"""The times of the paced server."""
+"""When the server in this script sends its first chunk, and the time between two chunks, in s."""
 
 FIGURES = {
     "TTFT, ms": "time_to_first_token",
@@ -58,7 +59,7 @@ Figures = dict[str, float]
 
 
 class _Paced(BaseHTTPRequestHandler):
-    """Sends each chunk when it is due, whatever came before; a chunk is one token."""
+    """Sends each chunk at a fixed time after the request arrived; a chunk is one token."""
 
     protocol_version = "HTTP/1.1"
 
@@ -105,7 +106,7 @@ class _Paced(BaseHTTPRequestHandler):
 
 @contextmanager
 def paced_server() -> Iterator[str]:
-    """Run the paced server in threads; yield its address."""
+    """Run the server that sends chunks at fixed times, in threads; yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Paced)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -119,7 +120,7 @@ def paced_server() -> Iterator[str]:
 
 
 def of_requests(requests: Sequence[RequestTimes]) -> Figures:
-    """Return the compared figures of one round, as quantchat computes them, means over requests."""
+    """Return the compared figures of one round as quantchat computes them: means over requests."""
     if failed := next((one.error for one in requests if one.error), ""):
         raise SystemExit(f"a request failed: {failed}")
     means = (
@@ -132,7 +133,7 @@ def of_requests(requests: Sequence[RequestTimes]) -> Figures:
 
 
 def with_quantchat(given: argparse.Namespace, url: str, level: int) -> Figures:
-    """Return the figures of one round of the test that `quantchat load` runs."""
+    """Measure one round at concurrency `level` as `quantchat load` does; return the figures."""
     one = {"engine": "openai", "model": given.model, "base_url": url}
     variants = [{**one, "label": "server"}, {**one, "label": "a profile has two variants"}]
     profile = Profile.model_validate({"name": "server", "variants": variants})
@@ -154,7 +155,10 @@ def with_quantchat(given: argparse.Namespace, url: str, level: int) -> Figures:
 def with_aiperf(
     given: argparse.Namespace, url: str, level: int, folder: Path
 ) -> tuple[Figures, Figures]:
-    """Return what AIPerf reports of one run, and quantchat's figures of the same requests."""
+    """Run AIPerf once at concurrency `level`.
+
+    Return the figures that AIPerf reports, and quantchat's figures of the same requests.
+    """
     prompts = folder / "prompts.jsonl"
     prompts.write_text("".join(f"{json.dumps({'text': one})}\n" for one in PROMPTS))
     out = Path(tempfile.mkdtemp(dir=folder))
@@ -174,7 +178,10 @@ def with_aiperf(
 
 
 def _requests(out: Path) -> list[RequestTimes]:
-    """Return the measured requests of an AIPerf run; token counts are AIPerf's."""
+    """Return the requests of the AIPerf run saved in `out`, without warm-up.
+
+    The token counts are AIPerf's.
+    """
     found = []
     files = (out / "profile_export_raw.jsonl", out / "profile_export.jsonl")
     for raw, record in zip(*map(_lines, files), strict=True):
@@ -207,7 +214,10 @@ def _has_text(response: dict[str, Any]) -> bool:
 
 
 def measure(given: argparse.Namespace, url: str) -> list[dict[str, Any]]:
-    """Let both measure each level in turn; return the medians over rounds, and their ratios."""
+    """Let both clients measure each concurrency in turn.
+
+    Return for each concurrency and figure the medians over rounds, and the ratios.
+    """
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -251,7 +261,7 @@ def _compared(
 
 
 def table(saved: dict[str, Any]) -> str:
-    """Return the saved results as Markdown, a table for all servers."""
+    """Return the saved results as Markdown, in one table for all servers."""
     heads = (
         "server | concurrency | figure | quantchat | AIPerf"
         " | ratio of clients | ratio of definitions"
@@ -271,10 +281,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--aiperf", default="aiperf", help="its program")
-    parser.add_argument("--url", help="a running server, with /v1")
+    parser.add_argument("--aiperf", default="aiperf", help="AIPerf's program")
+    parser.add_argument("--url", help="address of a running server, with /v1")
     parser.add_argument("--model", default="paced")
-    parser.add_argument("--name", help="of the server, for the table (default: the model)")
+    parser.add_argument("--name", help="the server's name in the table (default: MODEL)")
     parser.add_argument("--tokenizer", default="builtin", help="for AIPerf: a folder or hub id")
     parser.add_argument("--concurrency", default="1,4")
     parser.add_argument("--rounds", type=int, default=2)

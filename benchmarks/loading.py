@@ -1,9 +1,9 @@
-"""Measure how long the demo's variants take to load, by stage, side by side with another revision.
+"""Measure how long the demo's variants take to load, by stage, compared with another revision.
 
 `python benchmarks/loading.py --against TREE` loads each variant with this revision and with the one
 checked out in the folder TREE, alternately, each time in a new worker on existing checkpoints. It
-writes `benchmarks/results/loading.json`; `--table` prints its medians as Markdown. Run it on an
-idle machine. Ratios are those of each round.
+writes `benchmarks/results/loading.json`; `--table` prints its medians as Markdown. A ratio compares
+the two loads of one round. Run the benchmark on an idle machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ print(json.dumps(asyncio.run(main())))
 
 
 def ask(tree: Path, *arguments: str) -> Any:
-    """Run the program above with the sources of `tree`; return what it prints."""
+    """Run `_PROGRAM` with the sources of `tree`; return what it prints.
+
+    With a variant's label it prints the seconds by stage, without one the labels of the variants.
+    """
     benchmarks = tree / "benchmarks"
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(benchmarks), *arguments],
@@ -54,7 +57,7 @@ def ask(tree: Path, *arguments: str) -> Any:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Return the medians as Markdown: seconds of this revision, and in brackets of the other."""
+    """Return medians in s as Markdown: of this revision, and in brackets of the other revision."""
     lines = [
         "| variant | import, s | weights, s | warm-up, s | total, s"
         " | total ÷ that of the other revision |",

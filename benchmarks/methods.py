@@ -1,16 +1,17 @@
-"""Measure each quantization method of the demo's model: size, distance from bf16, and speed.
+"""Measure each quantization method on the demo's model: size, divergence from bf16, and speed.
 
 `python benchmarks/methods.py` scores the variants of `benchmarks/methods.toml` on the text that
-ships with quantchat, and times each beside bf16 in one run, the two in turn; it makes missing
-checkpoints first (AWQ and AutoRound take a CPU ten minutes and more). It writes
-`benchmarks/results/methods.json`, from which `--table` prints the table of
+ships with quantchat. Then it measures the speed of each variant and of bf16 in one run, one at a
+time. It builds missing checkpoints first (AWQ and AutoRound take a CPU ten minutes or more). It
+writes `benchmarks/results/methods.json`, from which `--table` prints the table of
 `docs/reference/methods.md`.
 
-The text ends after 3,072 tokens, because llama.cpp splits a later line into other tokens than the
-tokenizer that transformers makes from the demo's GGUF: it knows nothing of `tokenizer.ggml.pre`.
+Only the first 3,072 tokens of the text are scored. A later line is split into different tokens by
+llama.cpp and by the tokenizer that transformers makes from the demo's GGUF file, because
+transformers ignores the field `tokenizer.ggml.pre`.
 
-On a busy machine all speeds fall, but the ratios to bf16 hold, since both sides of a ratio were
-measured in the same minutes. `load_before` in the result is the machine's load.
+On a busy machine all speeds fall, but the ratios to bf16 stay about the same, because both sides of
+a ratio were measured in the same minutes. `load_before` in the result is the machine's load.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ def saved() -> dict[str, Any]:
 
 
 def save(result: dict[str, Any]) -> None:
-    """Write `result`; each step of the benchmark does, since all of it takes long."""
+    """Write `result`; called after each step, because the whole benchmark takes long."""
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the result as Markdown, the methods closest to the reference first."""
+    """Return the result as Markdown, sorted by KLD: methods closest to the reference first."""
     found = ScoreRecord.model_validate(result["score"])
     heads = (
         "method", "weights", "bits per weight", "KLD, nats", "top-1 agreement, %", "tok/s",

@@ -5,11 +5,11 @@ their metadata, installs the wheel with the newest and with the lowest allowed v
 Python interpreter that quantchat supports, and asks the demo a question there. uv must be on PATH;
 it finds or downloads the interpreters. Each environment is removed again: it takes several GB.
 
-`--python 3.11` and `--resolution highest` choose some of the environments; `--constraint FILE`
-is passed to uv, for example to hold torch at a build for CPUs. `--cache FOLDER` names a cache of
-quantchat whose checkpoints the demo may use; without it, it makes them. The results, added to those
-of earlier runs, are in `benchmarks/results/package.json`; `--table` prints the table of the
-documentation.
+`--python 3.11` and `--resolution highest` choose some of the environments. `--constraint FILE` is
+passed to uv, for example to install torch's build for CPUs. `--cache FOLDER` names a cache folder
+of quantchat whose checkpoints the demo may use; without this option the demo builds them. The
+results are added to those of earlier runs in `benchmarks/results/package.json`; `--table` prints
+the table of the documentation.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ RESOLUTIONS = {"highest": "newest", "lowest-direct": "lowest"}
 """uv's names of the resolutions, and what the table calls them."""
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "gptqmodel", "textual", "pydantic")
 MAKING_S = 3600
-"""Time limit for making the demo's checkpoints, loading them and answering."""
+"""Time limit, in s, for each of these: to build and load the demo's checkpoints, and to answer."""
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Build both distributions, the wheel from the source distribution; check and return them."""
+    """Build wheel and source distribution in `folder`; check their metadata; return their paths.
+
+    The wheel is built from the source distribution.
+    """
     folder.mkdir()
     run = [sys.executable, "-m"]
     subprocess.run([*run, "build", "--outdir", str(folder), str(ROOT)], check=True, cwd=folder)
@@ -61,13 +64,18 @@ def installed(
     folder: Path,
     cache: Path | None,
 ) -> dict[str, Any]:
-    """Install `wheel` in an environment in `folder`, let the demo answer; return what ran."""
+    """Install `wheel` in an environment in `folder`, and let the demo answer there.
+
+    `constraints` are uv's constraint files, `cache` is a cache folder of quantchat with
+    checkpoints. Return the versions that were installed, and the time until the answers.
+    """
     environment = folder / "environment"
     interpreter = str(environment / "bin" / "python")
     subprocess.run(["uv", "venv", "--quiet", "--python", python, str(environment)], check=True)
     held = [part for file in constraints for part in ("--constraint", file)]
     install = ["uv", "pip", "install", "--python", interpreter, "--resolution", resolution, *held]
-    # As requirements of their own: lowest-direct leaves those of the wheel at their newest.
+    # The wheel's dependencies are listed too: lowest-direct chooses the lowest versions only for
+    # what the command itself names.
     subprocess.run([*install, str(wheel), *_dependencies(wheel)], check=True, cwd=folder)
     program = environment / "bin" / "quantchat"
     said = subprocess.run(
@@ -101,7 +109,10 @@ def _dependencies(wheel: Path) -> list[str]:
 
 
 def answer(program: Path, folder: Path, cache: Path | None) -> None:
-    """Start the demo with empty folders, or with `cache`; ask both sides a question, and quit."""
+    """Start the demo with empty folders, ask both variants a question, and quit.
+
+    With `cache`, the demo uses this cache folder instead of an empty one.
+    """
     names = ("CACHE", "CONFIG", "LOGS", "SNAPSHOTS")
     own = {f"QUANTCHAT_{name}": str(folder / name.lower()) for name in names}
     if cache is not None:
@@ -152,7 +163,7 @@ def main() -> None:
 
 
 def save(found: dict[str, Any]) -> None:
-    """Add a run to the saved ones, in place of an older one of the same environment."""
+    """Add a run to the saved runs; it replaces a run with the same Python and resolution."""
 
     def place(run: dict[str, Any]) -> tuple[int, int]:
         return PYTHONS.index(run["python"]), list(RESOLUTIONS).index(run["resolution"])

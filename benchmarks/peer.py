@@ -1,12 +1,12 @@
 """Compare the cost of showing a stream with another Textual chat client, Elia.
 
-`python benchmarks/peer.py` makes an environment with Elia (github.com/darrenburns/elia), a client
-for one model at a time, and serves texts on loopback like an OpenAI-compatible server, at 300
-tokens a second. Elia shows one such stream; quantchat shows two, as two variants of the engine
-`openai`, which use the same HTTP. Reported per served token: processor seconds of the process that
-draws, the same including its child processes (Elia reads HTTP in its own process, quantchat in its
-workers), and bytes sent to the terminal. It writes `benchmarks/results/peer.json`; `--table` prints
-the documentation's table.
+`python benchmarks/peer.py` creates an environment with Elia (github.com/darrenburns/elia), a client
+for one model at a time. It runs an OpenAI-compatible server on loopback that streams texts at 300
+tokens per second. Elia shows one such stream; quantchat shows two, as two variants of the engine
+`openai`. For each served token it reports the processor time of the process that draws, the
+processor time including child processes (Elia reads HTTP in its own process, quantchat in its
+workers), and the bytes sent to the terminal. It writes `benchmarks/results/peer.json`; `--table`
+prints the documentation's table.
 """
 
 from __future__ import annotations
@@ -38,12 +38,18 @@ KINDS = ("prose", "code")
 RATE = 300
 """Tokens per second of each stream."""
 MOST = 100_000
+"""Largest number of tokens in a stream."""
 SETTLING_S = 4.0
+"""Time from the first tokens until the measurement begins."""
 MEASURED_S = 8.0
+"""Duration of a measurement."""
 
 
 class Streams(ThreadingHTTPServer):
-    """Answers each chat with the kind of text that its last message names, token by token."""
+    """Streams to each request the kind of text that its last message names, token by token.
+
+    To other requests it sends one token.
+    """
 
     daemon_threads = True
 
@@ -102,12 +108,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def measured(session: Session, streams: Streams) -> dict[str, Any]:
-    """Return the cost of a token while a stream runs."""
+    """Wait until `session` streams, then measure; return the cost per token served."""
     began_with = streams.served
     while streams.served < began_with + RATE // 10:
         time.sleep(0.01)
         if session.process.poll() is not None:
-            raise SystemExit("it ended before it streamed")
+            raise SystemExit("the client ended before it showed a stream")
     time.sleep(SETTLING_S)
     cpu_s, received, served = session.cpu_s(), session.received, streams.served
     started_s = session.started_cpu_s()

@@ -1,8 +1,8 @@
-"""Measure how far each quantization of the demo's model is from its bf16 base.
+"""Measure how far each quantization of the demo's model diverges from its bf16 base model.
 
 `python benchmarks/quality.py` scores the variants of `benchmarks/quality.toml` (GPTQ in 8, 4, 3 and
 2 bits; NF4 with and without double quantization, FP4, int8) on the text that ships with quantchat;
-it makes missing checkpoints first. It writes `benchmarks/results/quality.json`, from which
+it builds missing checkpoints first. It writes `benchmarks/results/quality.json`, from which
 `python benchmarks/quality.py --table` prints the table of `docs/explanation/scoring.md`. No figure
 is a time, so the load of the machine does not matter.
 """
@@ -25,12 +25,15 @@ RESULTS = HERE / "results" / "quality.json"
 
 
 def measure() -> dict[str, Any]:
-    """Return the part of `quantchat score`'s snapshot that is saved here."""
+    """Run `quantchat score`; return the part of its snapshot that this benchmark saves."""
     return kept("score --window 512", saved_by("score", "--window", "512"))
 
 
 def saved_by(command: str, *options: str, profile: str = "quality.toml") -> dict[str, Any]:
-    """Return the snapshot of `command` on `profile`. Ends the benchmark if it fails."""
+    """Run quantchat's `command` on `profile`; return its snapshot.
+
+    Raises SystemExit if the command fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         if quantchat([command, str(HERE / profile), *options, "--save", folder]):
             raise SystemExit("not every variant could be measured")
@@ -58,7 +61,7 @@ def kept(
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the result as Markdown, the models closest to the reference first."""
+    """Return the result as Markdown, sorted by KLD: models closest to the reference first."""
     found = ScoreRecord.model_validate(result["score"])
     heads = (
         "model", "weights", "perplexity", "ΔPPL", "KLD, nats", "KLD, 99th percentile", "RMS Δp, %",

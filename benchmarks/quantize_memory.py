@@ -1,13 +1,14 @@
-"""Measure the memory of GPTQ quantization against the size of the model.
+"""Measure how much memory GPTQ quantization needs, compared with the size of the model.
 
-`python benchmarks/quantize_memory.py` quantizes random models of Llama's kind with more and more
-equal layers, then the demo's model; each in a worker, as `quantchat quantize` does, on the text
-that ships. It reads the worker's memory from the kernel meanwhile and writes
-`benchmarks/results/quantize_memory.json`; `--table` prints the saved result as Markdown.
+`python benchmarks/quantize_memory.py` quantizes Llama models with random weights and different
+numbers of equal layers, then the demo's model. Each is quantized in a worker, as by `quantchat
+quantize`, with the text that ships with quantchat as calibration set. Meanwhile the benchmark reads
+the worker's memory from /proc. It writes `benchmarks/results/quantize_memory.json`; `--table`
+prints the saved result as Markdown.
 
-Counted is the worker's own memory (RssAnon of /proc/PID/status) above that of the imported
-libraries. Pages of the checkpoint's file (RssFile) are the kernel's cache, which it frees when
-needed. On the CPU this is main memory; no GPU has been measured yet.
+The result is the peak of the worker's own memory (RssAnon in /proc/PID/status), minus what the
+imported libraries take. Mapped pages of the checkpoint's file (RssFile) do not count, because the
+Linux kernel can free them when needed. All is main memory: no GPU has been measured yet.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ from quantchat.wire.messages import Progress
 
 RESULTS = Path(__file__).parent / "results" / "quantize_memory.json"
 BEFORE = RESULTS.with_name("quantize_memory_kept.json")
-"""The saved result without `return_freed_memory`, which the job now calls first."""
+"""An older result, of a quantization job that did not yet call `return_freed_memory`."""
 MIB = 2**20
 EVERY_S = 0.02
+"""Time between two readings of a worker's memory."""
 SHAPE = {
     "hidden_size": 1024,
     "intermediate_size": 2816,
@@ -48,7 +50,7 @@ SHAPE = {
 
 
 class Watch:
-    """Watches the largest memory of a worker, from when it has imported its libraries."""
+    """Records the largest memory of a worker, in bytes, after it has imported its libraries."""
 
     def __init__(self) -> None:
         self.pid: int | None = None
@@ -60,14 +62,14 @@ class Watch:
         self._thread.start()
 
     async def start(self, place: Place) -> Worker:
-        """Start a worker, and watch the one that quantizes. Implements `StartWorker`."""
+        """Start a worker, and record its memory if it quantizes. Implements `StartWorker`."""
         worker = await start_worker(place)
         if place.label == "quantize gptq":
             self.pid = worker.pid
         return worker
 
     def heard(self, progress: Progress) -> None:
-        """Read the memory of the libraries when the worker has imported them."""
+        """Record the memory of the libraries if `progress` says that they are imported."""
         if self.pid is not None and progress.detail == "loading the model":
             self.base = _status(self.pid).get("RssAnon", 0)
 
@@ -155,7 +157,10 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(kept: dict[str, Any]) -> str:
-    """Return the saved result as Markdown, beside the result of before freed blocks went back."""
+    """Return the saved result as Markdown.
+
+    The last column is the older result, when freed memory was not returned to the system.
+    """
     before = json.loads(BEFORE.read_text())["models"]
     lines = [
         "| model | layers | bf16, MiB | 4-bit, MiB | peak without libraries, MiB | peak ÷ bf16"
@@ -177,7 +182,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="print the saved result, run nothing")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     given = parser.parse_args()
     if not given.table:
         layers = " ".join(map(str, given.layers))

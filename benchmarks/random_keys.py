@@ -1,10 +1,10 @@
-"""Press random keys, click and resize on every screen: does anything raise an exception?
+"""Press random keys, click and resize on quantchat's screens, and report exceptions.
 
-    python benchmarks/random_keys.py                # 20,000 inputs, from seed 0 on
+    python benchmarks/random_keys.py                # 20,000 inputs; the first session has seed 0
     python benchmarks/random_keys.py --count 2000 --first 7
 
-Workers are scripted, no model is loaded. The exit status is 1 if something raised; the seed and the
-last keys of each such session are printed.
+The workers are imitations that follow a script; no model is loaded. The exit status is 1 if an
+exception was raised; the seed and the last keys of each such session are printed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ terminal.configure_textual()  # before anything imports Textual
 from fakes.random_keys import on_the_comparison, on_the_start  # noqa: E402
 
 SESSION = 400
-"""Number of keys after which the program is restarted."""
+"""Number of inputs after which a new session begins, with the next seed."""
 
 
 async def main(count: int, first: int) -> int:
-    """Press `count` keys in sessions that begin with seed `first`; return the exit status."""
-    live_variant.SILENT_S = live_variant.STUCK_S = 3600.0  # scripted workers give no sign of life
+    """Send `count` inputs; the first session has seed `first`. Return the exit status."""
+    live_variant.SILENT_S = live_variant.STUCK_S = 3600.0  # scripted workers may be silent for long
     pressed, failed = 0, 0
     seen: Counter[str] = Counter()
     for number in range(-(-count // SESSION)):
@@ -48,8 +48,8 @@ async def main(count: int, first: int) -> int:
                 told = f"{error.__context__ or ''}\n{type(error).__name__}: {error}"
                 print(f"seed {first + number}, {begin.__name__}: {told}", flush=True)
             pressed += keys
-    print(f"{pressed} keys, clicks and sizes in {number + 1} sessions: {failed} raised something")
-    print("screens, by the bursts that met them:", dict(seen.most_common()))
+    print(f"{pressed} keys, clicks and sizes in {number + 1} sessions: {failed} failed")
+    print("bursts of input, by screen:", dict(seen.most_common()))
     return 1 if failed else 0
 
 

@@ -1,8 +1,8 @@
 """Record a session of the demo as an asciicast, to be played with `asciinema play`.
 
-Run it from anywhere: `python benchmarks/recording.py [FILE]` (default: demo.cast in the current
-folder). It runs `quantchat demo` in a terminal of its own, with the checkpoints of the user's cache
-folder, which are made first where they are missing. The format is asciicast v2: a header line, then
+`python benchmarks/recording.py [FILE]` can be run from any folder (FILE is by default demo.cast in
+the current folder). It runs `quantchat demo` in a pseudo-terminal, with the checkpoints of the
+user's cache folder; missing ones are built first. The format is asciicast v2: a header line, then
 one line [seconds, "o", text] for each piece of output (asciinema's documentation, "asciicast v2").
 """
 
@@ -29,13 +29,13 @@ import pyte
 
 COLUMNS, ROWS = 120, 40
 LIMIT_S = 1800.0
-"""Time limit for each step: the first start makes the checkpoints."""
+"""Time limit for each step. It is long because the first start builds the checkpoints."""
 PAUSE_S = 2.0
-"""How long a picture stays before the next key."""
+"""How long the screen stays before the next key."""
 
 
 class Step(NamedTuple):
-    """Wait until the screen shows `shows` so often, then type `keys`."""
+    """Wait until the screen shows the text `shows` `times` times, then type `keys`."""
 
     shows: str
     times: int
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 DEMO = (
     Step("● ready", 2, "Why is the sky blue? Answer in two sentences.\r"),
-    Step(" tokens · ", 2, "\x11"),  # the figures under both answers: they are over
+    Step(" tokens · ", 2, "\x11"),  # the figures that stand under both answers at their end
     Step("", 0, "\x11"),  # a second ^Q quits without saving
 )
 
@@ -101,7 +101,7 @@ def record(
 def _read_on(
     fd: int, seconds: float, decoder: codecs.IncrementalDecoder, lines: list[str], started: float
 ) -> str:
-    """Record for so many seconds; return what the program has written meanwhile."""
+    """Record for `seconds` s; return what the program has written meanwhile."""
     end, written = time.monotonic() + seconds, ""
     while time.monotonic() < end:
         text = _read(fd, decoder) or ""
@@ -123,7 +123,7 @@ def _read(fd: int, decoder: codecs.IncrementalDecoder) -> str | None:
 
 
 _UNKNOWN = re.compile(r"\x1b\[[<>=][0-9;]*[a-zA-Z]|\x1b\[\?[0-9;]*\$p|\x1b_[^\x1b]*\x1b\\\\")
-"""Questions to a terminal that pyte's parser does not know: it would draw their letters."""
+"""Queries to a terminal that pyte's parser does not know: it would show their letters as text."""
 
 
 def _cleaned(text: str) -> str:
@@ -149,7 +149,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         # Without the user's preferences, prompts and recovered conversations.
         os.environ |= {"QUANTCHAT_CONFIG": folder, "QUANTCHAT_SNAPSHOTS": folder}
-        # One draw a second: a small file.
+        # --low-bandwidth draws the screen once a second, which keeps the file small.
         command = [sys.executable, "-m", "quantchat", "--low-bandwidth", "demo"]
         cast = record(command, DEMO, title="quantchat --low-bandwidth demo")
     target.write_text("\n".join(cast) + "\n", encoding="utf-8")

@@ -1,9 +1,10 @@
-"""Measure the cost of watching the machine, as a share of one core.
+"""Measure the cost of sampling the machine's state, as a share of one core.
 
-`python benchmarks/sampler.py` samples the machine and two processes at the screen's rate and counts
-the processor time for it, alone and beside a thousand sleeping processes: to find the processes
-that a worker has started, the whole process table is read. GPUs are sampled too, if there are any.
-The exit status is 1 if sampling takes 1 % of a core or more.
+`python benchmarks/sampler.py` samples the machine and the memory of two processes as often as the
+screen does, and measures the processor time that this takes. It does so once without and once with
+a thousand other processes that sleep, because the whole process table is read to find the processes
+that a worker has started. GPUs are sampled too, if there are any. The exit status is 1 if sampling
+takes 1 % of a core or more.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def sleepers(count: int) -> Iterator[list[int]]:
 
 
 def share_of_core(pids: list[int], seconds: float) -> float:
-    """Return the share of a core that sampling takes, in percent, without opening the driver."""
+    """Sample for `seconds`; return the share of a core that this takes, in percent.
+
+    The first sample, which opens the GPU driver, is not counted.
+    """
     sampler = DeviceSampler()
     device = "cuda:0" if sampler.sample().gpus else "cpu"
     ledger = Ledger(device=device, weights_by_dtype={}, **UNKNOWN)

@@ -1,12 +1,15 @@
 """Measure the cost of the screen while two sides stream, and whether anything is lost or delayed.
 
-`python benchmarks/screen.py` streams texts from imitated models into the real screen of 120 x 40
-cells, whose reader only counts bytes; rates are tokens a second of each side:
+`python benchmarks/screen.py` streams texts from imitated models into the real screen, in a
+pseudo-terminal of 120 x 40 cells whose reader only counts bytes. It measures:
 
-- each kind of text at 300, 1000 and 3000: processor, bytes, memory, keys, whether all arrived;
-- at 300: over SSH, with `--low-bandwidth`, and with transcripts of 1k, 10k and 100k tokens;
-- a terminal that reads 4 kB/s, one that reads nothing for 30 s, 500 resizes while it streams;
-- the same stream in two plain `Markdown` widgets of Textual, which most clients use.
+- each kind of text at 300, 1000 and 3000 tok/s per side: processor time, bytes sent, memory, the
+  time from a key to its echo, and whether all tokens arrived;
+- the same for prose at 300 tok/s: over SSH, with `--low-bandwidth`, and after conversations of
+  1,000, 10,000 and 100,000 tokens;
+- prose at 300 tok/s in a terminal that reads 4 kB/s, in one that reads nothing for 30 s, and in one
+  that is resized 500 times: whether all tokens arrived, and whether decoding was delayed;
+- prose and code at 300 tok/s in two plain `Markdown` widgets of Textual, which most clients use.
 
 It writes `benchmarks/results/screen.json`; the exit status is 1 if anything was lost.
 """
@@ -46,10 +49,11 @@ OVER_SSH = {"SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"}
 SLOW = 4000
 """Bytes per second of a slow terminal."""
 DEAF_S = 30.0
+"""How long, in s, a terminal is slow, reads nothing or is resized."""
 
 
 def measured(session: Session, rate: int) -> dict[str, Any]:
-    """Return the cost of a session that streams at `rate` on both sides now."""
+    """Return the cost of `session`, which is streaming `rate` tok/s on each side."""
     received, cpu_s, began = session.received, session.cpu_s(), time.perf_counter()
     time.sleep(QUIET_S)
     wall_s = time.perf_counter() - began
@@ -65,7 +69,7 @@ def measured(session: Session, rate: int) -> dict[str, Any]:
 
 
 def outcome(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return whether all answers arrived, and how they were delayed."""
+    """Return whether all answers arrived completely, and the decoding rates and longest gap."""
     return {
         "whole_and_in_order": bool(answers) and all(a["whole"] and a["in_order"] for a in answers),
         "tokens": sum(a["tokens"] for a in answers),
@@ -81,7 +85,10 @@ def streamed(
     env: dict[str, str] | None = None,
     history: int = 0,
 ) -> dict[str, Any]:
-    """Stream `kind` at `rate`; return its cost, the key latencies and what arrived."""
+    """Stream text of `kind` at `rate` tok/s per side; return cost, key latencies and what arrived.
+
+    `more` are options of the program, `history` is the number of tokens before the stream.
+    """
     session = Synthetic(*more, *(("--history", str(history)) if history else ()), env=env)
     try:
         session.ask(kind, rate, int(rate * (SETTLING_S + QUIET_S + TYPING_S + 2)))
@@ -89,7 +96,7 @@ def streamed(
         found = measured(session, rate)
         keys = key_latencies_ms(session, TYPING_S)
         session.forget()
-        session.resize(SIZE[0] + 1, SIZE[1])  # draws everything again: an answer may be over
+        session.resize(SIZE[0] + 1, SIZE[1])  # redraws "ready" if an answer is over already
         session.wait_for("● ready", times=2, most_s=60)
         answers = session.report()
     finally:
@@ -101,7 +108,10 @@ def streamed(
 
 
 def hindered(how: str) -> dict[str, Any]:
-    """Stream prose at 300 tok/s to a hindered terminal; return the answers' own timing."""
+    """Stream prose at 300 tok/s to a terminal that is slow, reads nothing or is resized (`how`).
+
+    Return when a key was echoed after that, and what arrived.
+    """
     session = Synthetic()
     try:
         session.ask("prose", 300, int(300 * (DEAF_S + 5)))
@@ -127,7 +137,7 @@ def hindered(how: str) -> dict[str, Any]:
 
 
 def bare(kind: str, rate: int) -> dict[str, Any]:
-    """Measure the same stream in plain Markdown widgets of Textual."""
+    """Measure streams in two plain Markdown widgets of Textual, at their start and 14 s later."""
     session = Session([sys.executable, str(HERE / "bare_markdown.py"), kind, str(rate)])
     try:
         session.wait_for("streams")
@@ -185,9 +195,7 @@ def main() -> int:
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--rates", nargs="+", type=int, default=list(RATES))
-    parser.add_argument(
-        "--table", action="store_true", help="print the saved result, measure nothing"
-    )
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     asked = parser.parse_args()
     if asked.table:
         print("\n".join(table(kept("screen"))))

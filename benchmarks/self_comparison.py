@@ -1,23 +1,25 @@
 """Check that comparing a variant with itself says "no difference shown".
 
-`record` measures one variant against itself again and again, under two labels and so in two
-processes, each time from a fresh start, and writes the times of every answer to
-`benchmarks/results/self_comparison.json`. `check` reads them and compares, with a fixed seed:
+`record` measures one variant against itself several times. In each run the variant has two labels,
+"one" and "two", and so two new worker processes. `record` writes the times of every answer to
+`benchmarks/results/self_comparison.json`. `check` reads these times and makes four kinds of
+comparisons, with a fixed seed:
 
-- sides swapped: 100 times one of the runs, with left and right swapped in randomly drawn rounds;
-  all prompts of a round together, because they were slow together;
-- rounds split: 100 times as many rounds of one variant as two runs have, drawn from all runs and
-  split in two halves: like two runs whose rounds were not measured side by side;
-- as recorded: each run as it was, one process against another of the same variant;
-- in their order: each variant against itself in the run before.
+- sides swapped (100 comparisons): draw a run, and swap left and right in randomly drawn rounds. All
+  prompts of a round are swapped together, because a slow machine is slow for all of them;
+- rounds split (100 comparisons): draw rounds of one label from all runs, twice as many as a run
+  has, and compare one half with the other, like two runs that were measured at different times;
+- as recorded: compare "one" with "two" in each run;
+- in their order: compare each label with itself in the previous run.
 
-The first two compare sides that are equal by construction, with real times: at most 7 of the 100
-may show a difference, in any figure. The last two are printed but not judged: two processes may
-really differ, and a machine may really change between two runs.
+In the first two, both sides are equal by construction, with real times: at most 7 of the 100
+comparisons may show a difference, in any figure. The last two are printed but not judged: two
+processes may really differ, and a machine may really change between two runs.
 
-Beside each count are two others: with intervals over prompts only, which shows why rounds are
-resampled, and with the right side made to take twice the time. Within a run caution must not hide
-such a difference, so at least 90 of the 100 must show it.
+Two more counts are printed with each. "by prompts alone" counts the differences shown if the
+interval allows only for prompts and not for rounds, too. "if twice as slow" counts the differences
+shown if the times of the right side are doubled: with "sides swapped" these must be at least 90 of
+100, because an interval must not be so wide that it hides such a difference.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def record(count: int, note: str) -> None:
 
 
 def write(snapshots: Sequence[Path], command: str, note: str) -> None:
-    """Save the figures of the snapshots that `check` needs."""
+    """Save those figures of the snapshots that `check` needs."""
     runs = [Run(str(file), store.load(file)) for file in snapshots]
     environment = runs[0].snapshot.environment
     model_info = columns(runs)[0].model_info
@@ -173,7 +175,7 @@ JUDGED = ("sides swapped", "rounds split")
 def shown(sides: Sides, *, blind: bool = False, slower: float = 1) -> bool:
     """Return whether a difference is shown, with the right side's figures multiplied by `slower`.
 
-    `blind` treats all pairs as measured in a single round, so that only prompts are resampled.
+    With `blind`, all pairs count as one round, so that the interval allows only for prompts.
     """
     pairs = [
         Pair(prompt, 0 if blind else number, a, b * slower)

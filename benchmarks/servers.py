@@ -1,14 +1,16 @@
 """Compare real servers, `transformers serve` and llama.cpp's, with a variant loaded by quantchat.
 
-`python benchmarks/servers.py` makes an environment with llama.cpp's server (built from source once,
-which takes minutes). quantchat starts both servers on loopback, each in turn beside bf16 that it
-loads itself, and beside each other. All have the same weights: the GGUF is the file from which the
-demo's bf16 base was unpacked. They get the same prompts, greedy, one at a time.
+`python benchmarks/servers.py` creates an environment with llama.cpp's server (built from source
+once, which takes minutes). quantchat measures three pairs: each server and bf16, which it loads
+itself, then both servers. It starts the servers on loopback. All have the same weights: the GGUF
+file is the one from which the demo's bf16 base model was unpacked. They get the same prompts,
+greedy, one at a time.
 
-It writes `benchmarks/results/servers.json`: whether the texts are equal, TTFT and ITL by arrival,
-the token counts of each server, the memory of its processes, and how many processes were left at
-the end. Where a text diverges from the local one, the local variant gives the probability of both
-tokens. `--table` prints the table of `docs/how-to/servers.md`.
+The program writes `benchmarks/results/servers.json`: whether the texts are equal, TTFT and ITL
+computed from arrival times, the token counts of each server, the memory of its processes, and how
+many processes were left at the end. Where a server's text diverges from that of bf16, it also
+contains the probabilities that bf16 gives to both tokens. `--table` prints the table of
+`docs/how-to/servers.md`.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ ADDRESS = "http://127.0.0.1:{port}"
 
 
 def profile(base: Path, gguf: Path, tokens: int) -> Profile:
-    """Return the three variants; the servers start as their own documentation says."""
+    """Return a profile of the three variants; servers start as their documentation says."""
     serve = ["transformers", "serve", str(base), "--host", "127.0.0.1", "--port", "{port}"]
     llama = ["python", "-m", "llama_cpp.server", "--model", str(gguf), "--model_alias", gguf.stem]
     llama += ["--n_ctx", "2048", "--host", "127.0.0.1", "--port", "{port}"]
@@ -69,13 +71,13 @@ def profile(base: Path, gguf: Path, tokens: int) -> Profile:
 
 
 def make_environment() -> None:
-    """Make the environment of llama.cpp's server, unless there is one."""
+    """Create the environment of llama.cpp's server, if it is missing."""
     create = ["quantchat", "env", "create", ENV, "-r", str(REQUIREMENTS)]
     subprocess.run([sys.executable, "-m", *create], check=True)
 
 
 class Family:
-    """All descendants of this process that have been seen."""
+    """Collects the descendants of this process: servers, workers and what they start."""
 
     def __init__(self) -> None:
         self.seen: dict[int, psutil.Process] = {}
@@ -92,7 +94,11 @@ class Family:
 
 
 async def explain(spec: Transformers, turn: TurnRecord, tokens: int) -> dict[str, Any] | None:
-    """Return where the server's text diverges, and how likely the local model finds both tokens."""
+    """Return where the server's text diverges from that of `spec`, the variant loaded by quantchat.
+
+    Also return the probabilities that `spec` gives to both tokens there. None if the texts of
+    `turn` are equal.
+    """
     from transformers import AutoTokenizer
 
     made = await CheckpointBuilder().prepare(spec, lambda progress: None)
@@ -158,7 +164,7 @@ def figures(snapshot: Snapshot, label: str) -> dict[str, Any]:
 
 
 def _arrivals(answer: AnswerRecord) -> float | None:
-    """Return the tokens or chunks per second by arrival."""
+    """Return the arrivals per second: tokens of a local variant, chunks of a server."""
     times = answer.times_ns
     return (len(times) - 1) * 1e9 / (times[-1] - times[0]) if len(times) > 1 else None
 
@@ -194,7 +200,7 @@ async def each_pair(rounds: int, tokens: int) -> dict[str, Any]:
 
 
 def _steady(snapshot: Snapshot) -> bool:
-    """Return whether each variant gave the same text in each round."""
+    """Return whether each variant answered each prompt with the same text in all rounds."""
     said: dict[tuple[str, int | None], set[str]] = {}
     for turn in snapshot.turns:
         for answer in turn.answers:

@@ -1,7 +1,7 @@
 """Runs the real screen in a pseudo-terminal whose reader is fast, slow or stops reading.
 
-The benchmarks of the screen share this module. The reader draws nothing: it only counts and
-searches bytes, so that it takes hardly any time of the cores on which the program is measured.
+The benchmarks of the screen use this module. The reader draws nothing: it only counts and searches
+bytes, so that it takes hardly any processor time from the program that is measured.
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class Session:
             self._tail = b""
 
     def wait_for(self, text: str, times: int = 1, most_s: float = 120) -> float:
-        """Wait until `text` was written `times` times; return the clock. Raises TimeoutError."""
+        """Wait until `text` was written `times` times; return the time (`time.perf_counter()`).
+
+        Raises TimeoutError after `most_s` seconds.
+        """
         wanted = text.encode()
         with self._seen:
             if not self._seen.wait_for(lambda: self._tail.count(wanted) >= times, most_s):
@@ -100,11 +103,11 @@ class Session:
         return time.perf_counter()
 
     def type(self, text: str) -> None:
-        """Type `text`, which may have control characters."""
+        """Type `text`, which may contain control characters."""
         os.write(self._fd, text.encode())
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size of the terminal, as a user does who drags the window's corner."""
+        """Change the size of the terminal, as if a user resized its window."""
         self._size(columns, rows)
         os.killpg(self.process.pid, signal.SIGWINCH)
 
@@ -117,7 +120,7 @@ class Session:
         return float(times.user + times.system)
 
     def started_cpu_s(self) -> float:
-        """Return the processor seconds so far of the processes that it started."""
+        """Return the processor seconds so far of the descendants of the screen's process."""
         times = [child.cpu_times() for child in self.ps.children(recursive=True)]
         return float(sum(one.user + one.system for one in times))
 
@@ -142,7 +145,7 @@ class Session:
 
 
 class Synthetic(Session):
-    """The screen over imitated models; both sides are ready after the constructor."""
+    """The screen with imitated models; both sides are ready when the constructor returns."""
 
     def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="quantchat-"))
@@ -155,7 +158,7 @@ class Synthetic(Session):
         self.type(f"{kind} {rate} {count}{ENTER}")
 
     def report(self) -> list[dict[str, Any]]:
-        """Quit; return for each answer whether it was whole and in order, and its timing."""
+        """Quit; return for each answer whether it was complete and in order, and its timing."""
         self.end()
         found = json.loads((self.folder / "report.json").read_text())
         return list(found["answers"])
@@ -168,7 +171,8 @@ KEYS = "БГДЖЗИЛПФЦЧШЩЭЮЯ"
 def key_latencies_ms(session: Session, seconds: float) -> list[float]:
     """Type letters for `seconds`; return the times from each key to its echo, in ms.
 
-    The pauses are random, because regular keys would fall into step with the frames.
+    The pauses are random, because keys at regular times could always hit the same moment between
+    two frames.
     """
     found: list[float] = []
     uneven = random.Random(0)
@@ -187,7 +191,7 @@ def key_latencies_ms(session: Session, seconds: float) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the percentile by nearest rank."""
+    """Return the percentile of `values`: one of the values, without interpolation."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
@@ -195,7 +199,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def keep(name: str, result: dict[str, Any], *, indent: int | None = 2) -> None:
     """Write `result` to `benchmarks/results/<name>.json`, and print the path.
 
-    With `indent=None` it is one line, for results with many samples.
+    With `indent=None` the file has one line, for results with many samples.
     """
     target = HERE / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)

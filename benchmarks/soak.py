@@ -1,10 +1,10 @@
-"""Let two variants talk for half an hour: does anything grow that should not?
+"""Let two variants chat for half an hour, and check that no process grows and no token is lost.
 
 `python benchmarks/soak.py` runs two screens at once, each in its own pseudo-terminal: the demo with
-its real variants, at the lowest priority, and one over imitated models that talk nearly all the
-time. Each begins a new chat now and then, as on a long day. Every few seconds it reads the resident
-memory, file descriptors and threads of every process. It writes `benchmarks/results/soak.json`; the
-exit status is 1 if something grew or was lost.
+its real variants, at the lowest priority, and one with imitated models that answer nearly all the
+time. In each, a new chat begins after every five turns. Every ten seconds the benchmark reads the
+resident memory, file descriptors and threads of every process. It writes
+`benchmarks/results/soak.json`; the exit status is 1 if something grew or was lost.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from driving import circumstances
 from session import ENTER, NEW_CHAT, SAVE, Session, Synthetic, keep, kept
 
 EVERY_S = 10.0
+"""Time between two samples of each process."""
 SETTLING = 1 / 4
 """Share of the time after which nothing may grow any more, because caches are filled by then."""
 MOST_GROWTH = 0.02
-"""Largest growth of the resident memory over the time that is judged, as a fraction."""
+"""Largest growth of the resident memory after settling, as a fraction: the median of the last third
+compared with that of the first third."""
 PROMPTS = (
     "Tell me of a lighthouse and its keeper.",
     "Explain how bread is baked, step by step.",
@@ -40,13 +42,14 @@ PROMPTS = (
 SYNTHETIC_ASKS = ("prose 60 2400", "code 60 2400", "table 60 2400", "cjk 60 2400", "emoji 60 2400")
 SYNTHETIC_EVERY_S = 55.0
 REAL_EVERY_S = 45.0
-"""Longer than an answer takes at the lowest priority, because a prompt is not sent during one."""
+"""Time between two prompts. An answer takes less, even at the lowest priority; a prompt that is
+typed during an answer would not be sent."""
 TURNS = len(PROMPTS)
 """Number of turns in a chat, so that all chats are equally long and can be compared."""
 
 
 class Talker:
-    """Types one prompt after the other into `session`, and starts a new chat after `TURNS`."""
+    """Types a prompt into `session` every `every_s` s; starts a new chat after `TURNS` turns."""
 
     def __init__(self, session: Session, prompts: tuple[str, ...], every_s: float) -> None:
         self.session = session
@@ -70,11 +73,11 @@ class Talker:
 
 
 def processes(session: Session) -> dict[str, psutil.Process]:
-    """Return the screen's process and its workers, by name; watchdogs (shells) are left out."""
+    """Return the screen's process and its workers, by name; watchdog processes are left out."""
     found = {"screen": session.ps}
     for child in session.ps.children():
         with contextlib.suppress(psutil.Error):
-            if child.num_threads() > 1:  # a worker reads and writes in threads
+            if child.num_threads() > 1:  # unlike a watchdog, a worker has threads
                 found[f"worker {len(found)}"] = child
     return found
 
@@ -123,7 +126,7 @@ def judged(samples: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 
 
 def said(folder: Path) -> dict[str, int]:
-    """Return the tokens of the real variants' saved answers, by label."""
+    """Return the number of tokens in the answers saved in `folder`, by variant."""
     tokens: dict[str, int] = defaultdict(int)
     for file in folder.glob("*.json"):
         for turn in json.loads(file.read_text())["turns"]:
@@ -209,7 +212,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--table", action="store_true", help="print the saved result, soak nothing")
+    parser.add_argument("--table", action="store_true", help="print the saved result")
     asked = parser.parse_args()
     if asked.table:
         print("\n".join(table(kept("soak"))))

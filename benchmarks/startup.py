@@ -1,9 +1,9 @@
 """Measure the time until the first frame, and until both sides are ready to chat.
 
 `python benchmarks/startup.py` starts `quantchat demo` in a pseudo-terminal on existing checkpoints
-(it makes missing ones first), and writes `benchmarks/results/startup.json`. First frames alternate
-with those of a bare Textual app, the lower limit for a program that uses Textual; `--table` prints
-the documentation's table.
+(it builds missing ones first), and writes `benchmarks/results/startup.json`. Starts until the first
+frame alternate with those of a minimal Textual app, which is the lower limit for a program that
+uses Textual. `--table` prints the documentation's table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIRST = {
     "`quantchat demo`": ((*QUANTCHAT, "demo"), "GPTQ 4-bit"),
     "`quantchat`": (QUANTCHAT, "Profiles"),
 }
-"""For each name, the command to start, and a text of its first frame."""
+"""For each program, the command that starts it, and a text in its first frame."""
 
 
 def first_frame(command: tuple[str, ...], text: str) -> float:
@@ -47,7 +47,7 @@ def first_frame(command: tuple[str, ...], text: str) -> float:
 
 
 def whole_start() -> dict[str, float]:
-    """Start, wait for both sides, quit; return the times since the start, and the memory."""
+    """Start the demo, wait until both sides are ready, quit; return both times and the memory."""
     began = time.perf_counter()
     terminal = Terminal([*QUANTCHAT, "demo"])
     try:
@@ -84,7 +84,7 @@ def table(result: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Measure and write the result, or print the table of the saved result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=21, help="first frames of each")
+    parser.add_argument("--frames", type=int, default=21, help="first frames of each program")
     parser.add_argument("--repeats", type=int, default=3, help="starts until both sides are ready")
     parser.add_argument("--table", action="store_true", help="print the saved result")
     asked = parser.parse_args()

@@ -1,8 +1,9 @@
 """Measure how soon a stop takes effect while a long prompt is computed.
 
-`python benchmarks/stopping.py` gives each variant of the demo, in each decode mode, a prompt of
-8000 tokens, stops it at several moments, and writes to `benchmarks/results/stopping.json` the
-milliseconds from the stop request to the end of the answer, as the host sees them.
+`python benchmarks/stopping.py` gives each variant of the demo, in the decode modes `generate` and
+`eager`, a prompt of 8000 tokens, and stops the answer at several moments. It writes the times from
+the stop request to the end of the answer, as measured outside the worker, to
+`benchmarks/results/stopping.json`. The exit status is 1 if one takes 200 ms or more.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ GOAL_MS = 200
 
 
 async def answered_ms(worker: Worker, request: Generate, after_s: float) -> tuple[float, int]:
-    """Stop the answer `after_s` later; return the ms until its end, and the prefilled tokens."""
+    """Send `request`, and stop its answer after `after_s` seconds.
+
+    Return the ms from the stop to the end of the answer, and the prompt tokens computed by then.
+    """
 
     async def stop() -> float:
         await asyncio.sleep(after_s)
@@ -48,7 +52,7 @@ async def answered_ms(worker: Worker, request: Generate, after_s: float) -> tupl
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Stop each decode loop of each variant at each moment, and return the result."""
+    """Stop each variant in each decode mode at each of `AFTER_S`, and return the result."""
     result = circumstances(f"stopping.py --tokens {given.tokens} --threads {given.threads}")
     result["variants"] = {}
     turn = 0

@@ -3,7 +3,7 @@
 `python benchmarks/tasks.py` gives the variants of `benchmarks/quality.toml` the questions that ship
 with quantchat (`quantchat eval`), and writes `benchmarks/results/tasks.json`, from which
 `python benchmarks/tasks.py --table` prints the table of `docs/how-to/tasks.md`. No figure is a
-time.
+time, so the load of the machine does not matter.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Where the time of one token goes: kernels, gaps between them, bytes.
+"""Print how the time of one token is divided between kernels and the gaps between them.
 
 `python benchmarks/token_profile.py --shape llama-2-7b --variant "NF4, double quant"` loads the
-variant with random weights, decodes some tokens under torch's profiler and prints, for one token:
-its time, how long the device was busy, how many kernels ran, which took longest, and what share of
-the memory bandwidth its bytes came to. On a CPU the kernels are torch's operators.
+variant with random weights and decodes some tokens with torch's profiler. For one token it prints
+the time, how long the device was busy, how many kernels ran, which kernels took longest, and the
+share of the memory bandwidth that was used to read weights and KV cache. On a CPU, torch's
+operators are listed in place of kernels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from quantchat.worker.loaders import load
 from quantchat.worker.memory import TensorBytes
 
 CONTEXT = 128
+"""Tokens in the KV cache before the first measured token."""
 STEPS = 8
+"""Number of tokens that are measured."""
 LONGEST = 12
 """Number of kernels that are printed."""
 
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--folder",
         type=Path,
-        help="keep the checkpoint there, as llama7b does; without it it is deleted",
+        help="keep the checkpoint in this folder, as llama7b does; by default it is deleted",
     )
     given = parser.parse_args()
     device = "cuda" if on_gpu else "cpu"
@@ -94,9 +97,10 @@ def _bytes(loaded: Any, step: Any) -> int:
 def spent(averages: Iterable[Any], on_gpu: bool) -> dict[str, tuple[float, int]]:
     """Return microseconds and number of runs over all steps, by kernel; on a CPU by operator.
 
-    On a GPU, only what ran there: an operator on the CPU includes the time of the kernels that it
-    launched, and an annotation that of all operators inside it, so that each kernel would count
-    twice (torch's own total leaves out the same events, `torch/autograd/profiler_util.py`).
+    On a GPU, only kernels are counted. The profiler's events of CPU operators include the time of
+    the kernels that they launched, and its annotations include the operators inside them, so each
+    kernel would count several times (torch's own total leaves out the same events:
+    `torch/autograd/profiler_util.py`).
     """
     times: dict[str, tuple[float, int]] = {}
     for event in averages:

@@ -1,8 +1,9 @@
 """Measure TTFT over a long chat, with and without the KV cache of earlier turns.
 
-`python benchmarks/turns.py` holds the same chat twice with each variant of the demo, in two workers
-that take turns: once with the cache that the screen keeps between turns, once with each turn
-computed from an empty cache. It writes `benchmarks/results/turns.json`.
+`python benchmarks/turns.py` has the same chat twice with each variant of the demo, in two workers
+that take turns. One worker ("kept") keeps the KV cache between turns, as in a chat on the screen.
+The other one ("fresh") computes each turn from an empty cache. The program writes
+`benchmarks/results/turns.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LAST = 3
 
 
 async def chat(label: str, command: LoadModel, given: argparse.Namespace) -> dict[str, Any]:
-    """Return TTFT in ms and cached prompt tokens, turn by turn; `fresh` starts without a cache."""
+    """Return TTFT in ms and cached prompt tokens of each turn, for the workers kept and fresh."""
     load = replace(command, threads=given.threads)
     workers = {name: (await loaded(label, load))[0] for name in ("kept", "fresh")}
     found: dict[str, Any] = {name: {"ttft_ms": [], "cached_tokens": []} for name in workers}

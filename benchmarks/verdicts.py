@@ -1,12 +1,12 @@
-"""Simulate the verdicts of gates, and measurements that go on until their interval is narrow.
+"""Simulate the verdicts of gates, and measurements that end when their interval is narrow enough.
 
-`python benchmarks/verdicts.py` simulates comparisons of two sides on the machines of
-`benchmarks/intervals.py`, whose true ratio is known, and writes `benchmarks/results/verdicts.json`:
+`python benchmarks/verdicts.py` simulates comparisons of two sides whose true ratio is known, on the
+machines of `benchmarks/intervals.py`, and writes `benchmarks/results/verdicts.json`:
 
 - *gates*: how often `--fail-unless 'b.tpot_ms < 1.025 * a.tpot_ms'` passes, fails and stays
   undecided if B is in truth as fast as A, 5 % slower or 10 % slower;
 - *until*: how often the interval of `quantchat run --until-width` contains the true ratio, and
-  after how many rounds it stops.
+  after how many rounds the measurement ends.
 
 Nothing is timed: the same seed gives the same figures. `--table` prints the tables of
 docs/explanation/statistics.md.
@@ -42,7 +42,7 @@ MACHINES = ("quiet", "pauses", "bursts", "drift")
 
 
 def gates(case: Case, count: int) -> dict[str, Any]:
-    """Return the shares of the gate's verdicts for each true slowdown of B."""
+    """Return how often the gate gives each verdict, as a share, for each true slowdown of B."""
     generator = np.random.default_rng(SEED)
     found: dict[float, Counter[str]] = {slower: Counter() for slower in SLOWER}
     same = 0
@@ -67,7 +67,7 @@ _OUTCOMES = {"shown": "passes", "undecided": "undecided", "shown otherwise": "fa
 
 
 def until(case: Case, width: float, count: int) -> dict[str, Any]:
-    """Return coverage and rounds of measurements that stop by the rule of `run`."""
+    """Simulate `quantchat run --until-width`; return coverage, rounds and half-width."""
     generator = np.random.default_rng(SEED)
     covered, rounds, halves = 0, [], []
     for _ in range(count):

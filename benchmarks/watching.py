@@ -1,16 +1,19 @@
 """Measure how much the screen, its panels and its sampler slow decoding down.
 
-`python benchmarks/watching.py` opens the demo on the real screen in a pseudo-terminal, in turn and
-with one decoding thread, so that one core is free. While an answer is decoded, the process of the
-screen is stopped (SIGSTOP) and continued in windows of one second: watched, alone, alone, watched.
-So neither a growing context nor a machine that becomes slower favours one side. Windows in which
-other programs ran do not count, because no core was free. Tokens are counted with the worker's
-clock, from the snapshot. The ratio of the throughputs of four such windows, with its interval over
-the answers, goes to `benchmarks/results/watching.json`; `--table` prints the documentation's table.
-The exit status is 1 if 1 % or more is lost.
+`python benchmarks/watching.py` runs the demo on the real screen in a pseudo-terminal, on a machine
+with two cores. One variant decodes at a time, with one thread, so that one core is free. While an
+answer is decoded, the process of the screen runs in some periods ("windows") of one second, and is
+suspended (SIGSTOP) in others, in the order watched, alone, alone, watched. So neither a growing
+context nor a machine that becomes slower favours one of the two. Windows in which other programs
+ran do not count, because no core was free then. When each token was decoded is read from the saved
+snapshot (by the worker's clock).
 
-Both sides include what the worker does to be measured: it reads its clock and writes each token
-into a pipe, which buffers tokens while nobody reads.
+For each group of four windows, the throughput while watched is divided by the throughput alone. The
+mean ratio and its interval are saved in `benchmarks/results/watching.json`; `--table` prints the
+documentation's table. The exit status is 1 if 1 % or more of the throughput is lost.
+
+Both throughputs include what the worker does to be measured: it reads its clock and writes each
+token into a pipe, which buffers tokens while the screen does not read.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from quantchat.statistics.intervals import Pair, ratio_of
 
 GOAL_PERCENT = 1.0
 ORDER = (True, False, False, True)
-"""For each of four windows, whether it is watched."""
+"""For each of four windows, whether it is watched: whether the screen's process runs."""
 WINDOW_S = 1.0
 SETTLING_S = 0.2
 """Seconds at the start of a window that do not count: the screen first draws what it missed."""
@@ -52,7 +55,7 @@ MOST_S = 600
 
 
 class Window(NamedTuple):
-    """A period of time, by the clock that all processes of the machine share."""
+    """A period of time in ns, by the monotonic clock that all processes of the machine share."""
 
     watched: bool
     from_ns: int
@@ -63,7 +66,7 @@ class Window(NamedTuple):
 
 def show(folder: Path) -> int:
     """Run the demo on this process's terminal, with long answers; return the exit status."""
-    # As on a machine with one core: one decoding thread, which leaves the other core free.
+    # quantchat then decodes with one thread, which leaves the other core free.
     os.cpu_count = lambda: 1
     import quantchat.session.comparison as asks
     from quantchat.app import run
@@ -111,7 +114,10 @@ def windows_of(session: Session) -> Iterator[Window]:
 
 
 def turn(session: Session, folder: Path) -> tuple[TurnRecord, list[Window], float]:
-    """Answer one prompt in windows; also return the screen's share of a core while watched."""
+    """Let one prompt be answered; return the saved turn, the windows, and the cost of the screen.
+
+    The cost is the share of a core that the screen's process takes while watched.
+    """
     session.type(PROMPT + ENTER)
     cpu_s, windows = session.cpu_s(), list(windows_of(session))
     watched_s = WINDOW_S * sum(window.watched for window in windows)
@@ -143,7 +149,7 @@ def throughput(answer: AnswerRecord, window: Window) -> float | None:
 
 
 def pairs(number: int, answer: AnswerRecord, windows: list[Window]) -> Iterator[Pair]:
-    """Yield the throughput alone and watched of each group of four windows within `answer`."""
+    """Yield the throughputs alone and watched of each group of four windows in answer `number`."""
     for first in range(0, len(windows), len(ORDER)):
         found = [(w.watched, throughput(answer, w)) for w in windows[first : first + len(ORDER)]]
         rates: dict[bool, list[float]] = {True: [], False: []}
@@ -156,7 +162,7 @@ def pairs(number: int, answer: AnswerRecord, windows: list[Window]) -> Iterator[
 
 
 def measure(turns: int) -> dict[str, Any]:
-    """Answer `turns` prompts; return throughputs and ratios by variant."""
+    """Let `turns` prompts be answered; return throughputs and ratios by variant."""
     found: dict[str, list[Pair]] = {}
     shares, counted, disturbed = [], 0, 0
     with tempfile.TemporaryDirectory(prefix="quantchat-") as name:

@@ -1,6 +1,9 @@
 """Runs the screen with both variants in a pseudo-terminal, and saves its text at each step.
 
-python benchmarks/gpu/look_at_screen.py PROFILE OUT.txt [SECONDS]
+    python benchmarks/gpu/look_at_screen.py PROFILE OUT.txt [SECONDS]
+
+The texts are appended to OUT.txt. SECONDS is the time limit of all steps together (100). The
+environment variable SNAPSHOTS names the folder for the saved conversation.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ BOTH = 2
 
 
 def main() -> None:
-    """Load both variants, send a prompt, save, quit; all within SECONDS (default 100)."""
+    """Load both variants, send a prompt, save the conversation and quit."""
     profile, out = sys.argv[1], Path(sys.argv[2])
     began = time.monotonic()
     most = float(sys.argv[3]) if len(sys.argv) > 3 else 100.0

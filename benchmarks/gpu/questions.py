@@ -1,4 +1,7 @@
-"""The probes of `probe.py`, in the order in which they run."""
+"""The probes of `probe.py`, in the order in which they run.
+
+Each returns its result by name. Its docstring is saved with the result, as what was expected.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from torch.nn import functional
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 SIZES = ((4096, 4096), (11008, 4096), (4096, 11008)) if GPU else ((256, 128),)
+"""Output and input width of the layers; on a GPU those of Llama-2-7B."""
 COPIES = 8 if GPU else 2
 """Number of layers that take turns, so that no layer's weights are still in the cache."""
 
@@ -30,7 +34,10 @@ def device_name() -> str:
 
 
 def graph_us(calls: Sequence[Callable[[], Any]], replays: int = 20) -> float:
-    """Return the µs of one of `calls`, captured and replayed together; on a CPU simply run."""
+    """Return the mean time of one of `calls` in µs.
+
+    On a GPU all are captured in one CUDA graph, which is replayed; on a CPU each is called once.
+    """
     if not GPU:
         began = time.perf_counter()
         for call in calls:
@@ -58,7 +65,7 @@ def graph_us(calls: Sequence[Callable[[], Any]], replays: int = 20) -> float:
 
 
 def error_of(found: Any, expected: Any) -> float:
-    """Return the relative error in the Euclidean norm."""
+    """Return the relative error of `found` in the Euclidean norm."""
     return float((found.float() - expected.float()).norm() / expected.float().norm())
 
 
@@ -68,7 +75,7 @@ def random(*sizes: int, dtype: Any = torch.bfloat16) -> Any:
 
 
 def machine() -> Found:
-    """What is measured on."""
+    """Return the versions of the libraries and the properties of the GPU."""
     more: Found = {}
     if GPU:
         told = torch.cuda.get_device_properties(0)
@@ -116,12 +123,15 @@ def _medians(rows: list[tuple[float, float]]) -> list[float]:
 
 
 def attention_plan_for_each_length() -> Found:
-    """With cuDNN put last, as a worker has it: flash, or efficient with a mask, and no more than
-    0.1 ms for a new KV length. With cuDNN alone allowed, on sm90 and sm100: 20 to 40 ms for each.
+    """Time the first and the second call of attention at new KV lengths; name torch's backend.
+
+    Expected if cuDNN is the last choice, as in a worker: the flash backend without a mask, the
+    memory-efficient one with a mask, and at most 0.1 ms more for a new KV length. Expected if only
+    cuDNN is allowed, on sm90 and sm100: 20 to 40 ms for each new length.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    _first_and_second_ms(299)  # libraries
+    _first_and_second_ms(299)  # not measured: loads libraries
     found: Found = {
         "first, second ms": _medians([_first_and_second_ms(n) for n in range(300, 312)])
     }
@@ -138,8 +148,10 @@ def attention_plan_for_each_length() -> Found:
 
 
 def attention_in_a_graph() -> Found:
-    """As `graph` decodes, with a bias of (1, 1, 1, window): it rises with the window, since only
-    `heads` blocks run, with no split along the keys: 8192 costs ten times what flash does.
+    """Time attention as in decode mode `graph`, with a mask of shape (1, 1, 1, window).
+
+    Expected: the time grows with the window, because only one block for each head runs, and the
+    keys are not split among blocks. At a window of 8192 it is several times that of flash.
     """
     found: Found = {}
     for heads, kv in ((32, 32), (32, 8)):
@@ -157,10 +169,11 @@ def attention_in_a_graph() -> Found:
 
 
 def _flash(key: str, query: Any, keys: Any, values: Any, window: int) -> Found:
-    """Return the times of flash attention, which may split along the keys.
+    """Return the times of flash attention, which may split the work along the keys.
 
-    A graph needs the length to be on the device. Only the form for several sequences takes such a
-    length (`seqused_k`); the error, over fewer keys than the window has, shows whether it is used.
+    In a CUDA graph, the number of keys in use must be a tensor on the device. Only torch's function
+    for several sequences accepts that (`seqused_k`). It is tried with fewer keys than the window
+    has: a large error then means that it ignores the number.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -194,8 +207,11 @@ def _flash(key: str, query: Any, keys: Any, values: Any, window: int) -> Found:
 
 
 def each_capture_keeps_no_workspace() -> Found:
-    """All captures are on one stream: `allocated` rises by one cuBLAS workspace (32 MiB on sm90,
-    sm100 and sm120, 8 elsewhere) with the first window, and by little with each of the others.
+    """Capture graphs for growing KV lengths; return the allocated memory after each step.
+
+    Expected, because all captures use one stream: the memory rises by one cuBLAS workspace (32 MiB
+    on sm90, sm100 and sm120, 8 MiB elsewhere) with the first capture, and by little with each other
+    capture.
     """
     if not GPU:
         return {"skipped": "no GPU"}
@@ -235,7 +251,10 @@ def _rates(out: int, inputs: int, us: float, bytes_a_weight: float) -> Found:
 
 
 def _product(layers: Sequence[Callable[[Any], Any]], dense: Any, dtype: Any) -> Found:
-    """Return errors of 1 and 512 rows against `dense`, (inputs, out) float32, and a row's time."""
+    """Return the errors of `layers[0]` for 1 and for 512 rows, and the time of a layer for one row.
+
+    `dense` is the exact weight, of shape (inputs, out) in float32.
+    """
     inputs, out = dense.shape
     errors = []
     with torch.inference_mode():
@@ -248,7 +267,10 @@ def _product(layers: Sequence[Callable[[Any], Any]], dense: Any, dtype: Any) -> 
 
 
 def bf16_products() -> Found:
-    """The ceiling to read the others against: 75 to 90 % of 4.3 TB/s for the large ones."""
+    """Time products in bfloat16, with which the quantized ones are compared.
+
+    Expected: the large ones read their weights at 75 to 90 % of 4.3 TB/s.
+    """
     found: Found = {}
     for out, inputs in SIZES:
         weights = [random(out, inputs) for _ in range(COPIES)]
@@ -258,7 +280,10 @@ def bf16_products() -> Found:
 
 
 def bitsandbytes_nf4() -> Found:
-    """Right against dequantizing and multiplying in float32, for 1 row and for 512; captured."""
+    """Compare NF4 products with dequantizing and multiplying in float32; time them in a graph.
+
+    Expected: the results agree, for 1 row and for 512 rows, and a graph can be captured.
+    """
     import bitsandbytes
     from bitsandbytes.functional import dequantize_4bit
 
@@ -288,7 +313,10 @@ def _nf4(out: int, inputs: int, nested: bool) -> Any:
 
 
 def _gptq_layer(kind: Any, out: int, inputs: int, dtype: Any, zero: int) -> tuple[Any, Any]:
-    """Return a layer of `kind` with random weights, and its dense weight, (inputs, out)."""
+    """Return a layer of class `kind` with random 4-bit weights, and its exact weight.
+
+    The exact weight has the shape (inputs, out). `zero` is the zero point 8 as `kind` stores it.
+    """
     group = 128
     words = torch.randint(-(2**31), 2**31 - 1, (inputs // 8, out), dtype=torch.int32, device=DEVICE)
     scales = (torch.rand(inputs // group, out, device=DEVICE) * 0.01 + 0.001).half()
@@ -333,8 +361,10 @@ def _gptq(kind: Any, dtype: Any, zero: int) -> Found:
 
 
 def gptq_triton() -> Found:
-    """What `auto` takes where nothing can be compiled: it unpacks the whole weight for each token.
-    Right, and slower than `bf16_products`. On a CPU: GPTQModel's torch kernel.
+    """Check and time the Triton kernel, which `auto` chooses if nothing can be compiled.
+
+    It unpacks the whole weight for each token. Expected: correct results, and slower than
+    `bf16_products`. On a CPU, GPTQModel's torch kernel is used instead.
     """
     from gptqmodel.nn_modules.qlinear.torch import TorchLinear
     from gptqmodel.nn_modules.qlinear.tritonv2 import TritonV2Linear
@@ -360,19 +390,21 @@ def _marlin(dtype: Any) -> Found:
 
 
 def gptq_marlin_fp16() -> Found:
-    """Right, at 2.5 to 4 times the speed of the bf16 product. A `built in s` of a minute and more:
-    it was compiled now.
+    """Check and time the Marlin kernel in float16.
+
+    Expected: correct results, and 2.5 to 4 times the speed of the bf16 product. If `built in s` is
+    a minute or more, the kernel was compiled in this run.
     """
     return _marlin(torch.float16)
 
 
 def gptq_marlin_bf16() -> Found:
-    """The same in bfloat16, an extension of its own."""
+    """Check and time the Marlin kernel in bfloat16, which is compiled separately."""
     return _marlin(torch.bfloat16)
 
 
 def the_end() -> Found:
-    """The GPU still answers, and what all of this has left on it."""
+    """Check that the GPU still works; return the memory that the probes have left allocated."""
     if not GPU:
         return {"answers": True}
     return {

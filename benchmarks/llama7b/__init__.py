@@ -1,4 +1,7 @@
-"""Speed and memory of models of Llama's shapes with random weights: `python benchmarks/llama7b`.
+"""Speed and memory of models with Llama's layer sizes and random weights.
+
+A *shape* is the number of a model's layers and their widths. `python benchmarks/llama7b` runs the
+benchmark. Its modules:
 
 - `shapes`, `variants`, `checkpoints`: which models, which quantizations, and the files made of them
 - `measure`, `pair`: load each variant in each mode and ask it; two variants side by side

@@ -1,23 +1,24 @@
-"""Measure speed and memory of Llama's shapes, by quantization, kernel and decode mode.
+"""Measure speed and memory of Llama's layer sizes, by quantization, kernel and decode mode.
 
-`python benchmarks/llama7b` makes checkpoints of Llama-2-7B's shape with random weights, measures
-each variant in each mode against transformers' `generate` in the same round, then the best GPTQ
-and NF4 together and in turn. `--shape` takes another shape (13B, Llama-3.1-8B); `--variant` and
-`--mode` may be given several times. Nothing is downloaded.
+`python benchmarks/llama7b` makes checkpoints of Llama-2-7B's shape (its layer sizes) with random
+weights. It measures each variant in each decode mode and compares it with `generate` in the same
+round. Then it measures the fastest GPTQ 4-bit and NF4 variants together and one at a time.
+`--shape` chooses another shape (13B, Llama-3.1-8B); `--variant` and `--mode` may be given several
+times. Nothing is downloaded.
 
-All of it takes an hour. NF4, bf16 and GPTQ 4-bit with Marlin come first, as captured graphs at the
-shortest context (`eager` on a CPU), with `generate` beside each: that takes minutes. `compile`
-comes last.
+The whole benchmark takes an hour. It begins with the most important figures, which takes minutes:
+NF4, bf16 and GPTQ 4-bit with Marlin in decode mode `graph` (`eager` on a CPU) at the shortest
+context, each compared with `generate`. `compile` comes last.
 
 Each figure is saved as soon as it is measured, in `benchmarks/results/llama7b-SHAPE-DEVICE.json`,
 beside the figures of earlier runs on the same device. The same command with `--missing` continues a
 run that was stopped; `--folder` keeps the checkpoints for that.
 
-On a CPU the default is a small shape, which shows that everything runs; where a kernel needs a GPU,
-the reason is saved. `--table` prints the saved results of each device.
+On a CPU the default is a small shape, to check that everything runs. For a kernel that needs a GPU,
+the result then says why it did not run. `--table` prints the saved results of each device.
 
-MBU is bytes read for a token (weights without the input embedding, and the KV cache) × decode
-throughput ÷ the bandwidth measured before, on the same device in the same run.
+MBU is the bytes read per token (weights without the input embedding, and the KV cache) × decode
+throughput ÷ the memory bandwidth, which is measured first, on the same device in the same run.
 """
 
 from __future__ import annotations
@@ -55,12 +56,14 @@ MODES = ("generate", "graph", "eager", "compile")
 CONTEXTS = {"cuda": (128, 512, 2048, 8192), "cpu": (128, 512)}
 LIBRARIES = ("torch", "transformers", "gptqmodel", "bitsandbytes")
 FIRST = ("NF4", "bf16", "GPTQ 4-bit, Marlin", "NF4, double quant")
-"""Variants that are measured first (best mode, shortest context) unless the user named any. Marlin
-is not the first, since it may have to be compiled."""
+"""Variants that are measured first (in mode `graph`, or `eager` on a CPU, at the shortest context)
+unless the user names variants or modes. Marlin is not the first, because its kernel may have to be
+compiled."""
 LAST = "compile"
-"""The mode that takes minutes to prepare."""
+"""The decode mode that is measured last, because it takes minutes to prepare."""
 OTHERS_MAY_HOLD = 10**9
-"""Bytes of GPU memory that a desktop uses; more means that another program computes."""
+"""Bytes of GPU memory in use that may belong to a desktop. If more is in use, another program
+probably computes on the GPU."""
 
 
 def measure(
@@ -97,7 +100,8 @@ def measure(
             one = VARIANTS[label]
             return one.load(checkpoint(folder, asked.shape, one.source), device)
 
-        # A loop for each, so that Ctrl+C ends at once what blocks between them.
+        # Each variant has an event loop of its own. So Ctrl+C interrupts at once what blocks
+        # between two variants, such as writing a checkpoint.
         for label, modes in passes:
             asyncio.run(variant(label, load(label), modes, asked, saved, progress))
         if with_pair:
@@ -137,9 +141,10 @@ def _wanted(
 def _in_order(
     given: argparse.Namespace, asked: Asked, wanted: dict[str, dict[str, list[int]]], best: str
 ) -> list[tuple[str, dict[str, list[int]]]]:
-    """Return the passes of `wanted`, the most important first unless the user named any.
+    """Divide `wanted` into passes (a variant with contexts by mode), the most important first.
 
-    All of it takes an hour; a run that is stopped after minutes has the figures that matter.
+    So a run that is stopped after some minutes has the most important figures. If the user named
+    variants or modes, the order stays. `best` is the decode mode of the first passes.
     """
     if given.variant or given.mode:
         return list(wanted.items())
@@ -169,7 +174,7 @@ def _pair(load: Callable[[str], LoadModel], asked: Asked, saved: SavedResults) -
 
 
 def _print_memory(gpu: GpuSample, shape: str, labels: list[str]) -> None:
-    """Print what may not fit, and whether other programs use the GPU: both change the figures."""
+    """Print which variants may not fit into the GPU's memory, and whether other programs use it."""
     if gpu.memory_free is None or gpu.memory_used is None:
         return
     sizes = {label: SHAPES[shape].size(VARIANTS[label].bits, 128) for label in labels}
@@ -218,15 +223,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--context", action="append", type=_at_least(1), help="prompt tokens")
     parser.add_argument("--rounds", type=_at_least(1), default=3)
     parser.add_argument("--tokens", type=_at_least(2), default=128)
-    parser.add_argument("--threads", type=_at_least(1), default=2, help="on a CPU")
+    parser.add_argument("--threads", type=_at_least(1), default=2, help="CPU threads")
     parser.add_argument("--missing", action="store_true", help="only what has no figures yet")
     parser.add_argument(
-        "--no-pair", dest="pair", action="store_false", help="leave out together and in turn"
+        "--no-pair", dest="pair", action="store_false", help="do not measure two variants together"
     )
     parser.add_argument(
         "--folder",
         type=Path,
-        help="keep the checkpoints there: 55 GB for 13B; without it they are deleted",
+        help="keep the checkpoints in this folder (55 GB for 13B); by default they are deleted",
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the saved results")
@@ -239,7 +244,7 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
     before = {
         number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
         for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) != signal.SIG_IGN  # as nohup has it
+        if signal.getsignal(number) != signal.SIG_IGN  # nohup makes SIGHUP ignored
     }
     try:
         yield
@@ -270,7 +275,7 @@ def main() -> int:
             measure(given, asked, machine, saved)
     except KeyboardInterrupt:
         print("\nstopped: what was measured is saved, the same command with --missing continues")
-        status = 130  # as a shell has it for SIGINT
+        status = 130  # what a shell reports for SIGINT
     if saved.variants:
         print(f"\nsaved in {saved.file}\n\n{table(saved.result)}")
     return status

@@ -1,4 +1,4 @@
-"""The checkpoints with random weights: made once, if the disk has room for them."""
+"""Makes the checkpoints with random weights that are missing, if the disk has room for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def made_in(named: Path | None) -> Iterator[Path]:
 def checkpoint(folder: Path, shape: str, source: Source) -> Path:
     """Return the checkpoint for `source` in `folder`; make it if it is missing.
 
-    Raises SystemExit where it cannot be written.
+    Raises SystemExit if it cannot be written.
     """
     made = _place(folder, shape, source)
     if made.is_dir():
@@ -51,7 +51,7 @@ def checkpoint(folder: Path, shape: str, source: Source) -> Path:
 
 
 def check_disk_space(folder: Path, shape: str, sources: Iterable[Source]) -> None:
-    """Create `folder`; raise SystemExit if it has no room for the missing checkpoints."""
+    """Create `folder`; raise SystemExit if its disk has no room for the missing checkpoints."""
     missing = [one for one in set(sources) if not _place(folder, shape, one).is_dir()]
     needed = sum(_size(shape, source) for source in missing)
     try:

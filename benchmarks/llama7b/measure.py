@@ -1,4 +1,4 @@
-"""Load a variant in each mode, and ask it beside `generate` in the same rounds."""
+"""Measures a variant in each decode mode, beside `generate` in the same rounds."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Asked:
 
     shape: str
     contexts: Sequence[int]
-    """Prompt tokens."""
+    """Lengths of the prompts in tokens."""
     tokens: int
     """Tokens of each answer."""
     rounds: int
     threads: int
-    """Of the CPU; 0 leaves torch its own choice."""
+    """Number of CPU threads; 0 leaves the choice to torch."""
 
     def request(self, turn: int, context: int, threads: int | None = None) -> Generate:
         """Return the request for an answer to `context` prompt tokens, without a cached prefix."""
@@ -86,7 +86,7 @@ class Side(NamedTuple):
 
 @asynccontextmanager
 async def serving(label: str, load: LoadModel) -> AsyncIterator[Side]:
-    """Load a variant for as long as the block runs. Raises NotRun where that fails."""
+    """Keep a variant loaded while the `with` block runs. Raises NotRun if it cannot be loaded."""
     side = Side(*await loaded(label, load))
     try:
         yield side
@@ -102,7 +102,7 @@ async def variant(
     saved: SavedResults,
     progress: Progress,
 ) -> None:
-    """Measure one variant in each mode of `wanted` at its contexts, or save why that fails.
+    """Measure one variant in each mode of `wanted` at that mode's contexts, or save why that fails.
 
     `generate` stays loaded beside each other mode and answers in the same rounds, so that a slow
     minute of the machine affects both.
@@ -129,7 +129,7 @@ async def variant(
 
 
 def _reason(error: NotRun, label: str, load: LoadModel) -> str:
-    """Return the reason without the label and without the path of a temporary folder."""
+    """Print and return the reason of `error`, without the label and the path of the checkpoint."""
     reason = str(error).removeprefix(f"{label}: ").replace(load.model, "the checkpoint")
     print(f"  not run: {reason}", flush=True)
     return reason
@@ -148,7 +148,7 @@ class _Saver:
         print(f"  at {context}: {_summary(figures)}", flush=True)
 
     def beside(self, ready: Ready, context: int, figures: dict[str, Any]) -> None:
-        """Save the figures of `generate` in the same rounds, unless it was measured by itself."""
+        """Save the figures of `generate` from the same rounds, unless it has figures already."""
         if self.mode != PLAIN and self.saved.left(self.label, PLAIN, [context]):
             self._add(PLAIN, ready, context, figures)
 
@@ -168,7 +168,10 @@ class _Saver:
 async def _ask(
     sides: dict[str, Side], contexts: Sequence[int], asked: Asked, saver: _Saver
 ) -> None:
-    """Ask at each context; one that fails, for lack of memory say, does not end the others."""
+    """Measure `sides` (by decode mode) at each context, and save the figures.
+
+    If one context fails, for example for lack of memory, the others are measured all the same.
+    """
     for context in contexts:
         try:
             found = await _context(sides, context, asked, saver.mode)
@@ -182,7 +185,10 @@ async def _ask(
 async def _context(
     sides: dict[str, Side], context: int, asked: Asked, mode: str
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of each of `sides`."""
+    """Let `sides` answer in rounds at one context; return the figures of each.
+
+    Raises NotRun if one fails.
+    """
     answers: dict[str, list[Answer]] = {side: [] for side in sides}
     for number in range(asked.rounds + 1):  # the first one warms up
         order = list(sides) if number % 2 else list(reversed(sides))
@@ -222,7 +228,10 @@ def _ledger(worker: Worker, answer: Answer, ready: Ready) -> dict[str, Any]:
 
 
 def _read(shape: str, answer: Answer, ready: Ready) -> int:
-    """Return the bytes that one token reads; of the input embedding that is a single row."""
+    """Return the bytes read per token: weights without the input embedding, and the KV cache.
+
+    Of the input embedding, a token reads only one row, which is neglected.
+    """
     sizes = SHAPES[shape]
     width = 4 if ready.model_info.dtype == "float32" else 2
     ledger = answer.ledger or ready.ledger

@@ -1,4 +1,4 @@
-"""Two variants side by side: in turn, and together."""
+"""Measures two variants one at a time and together."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from quantchat.wire.messages import LoadModel
 FAMILIES = ("GPTQ 4-bit", "NF4")
 """The two sides: how the labels of their variants begin."""
 SHORTEST = 4
-"""Turns in each order: two ABBA."""
+"""Least number of measured turns: among four turns, each side begins two."""
 
 
 class Best(NamedTuple):
-    """The fastest variant of a family, and its mode."""
+    """The fastest variant of a family, and the decode mode in which it is the fastest."""
 
     label: str
     mode: str
 
 
 def fastest(variants: Mapping[str, Any], family: str, context: int) -> Best | None:
-    """Return the variant of `family` and mode with the highest throughput at `context`."""
+    """Return the variant of `family` and the mode with the highest throughput at `context`.
+
+    None if no variant of the family was measured at this context.
+    """
     speeds = {
         Best(label, mode): statistics.median(figures["tok_s"])
         for label, one in variants.items()
@@ -41,7 +44,7 @@ def fastest(variants: Mapping[str, Any], family: str, context: int) -> Best | No
 
 
 async def pair(loads: Mapping[str, LoadModel], asked: Asked) -> dict[str, Any]:
-    """Return tok/s of each side, in turn and together; `loads` is by label."""
+    """Return tok/s of both sides, one at a time and together; the keys of `loads` are labels."""
     try:
         async with AsyncExitStack() as stack:
             sides = {

@@ -1,4 +1,4 @@
-"""Write checkpoints of a known shape with random weights.
+"""Writes checkpoints with the layer sizes (the *shape*) of a known model and random weights.
 
 Speed and memory do not depend on the values of the weights, so a benchmark needs only a shape and
 downloads nothing. The files are those that transformers and GPTQModel write: sharded safetensors
@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CONTEXT = 16384
-"""Longest context of each shape in tokens. Some trained models take less, but prompts of 8k tokens
-are measured on all shapes, and the cost of a token does not depend on the training."""
+"""Longest context of each shape in tokens. Some of the original models have a shorter one, but
+prompts of 8k tokens are measured on all shapes, and the cost of a token is the same."""
 
 SHARD_BYTES = 2 * 2**30
 SPREAD = 0.02
-"""Standard deviation of the weights, as in the initialisation of these models."""
+"""Standard deviation of the random weights, as in the initialisation of the original models."""
 
 ZERO_POINT_LESS = 1
 """Format `gptq` stores each zero point minus one."""
@@ -31,7 +31,7 @@ ZERO_POINT_LESS = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama, as its `config.json` names them."""
+    """The layer sizes of a Llama model."""
 
     hidden: int
     intermediate: int
@@ -47,7 +47,7 @@ class Shape:
         return self.hidden // self.heads
 
     def linears(self) -> Iterator[tuple[str, int, int]]:
-        """Name, output width and input width of each linear layer that is quantized."""
+        """Yield name, output width and input width of each linear layer that is quantized."""
         keys = self.kv_heads * self.head_size
         for layer in range(self.layers):
             for name, out, width in (
@@ -62,18 +62,21 @@ class Shape:
                 yield f"model.layers.{layer}.{name}", out, width
 
     def size(self, bits: int, group: int) -> int:
-        """Bytes of its tensors: GPTQ of `bits` bits in groups of `group`, or bfloat16 where 0."""
+        """Return the bytes of all tensors.
+
+        They are GPTQ with `bits` bits and group size `group`, or bfloat16 if `bits` is 0.
+        """
         total = 2 * self.hidden * (2 * self.vocabulary + 2 * self.layers + 1)
         for _, out, width in self.linears():
             if bits:
-                scales = width // group * out * (2 + bits / 8)  # and zeros
-                total += int(out * width * bits / 8 + scales) + 4 * width  # and indices
+                scales = width // group * out * (2 + bits / 8)  # and zero points
+                total += int(out * width * bits / 8 + scales) + 4 * width  # and g_idx
             else:
                 total += 2 * out * width
         return total
 
     def config(self, dtype: str) -> dict[str, Any]:
-        """Its `config.json`."""
+        """Return the content of `config.json`."""
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -101,18 +104,21 @@ SHAPES = {
     "llama-3.1-8b": Shape(4096, 14336, 32, 32, 8, 128256, 500000.0),
     "small": Shape(512, 1536, 4, 8, 4, 1024),
 }
-"""Touvron et al. 2023 and Grattafiori et al. 2024, and one for a CPU."""
+"""Llama 2 (Touvron et al. 2023), Llama 3.1 (Grattafiori et al. 2024), and a small one for CPUs."""
 
 
 def write_dense(folder: Path, shape: Shape) -> None:
-    """Write the shape in bfloat16 into the empty `folder`: what bitsandbytes and bf16 load."""
+    """Write a bfloat16 checkpoint of `shape` into the empty `folder`.
+
+    The bf16 and the bitsandbytes variants load it.
+    """
     linears = ((f"{name}.weight", (out, width)) for name, out, width in shape.linears())
     tensors = ((name, _normal(size)) for name, size in linears)
     _write(folder, shape, "bfloat16", {}, _both(_unquantized(shape, torch.bfloat16), tensors))
 
 
 def write_gptq(folder: Path, shape: Shape, bits: int, group: int) -> None:
-    """Write the shape as a symmetric GPTQ checkpoint of `bits` bits into the empty `folder`."""
+    """Write a symmetric GPTQ checkpoint of `shape` with `bits` bits into the empty `folder`."""
     quantization = {
         "quant_method": "gptq",
         "bits": bits,
@@ -147,7 +153,10 @@ def _unquantized(shape: Shape, dtype: torch.dtype) -> Iterator[tuple[str, torch.
 
 
 def _packed(shape: Shape, bits: int, group: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """The four tensors of each linear layer (packing: Frantar et al. 2022, `QuantLinear.pack`)."""
+    """Yield the four GPTQ tensors of each linear layer.
+
+    They are packed as `QuantLinear.pack` of Frantar et al. 2022 does.
+    """
     levels = 2**bits
     zeros = pack([levels // 2 - ZERO_POINT_LESS] * 32, bits)
     scale = SPREAD / (levels / 4)
@@ -162,7 +171,7 @@ def _packed(shape: Shape, bits: int, group: int) -> Iterator[tuple[str, torch.Te
 
 
 def pack(values: list[int], bits: int) -> list[int]:
-    """32 values of `bits` bits as `bits` signed words of 32, the lowest bits first."""
+    """Pack 32 values of `bits` bits into `bits` signed 32-bit words, the lowest bits first."""
     whole = sum(value << (bits * place) for place, value in enumerate(values))
     words = [(whole >> (32 * word)) & (2**32 - 1) for word in range(bits)]
     return [word - 2**32 if word >= 2**31 else word for word in words]
@@ -172,7 +181,10 @@ _BLOCK: list[torch.Tensor] = []
 
 
 def _normal(size: tuple[int, int]) -> torch.Tensor:
-    """Random weights in bfloat16, cut from one block: drawing each anew takes minutes at 13B."""
+    """Return random bfloat16 weights, copied from one block of random numbers.
+
+    To draw new numbers for each tensor would take minutes for 13B.
+    """
     if not _BLOCK:
         _BLOCK.append((torch.randn(2**24 + 2**12) * SPREAD).to(torch.bfloat16))
     count = size[0] * size[1]
@@ -224,7 +236,7 @@ def _write_shard(folder: Path, shard: dict[str, torch.Tensor], places: dict[str,
 
 
 def _write_tokenizer(folder: Path, vocabulary: int) -> None:
-    """A token for each byte, and names without a text for the rest of the vocabulary."""
+    """Write a tokenizer with a token for each byte and placeholders for the other token ids."""
     bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<s>", "</s>", *bytes_]
     tokens += [f"<{number}>" for number in range(len(tokens), vocabulary)]

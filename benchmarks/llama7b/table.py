@@ -1,4 +1,4 @@
-"""The results as Markdown."""
+"""Formats the results as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ GB = 1e9
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return a row for each variant and mode (medians, weights in GB), then what did not run."""
+    """Return a row for each variant and mode (medians), then what did not run, then the pair.
+
+    Ratio, MBU and the size of the weights are those at the shortest measured context.
+    """
     lines = [
         f"{result['shape']} on {result['device']}",
         "",

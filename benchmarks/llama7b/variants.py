@@ -11,14 +11,15 @@ from quantchat.wire.messages import LoadModel
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint with random weights: GPTQ of `bits` bits in groups, or bfloat16 where 0."""
+    """A checkpoint with random weights: GPTQ with `bits` bits, or bfloat16 if `bits` is 0."""
 
     bits: int = 0
     group: int = 128
+    """Group size of GPTQ."""
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of its folder, without the shape that precedes it."""
         return f"gptq-{self.bits}-bit-g{self.group}" if self.bits else "bf16"
 
 
