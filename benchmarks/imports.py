@@ -20,6 +20,8 @@ from typing import Any
 
 from driving import circumstances
 
+from quantchat.paths import cache_dir
+
 RESULTS = Path(__file__).parent / "results" / "imports.json"
 ENGINES = {
     "transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer; "
@@ -37,6 +39,7 @@ import collections, contextlib, json, sys, time
 from quantchat.worker.import_pruning import without_collection, without_compiler
 from quantchat.worker.loaders import hide_unused
 from quantchat.worker.memory import resident_bytes
+from quantchat.worker.transformers_index import reuse_index
 from quantchat.wire.messages import LoadModel
 before = set(sys.modules)
 if sys.argv[3] == "hidden":
@@ -44,6 +47,7 @@ if sys.argv[3] == "hidden":
 began = time.process_time()
 with contextlib.ExitStack() as as_workers_do:
     if sys.argv[3] == "hidden":
+        reuse_index()
         as_workers_do.enter_context(without_collection())
         as_workers_do.enter_context(without_compiler())
     exec(sys.argv[2])
@@ -66,7 +70,11 @@ def once(engine: str, how: str) -> dict[str, Any]:
     """
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, engine, ENGINES[engine], how, str(MOST_NAMED)],
-        env={**os.environ, "GPTQMODEL_CPU_WORKERS": "2"},
+        env={
+            **os.environ,
+            "GPTQMODEL_CPU_WORKERS": "2",
+            "TORCHINDUCTOR_CACHE_DIR": str(cache_dir() / "compiled"),
+        },
         capture_output=True,
         text=True,
         check=True,

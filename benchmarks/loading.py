@@ -46,9 +46,11 @@ def ask(tree: Path, *arguments: str) -> Any:
     With a variant's label it prints the seconds by stage, without one the labels of the variants.
     """
     benchmarks = tree / "benchmarks"
+    # As on a user's machine, Python keeps bytecode, also where a container's image turns that off.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(benchmarks), *arguments],
-        env={**os.environ, "PYTHONPATH": str(tree / "tui")},
+        env={**environment, "PYTHONPATH": str(tree / "tui")},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

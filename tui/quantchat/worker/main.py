@@ -35,6 +35,7 @@ from quantchat.worker import parent_watchdog
 from quantchat.worker.failures import DEVICE_FAILED, Refused, describe, log
 from quantchat.worker.inbox import Inbox, Request
 from quantchat.worker.outbox import ALIVE_S, Outbox
+from quantchat.worker.transformers_index import reuse_index
 
 if TYPE_CHECKING:
     from quantchat.wire.jobs import AnyJob
@@ -59,6 +60,7 @@ def main(commands: int, events: int, life: int, parent: int) -> int:
     parent_watchdog.watch(life)
     parent_watchdog.die_with(parent)
     guard_streams()
+    reuse_index()
     outbox = Outbox(events, ALIVE_S)
     outbox.send(Hello(VERSION, os.getpid(), platform.python_version()))
 

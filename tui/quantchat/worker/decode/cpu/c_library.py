@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from quantchat.worker.compiled_code import compiled_code
 from quantchat.worker.failures import Refused
 
 _FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=gnu11")
@@ -40,8 +41,8 @@ def _folder() -> Path:
 
     Outside a worker the folder is temporary, and removed when the process ends.
     """
-    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    return Path(named, "c") if named else Path(_temporary().name)
+    kept = compiled_code()
+    return kept / "c" if kept else Path(_temporary().name)
 
 
 @functools.cache
