@@ -9,8 +9,9 @@ table of docs/explanation/decoding.md.
 MBU is (weights + KV cache) × decode throughput ÷ the memory bandwidth of this machine, which is
 measured first. MBU can exceed 100 % on a processor whose cache holds much of the weights.
 
-`--llama-bench FILE` names llama.cpp's benchmark program. It then runs after the variants, with the
-GGUF from which they were made. Its TTFT is the prefill time alone.
+`--llama-bench FILE` names llama.cpp's benchmark program. It then decodes in each round too, with
+the GGUF from which the variants were made, and is measured alone after them. Its TTFT is the
+prefill time alone.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> 
                     await first.close()
                     figures[mode] = {"warmup_cold_s": round(cold.warmup_s, 2)}
                 workers[mode], readies[mode] = await loaded(label, load)
-            answers = await rounds(workers, given)
+            answers, peer = await rounds(workers, given)
     finally:
         if before is None:
             os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
@@ -74,6 +75,7 @@ async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> 
             **figures.get(mode, {}),
             "tok_s": [round(rate, 2) for rate in rates],
             "ratio": [round(a / b, 3) for a, b in zip(rates, plain, strict=True)],
+            "ratio_to_llama_cpp": [round(a / b, 3) for a, b in zip(rates, peer, strict=False)],
             "bytes_per_token": read,
             "ttft_ms": {
                 str(length): [round(answer.ttft_ms, 1) for answer in answers[mode][length]]
@@ -85,13 +87,15 @@ async def variant(label: str, command: LoadModel, given: argparse.Namespace) -> 
 
 async def rounds(
     workers: dict[str, Worker], given: argparse.Namespace
-) -> dict[str, dict[int, list[Answer]]]:
+) -> tuple[dict[str, dict[int, list[Answer]]], list[float]]:
     """Let the workers answer in rounds; return the answers by mode and prompt length in tokens.
 
-    Length 0 stands for the question as it is, answered with `given.tokens` tokens. For the other
+    Also return llama.cpp's tokens per second in each round, if it is measured too. Length 0 stands
+    for the question as it is, answered with `given.tokens` tokens. For the other
     lengths the prompt has that many tokens, and the answer has one.
     """
     found: dict[str, dict[int, list[Answer]]] = {mode: {} for mode in workers}
+    peer: list[float] = []
     turn = 0
     for number in range(given.rounds + 1):  # round 0 is the warm-up
         for length in (0, *PROMPT_TOKENS):
@@ -113,16 +117,19 @@ async def rounds(
                 answer = await ask(workers[mode], request)
                 if number:
                     found[mode].setdefault(length, []).append(answer)
-    return found
+        if number and given.llama_bench:
+            options = (await demo_gguf(), [0], given.tokens, 1, given.threads)
+            peer += llama_bench.measure(given.llama_bench, *options)["tok_s"]
+    return found, peer
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the table of docs/explanation/decoding.md: medians, in Markdown."""
     lengths = " / ".join(str(length) for length in PROMPT_TOKENS)
     lines = [
-        "| variant | decode mode | tok/s | tok/s ÷ generate | MBU"
+        "| variant | decode mode | tok/s | ÷ generate | ÷ llama.cpp | MBU"
         f" | TTFT of {lengths} tokens, ms | warm-up, s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for label, modes in result["variants"].items():
         for mode, one in ((mode, modes[mode]) for mode in MODES):
@@ -133,8 +140,11 @@ def table(result: dict[str, Any]) -> str:
             if "warmup_cold_s" in one:
                 warm = f"{one['warmup_cold_s']:.1f}, then {warm}"
             ratio = statistics.median(one["ratio"])
+            to_peer = one.get("ratio_to_llama_cpp")
+            of_peer = f"{statistics.median(to_peer):.2f}" if to_peer else "–"
             lines.append(
-                f"| {label} | {mode} | {rate:.1f} | {ratio:.2f} | {mbu:.0%} | {ttft} | {warm} |"
+                f"| {label} | {mode} | {rate:.1f} | {ratio:.2f} | {of_peer} | {mbu:.0%}"
+                f" | {ttft} | {warm} |"
             )
     if "llama.cpp" in result:
         lines.append(_peer(result["llama.cpp"], result["bandwidth_bytes_s"]))
@@ -145,7 +155,7 @@ def _peer(one: dict[str, Any], bandwidth_bytes_s: float) -> str:
     rate = statistics.median(one["tok_s"])
     mbu = one["bytes_per_token"] * rate / bandwidth_bytes_s
     ttft = " / ".join(f"{statistics.median(v):.0f}" for v in one["ttft_ms"].values())
-    return f"| {one['kernel']} | llama.cpp | {rate:.1f} | – | {mbu:.0%} | {ttft} | – |"
+    return f"| {one['kernel']} | llama.cpp | {rate:.1f} | – | – | {mbu:.0%} | {ttft} | – |"
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:

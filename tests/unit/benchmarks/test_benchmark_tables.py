@@ -128,7 +128,7 @@ def test_the_page_on_cpu_decoding_has_the_saved_figures() -> None:
         f"{ratios['compile']}."
     )
     assert {modes["eager"]["resolved"] for modes in saved["variants"].values()} == {
-        "eager, fused Llama steps"
+        "eager, fused Llama steps in C"
     }
     assert sentence in " ".join(page.split())
     if "cpu_steps" not in saved:
