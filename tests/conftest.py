@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -78,6 +79,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # Workers with a cache of their own share what is compiled once for all.
+    compiled = _test_cache() / "compiled"
+    with contextlib.suppress(OSError):
+        paths.private(compiled)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     os.environ.setdefault("OMP_NUM_THREADS", os.environ["OMP_THREAD_LIMIT"])
     if _only_fast(config):
@@ -120,10 +126,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: item.path != on_the_demo[0].path)
 
 
+def _test_cache() -> Path:
+    """Return the folder that keeps the demo's checkpoints from one run of the tests to the next."""
+    named = os.environ.get("QUANTCHAT_TEST_CACHE")
+    return Path(named).absolute() if named else paths.cache_dir()
+
+
 @pytest.fixture(scope="session")
 def _demo_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Path]]]:
-    named = os.environ.get("QUANTCHAT_TEST_CACHE")
-    cache = Path(named).absolute() if named else paths.cache_dir()
+    cache = _test_cache()
     variants = load(library.find("demo")).variants
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
