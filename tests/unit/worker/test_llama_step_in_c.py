@@ -158,12 +158,12 @@ def test_it_is_compiled_once_for_each_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    c_library.library(llama_step_in_c._SOURCE)
+    c_library.compiled(llama_step_in_c._SOURCE)
     monkeypatch.setenv("CC", "false")
-    c_library.library(llama_step_in_c._SOURCE)
+    c_library.compiled(llama_step_in_c._SOURCE)
     monkeypatch.setattr(c_library, "_processor", lambda: "one without AVX2")
     with pytest.raises(Refused) as caught:
-        c_library.library(llama_step_in_c._SOURCE)
+        c_library.compiled(llama_step_in_c._SOURCE)
     assert caught.value.failure.reason == "false failed with 1: no message"
     (folder,) = tmp_path.iterdir()
     assert [one.suffix for one in folder.iterdir()] == [".so"]
@@ -175,5 +175,5 @@ def test_small_numbers_stay_as_they_are_in_the_rest_of_the_process(
 ) -> None:
     """A library linked with -ffast-math would turn denormal numbers into zeros everywhere."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    c_library.library(llama_step_in_c._SOURCE)
+    c_library.compiled(llama_step_in_c._SOURCE)
     assert 5e-324 * 1.0 > 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -43,29 +45,66 @@ def test_other_devices_and_processors_compute_as_they_do(monkeypatch: pytest.Mon
     assert isinstance(fast_products(torch.device("cuda:0")), contextlib.nullcontext)
 
 
-@pytest.mark.parametrize("plain", [True, False])
-def test_one_row_is_multiplied_by_the_kernel_that_was_faster(
-    monkeypatch: pytest.MonkeyPatch, plain: bool
+TRIED = ("mv", "C", "oneDNN")
+
+
+@pytest.mark.skipif(kernels._multiply() is None, reason="there is no C compiler here")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("fastest", TRIED)
+def test_one_row_is_multiplied_by_the_kernel_that_was_fastest(
+    monkeypatch: pytest.MonkeyPatch, fastest: str, bias: bool
 ) -> None:
-    layer = torch.nn.Linear(64, 40, bias=False, dtype=torch.bfloat16).eval()
-    seconds = iter([1.0, 2.0] if plain else [2.0, 1.0])
-    monkeypatch.setattr(kernels, "_PLAIN", {})
+    layer = torch.nn.Linear(64, 40, bias=bias, dtype=torch.bfloat16).eval()
+    seconds = iter([1.0 if name == fastest else 2.0 for name in TRIED])
+    monkeypatch.setattr(kernels, "_FASTEST", {})
     monkeypatch.setattr(
         kernels, "_seconds", lambda compute: compute() is not None and next(seconds)
     )
-    mv = torch.mv
     called: list[str] = []
 
-    def recorded(*given: torch.Tensor) -> torch.Tensor:
-        called.append("mv")
-        return mv(*given)
+    def recorded(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            called.append(name)
+            return compute(*given)
+
+        return call
 
     product = kernels.product([layer])
-    monkeypatch.setattr(torch, "mv", recorded)
+    monkeypatch.setattr(torch, "mv", recorded("mv", torch.mv))
+    in_c = kernels._multiply()
+    monkeypatch.setattr(kernels, "_multiply", lambda: recorded("C", in_c))
     row = torch.randn(1, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
     assert product is not None
     with torch.inference_mode():
-        assert torch.allclose(product(row), layer(row), rtol=2**-7, atol=1e-3)
-        assert torch.allclose(product(row.expand(2, -1)), layer(row), rtol=2**-7, atol=1e-3)
-    assert called == (["mv"] if plain else [])
+        assert torch.allclose(product(row), layer(row), rtol=2**-6, atol=2e-3)
+        apart = torch.stack([row, row], -1)[..., 0]  # not contiguous
+        assert torch.equal(product(apart), product(row))
+        assert torch.allclose(product(row.expand(2, -1)), layer(row), rtol=2**-6, atol=2e-3)
+    assert called == ([] if fastest == "oneDNN" else 3 * [fastest])
     assert kernels.product([layer]) is not None  # the choice is known: nothing is tried again
+
+
+@pytest.mark.skipif(kernels._multiply() is None, reason="there is no C compiler here")
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (7, 33), (960, 576), (5000, 130)])
+def test_the_product_in_c(outputs: int, inputs: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(outputs, inputs, generator=generator).bfloat16()
+    row = torch.randn(1, inputs, generator=generator).bfloat16()
+    exact = row.double() @ weight.double().T
+    found = kernels._product_in_c(weight, row)
+    assert found.shape == (1, outputs)
+    assert torch.allclose(found.double(), exact, rtol=2**-8, atol=1e-4 * inputs**0.5)
+
+
+def test_float32_and_a_machine_without_a_compiler_take_torch_s_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernels, "_FASTEST", {})
+    seconds = iter([2.0, 1.0, 2.0, 1.0])
+    monkeypatch.setattr(
+        kernels, "_seconds", lambda compute: compute() is not None and next(seconds)
+    )
+    assert kernels._fastest(torch.zeros(4, 4)) is None
+    monkeypatch.setattr(kernels, "_multiply", lambda: None)
+    assert kernels._fastest(torch.zeros(4, 4, dtype=torch.bfloat16)) is None
+    assert next(seconds, None) is None

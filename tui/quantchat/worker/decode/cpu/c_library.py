@@ -6,6 +6,7 @@ without AVX2 or AVX512. The compiler needs less than a second, and its result is
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -24,16 +25,36 @@ _FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=gnu11")
 _LIMIT_S = 60
 
 
-def library(source: Path) -> ctypes.PyDLL:
-    """Return `source` compiled for this processor.
+def compiled(source: Path) -> Path:
+    """Return the library that `source` compiles to, for this processor.
 
-    Raises Refused if there is no compiler or it fails, with its first complaint; OSError if the
-    cache cannot be written or what lies there cannot be loaded.
+    Its parallel loops run in the threads of torch, if torch uses GNU's OpenMP and the compiler can
+    use it; otherwise in one thread. Raises Refused if there is no compiler or it fails, with its
+    first complaint; OSError if the folder cannot be written or the result cannot be loaded.
     """
-    compiled = _folder() / f"{source.stem}-{_key(source)}.so"
-    if not compiled.is_file():
-        _compile(source, compiled)
-    return ctypes.PyDLL(str(compiled))
+    if openmp := _openmp_of_torch():
+        with contextlib.suppress(Refused, OSError):
+            return _compiled(source, openmp)
+    return _compiled(source, "")
+
+
+def _compiled(source: Path, openmp: str) -> Path:
+    library = _folder() / f"{source.stem}-{_key(source, openmp)}.so"
+    if not library.is_file():
+        _compile(source, library, openmp)
+    return library
+
+
+def _openmp_of_torch() -> str:
+    """Return the path of the OpenMP library that torch has loaded; empty if it is not GNU's.
+
+    A second OpenMP library would start threads of its own, which would compete with torch's.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.split()[-1] for line in maps if "/libgomp" in line), "")
 
 
 def _folder() -> Path:
@@ -50,14 +71,15 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="quantchat-")
 
 
-def _key(source: Path) -> str:
+def _key(source: Path, openmp: str) -> str:
     """Return a hash of all that decides the machine code.
 
     The cache may lie in a home directory that machines with other processors share: code compiled
     for one of them may contain instructions that another does not have.
     """
-    parts = [source.read_bytes(), " ".join((*_FLAGS, _target())).encode(), _processor().encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    texts = [file.read_text(encoding="utf-8") for file in (source, *source.parent.glob("*.h"))]
+    parts = [*texts, *_FLAGS, _target(), _processor(), openmp]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
@@ -75,18 +97,20 @@ def _target() -> str:
     return "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
 
 
-def _compile(source: Path, compiled: Path) -> None:
+def _compile(source: Path, library: Path, openmp: str) -> None:
     named = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "")
     if not (compiler := shlex.split(named)):
         raise Refused("unsupported", "no C compiler (cc, gcc or clang) was found", "install gcc")
-    compiled.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=compiled.parent) as folder:
+    flags = [*_FLAGS, _target(), *(["-fopenmp"] if openmp else [])]
+    linked = [*([openmp] if openmp else []), "-lm"]
+    library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         object_file, shared = Path(folder, "o.o"), Path(folder, "o.so")
         # Two commands: gcc before version 13 would add code to a shared library that it links with
         # -ffast-math, and this code makes the whole process compute without denormal numbers.
         for command in (
-            [*compiler, *_FLAGS, _target(), "-c", str(source), "-o", str(object_file)],
-            [*compiler, "-shared", str(object_file), "-o", str(shared), "-lm"],
+            [*compiler, *flags, "-c", str(source), "-o", str(object_file)],
+            [*compiler, "-shared", str(object_file), "-o", str(shared), *linked],
         ):
             ended = subprocess.run(
                 command, check=False, capture_output=True, text=True, timeout=_LIMIT_S
@@ -95,5 +119,5 @@ def _compile(source: Path, compiled: Path) -> None:
                 complaint = next(iter(ended.stderr.strip().splitlines()), "no message")
                 reason = f"{named} failed with {ended.returncode}: {complaint}"
                 raise Refused("unsupported", reason, "see that the C compiler works")
-        ctypes.PyDLL(str(shared))
-        shared.replace(compiled)  # at once, since another worker may compile the same file
+        ctypes.CDLL(str(shared))  # raises OSError if it cannot be loaded
+        shared.replace(library)  # at once, since another worker may compile the same file

@@ -9,15 +9,23 @@ each layer has a view of its part.
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
 
 from quantchat.worker.decode.cpu import int4_unpack
+from quantchat.worker.decode.cpu.c_library import compiled
+from quantchat.worker.failures import Refused
 from quantchat.worker.memory import is_subclass
+
+_ROW_PRODUCT = Path(__file__).with_name("row_product.c")
 
 _ROWS = 8
 """Number of input rows (tokens) from which converting bfloat16 weights to float32 makes a product
@@ -99,34 +107,69 @@ class _Dense:
         _share(layers, "weight", self._weight, [layer.out_features for layer in layers])
         self._bias = _bias(layers)
         self._widen = self._weight.dtype is torch.bfloat16 and not NATIVE_BF16
-        self._plain = self._bias is None and _plain_is_faster(self._weight)
+        self._of_a_row = _fastest(self._weight)
 
     def __call__(self, rows: Any) -> Any:
-        if self._plain and rows.shape[0] == 1:
-            return torch.mv(self._weight, rows[0]).unsqueeze(0)
+        if self._of_a_row is not None and rows.shape[0] == 1:
+            out = self._of_a_row(self._weight, rows)
+            return out if self._bias is None else out.add_(self._bias)
         if self._widen and rows.shape[0] >= _ROWS:
             bias = None if self._bias is None else self._bias.float()
             return functional.linear(rows.float(), self._weight.float(), bias).to(rows.dtype)
         return functional.linear(rows, self._weight, self._bias)
 
 
-_PLAIN: dict[tuple[Any, ...], bool] = {}
-"""What `_plain_is_faster` found, by shape, dtype and number of threads."""
+_RowProduct = Callable[[Any, Any], Any]
+"""Returns the product of a weight, (out, in), and one row, (1, in): (1, out)."""
+
+_FASTEST: dict[tuple[Any, ...], _RowProduct | None] = {}
+"""What `_fastest` found, by shape, dtype and number of threads."""
 
 
-def _plain_is_faster(weight: Any) -> bool:
-    """Return whether `torch.mv` multiplies one row by `weight` faster than oneDNN, by trying both.
+def _fastest(weight: Any) -> _RowProduct | None:
+    """Return what multiplies one row by `weight` faster than oneDNN; None if nothing does.
 
-    No rule is known: of two processors with fast bfloat16, one multiplied the output head of the
-    demo's model faster with `torch.mv`, the other took 1.5 times as long with it.
+    All are tried, because no rule is known: of two processors with fast bfloat16, one multiplied
+    the output head of the demo's model faster with `torch.mv`, the other took 1.5 times as long
+    with it.
     """
     key = (*weight.shape, weight.dtype, torch.get_num_threads())
-    if key not in _PLAIN:
+    if key not in _FASTEST:
         row = weight[:1].clone()
+        products: list[_RowProduct] = [_plain_product]
+        if weight.dtype is torch.bfloat16 and _multiply() is not None:
+            products.append(_product_in_c)
         with torch.inference_mode():
-            plain = _seconds(lambda: torch.mv(weight, row[0]))
-            _PLAIN[key] = plain < _seconds(lambda: functional.linear(row, weight))
-    return _PLAIN[key]
+            times = {product: _seconds(partial(product, weight, row)) for product in products}
+            fastest = min(times, key=times.__getitem__)
+            of_onednn = _seconds(lambda: functional.linear(row, weight))
+        _FASTEST[key] = fastest if times[fastest] < of_onednn else None
+    return _FASTEST[key]
+
+
+def _plain_product(weight: Any, row: Any) -> Any:
+    return torch.mv(weight, row[0]).unsqueeze(0)
+
+
+def _product_in_c(weight: Any, row: Any) -> Any:
+    """Multiply with `row_product.c`. `weight` is contiguous, and both are bfloat16."""
+    row = row.contiguous()
+    out = row.new_empty((1, weight.shape[0]))
+    _multiply()(weight.data_ptr(), row.data_ptr(), out.data_ptr(), *weight.shape)
+    return out
+
+
+@cache
+def _multiply() -> Any:
+    """Return the function of `row_product.c`, or None if it cannot be compiled here."""
+    try:
+        # `CDLL` releases Python's lock: the product with an output head takes milliseconds.
+        multiply = ctypes.CDLL(str(compiled(_ROW_PRODUCT))).multiply
+    except (Refused, OSError, subprocess.TimeoutExpired):
+        return None
+    multiply.argtypes = [*3 * [ctypes.c_void_p], *2 * [ctypes.c_long]]
+    multiply.restype = None
+    return multiply
 
 
 def _seconds(compute: Callable[[], Any]) -> float:

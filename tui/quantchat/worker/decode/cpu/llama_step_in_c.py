@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from quantchat.worker.decode.cpu.c_library import library
+from quantchat.worker.decode.cpu.c_library import compiled
 from quantchat.worker.decode.cpu.llama_step import LlamaStep, llama_step
 from quantchat.worker.decode.steps import Interrupted, Stopped
 
@@ -34,7 +34,7 @@ class LlamaStepInC(LlamaStep):
 
     def __init__(self, model: Any, blocks: list[Any], head: Any) -> None:
         super().__init__(model, blocks, head)
-        self._c = _Functions(library(_SOURCE))
+        self._c = _Functions(ctypes.PyDLL(str(compiled(_SOURCE))))
         row = self._embedding.new_empty
         self._normed_row = row((1, self._embedding.shape[1]))
         self._attended = row((1, self._heads * self._head_size))
@@ -85,17 +85,20 @@ class LlamaStepInC(LlamaStep):
 
 
 class _Functions:
-    """The functions of `llama_step.c`, which describes their arguments."""
+    """The functions of `llama_step.c`, which describes their arguments.
 
-    def __init__(self, compiled: ctypes.PyDLL) -> None:
+    They take microseconds, so they keep Python's lock: `ctypes.CDLL` would release it each time.
+    """
+
+    def __init__(self, library: ctypes.PyDLL) -> None:
         pointer, number = ctypes.c_void_p, ctypes.c_long
-        self.add_and_norm = compiled.add_and_norm
+        self.add_and_norm = library.add_and_norm
         self.add_and_norm.argtypes = [*4 * [pointer], number, ctypes.c_float]
-        self.gate = compiled.gate
+        self.gate = library.gate
         self.gate.argtypes = [*2 * [pointer], number]
-        self.rotate_and_store = compiled.rotate_and_store
+        self.rotate_and_store = library.rotate_and_store
         self.rotate_and_store.argtypes = [*5 * [pointer], *5 * [number]]
-        self.attend = compiled.attend
+        self.attend = library.attend
         self.attend.argtypes = [*5 * [pointer], *5 * [number]]
         for function in vars(self).values():
             function.restype = None
@@ -104,7 +107,7 @@ class _Functions:
 def llama_step_in_c(model: Any) -> LlamaStep | None:
     """Return the step for `model`, or None for another kind of model. Check the step before use.
 
-    Raises what `library` raises if there is no compiler.
+    Raises what `compiled` raises if there is no compiler.
     """
     return llama_step(model, LlamaStepInC) if _bfloat16(model) else None
 
