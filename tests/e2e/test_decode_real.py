@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fakes.c_compiler import HAS_C_COMPILER
 from fakes.decoding import ENVIRONMENT
 from quantchat.wire.messages import LoadModel
 
@@ -27,7 +28,7 @@ FORCED_NATS = 0.1
 that reads another one's scales moves it by 10."""
 
 
-FUSED = "eager, fused Llama steps in C"
+FUSED = "eager, fused Llama steps" + (" in C" if HAS_C_COMPILER else "")
 
 
 def decoded(load: LoadModel, mode: str, prompts: int) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from fakes.c_compiler import HAS_C_COMPILER
 from fakes.tiny_llama import SIZES, loaded, tiny_llama
 from quantchat.worker.decode.cpu import c_library, llama_step_in_c
 from quantchat.worker.decode.cpu.llama_step import LlamaStep, llama_step
@@ -22,9 +22,7 @@ PROMPT = torch.arange(1, 21)[None]
 FULL = "eager, fused Llama steps in C"
 WITHOUT = "eager, fused Llama steps"
 
-needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler here"
-)
+needs_compiler = pytest.mark.skipif(not HAS_C_COMPILER, reason="there is no C compiler here")
 
 
 def qwen() -> Any:
